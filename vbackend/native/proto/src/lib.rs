@@ -1,0 +1,6 @@
+//! vbackend's pure core. Bytes, events and `now` go in; decisions and bytes come out.
+//!
+//! No I/O, no clock, no threads, no `unsafe`: everything here runs the same in a test, a fuzzer and a worker.
+#![forbid(unsafe_code)]
+
+pub mod drop_reason;

@@ -1,0 +1,121 @@
+"""What a port is to be: the PORT argument of `vbackend run`, parsed.
+
+    KIND:WHERE[,key=value]...
+
+Pure: nothing is opened here. `parse_port` gives one of the dataclasses below or raises `ConfigError` with one line
+that says which argument, what is wrong, and what would be right.
+"""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv6Interface
+
+__all__ = [
+    "Address",
+    "ChannelSpec",
+    "DgramMcastSpec",
+    "DgramUdpSpec",
+    "DgramUnixSpec",
+    "PortOptions",
+    "PortSpec",
+    "StreamSpec",
+    "TapSpec",
+    "TcpAddress",
+    "TunSpec",
+    "UnixAddress",
+]
+
+Address = IPv4Interface | IPv6Interface
+
+
+@dataclass(frozen=True, slots=True)
+class UnixAddress:
+    path: str  # a leading "@" means the abstract namespace
+
+
+@dataclass(frozen=True, slots=True)
+class TcpAddress:
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class PortOptions:
+    """What every kind of port takes."""
+
+    name: str | None = None  # None: derived from kind and place by the backend
+    queue: int | None = None  # frames; None: the backend's default
+    queue_bytes: int | None = None
+    mac: bytes | None = None  # 6 bytes; frames with another source address are dropped (on tap: also the device's address)
+    isolated: bool = False  # isolated ports do not see each other
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSpec:
+    text: str  # as the user wrote it, KIND:WHERE only
+    options: PortOptions
+    address: UnixAddress | TcpAddress
+    dial: bool = False
+    multi: bool = False
+    legacy: bool = False  # given as `socket:`, so `args` prints -netdev socket
+
+
+@dataclass(frozen=True, slots=True)
+class DgramUnixSpec:
+    text: str
+    options: PortOptions
+    local: UnixAddress
+    remote: UnixAddress
+
+
+@dataclass(frozen=True, slots=True)
+class DgramUdpSpec:
+    text: str
+    options: PortOptions
+    local: TcpAddress
+    remote: TcpAddress
+    legacy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DgramMcastSpec:
+    text: str
+    options: PortOptions
+    group: str  # IPv4 multicast address
+    port: int
+    interface: str | None = None  # local IPv4 address that selects the interface (key `local=`)
+    legacy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TapSpec:
+    text: str
+    options: PortOptions
+    ifname: str
+    addresses: tuple[Address, ...] = ()
+    bridge: str | None = None
+    netns: str | None = None
+    owner: str | None = None  # user name or number
+    mtu: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TunSpec:
+    text: str
+    options: PortOptions
+    ifname: str
+    addresses: tuple[Address, ...] = ()  # the host's end of the link; may repeat (one IPv4, one IPv6)
+    peers: tuple[Address, ...] = ()  # the guest's end
+    netns: str | None = None
+    owner: str | None = None
+    mtu: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelSpec:
+    """A port whose other end is Python code in this process; has no text form."""
+
+    text: str
+    options: PortOptions
+
+
+PortSpec = StreamSpec | DgramUnixSpec | DgramUdpSpec | DgramMcastSpec | TapSpec | TunSpec | ChannelSpec

@@ -1,0 +1,85 @@
+"""What a running backend looks like at one moment: the answer of `query-status`, the food of `vbackend show`.
+
+Pydantic models, so that the JSON on the control socket and the objects in Python cannot drift apart.
+rx and tx are the backend's view: rx came from the port's peer, tx goes to it.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["BackendSnapshot", "FdbEntry", "LaneCounters", "PortSnapshot", "SegmentSnapshot", "SessionInfo"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LaneCounters(_Model):
+    """One direction of a port. `frames_in = frames_out + sum(drops.values()) + queued` holds at every moment.
+
+    rx lane: in = frames the peer sent, out = frames given to the segment.
+    tx lane: in = frames the segment gave to the port, out = frames the peer's socket or device took.
+    """
+
+    frames_in: int = 0
+    frames_out: int = 0
+    bytes_out: int = 0
+    queued: int = 0
+    drops: dict[str, int] = Field(default_factory=dict)  # DropReason name -> frames; only non-zero ones
+
+    @property
+    def dropped(self) -> int:
+        return sum(self.drops.values())
+
+
+class SessionInfo(_Model):
+    """The connection a port has now."""
+
+    number: int  # counts up with every session of the port, from 1
+    peer: str  # "unix pid 4711 (qemu-system-x86)", "127.0.0.1:5555", "tap0 (namespace lab)"
+    since: float  # seconds since the epoch
+
+
+class PortSnapshot(_Model):
+    name: str
+    kind: Literal["stream", "dgram", "tap", "tun", "channel"]
+    where: str  # the KIND:WHERE it was given, e.g. "stream:unix:/tmp/a.sock"
+    up: bool  # admin state
+    state: Literal["listening", "dialling", "connected", "down", "failed"]
+    detail: str = ""  # why it is in that state, for humans ("dialling: connection refused, again in 2.0 s")
+    session: SessionInfo | None = None
+    sessions: int = 0  # how many there have been
+    refused: int = 0  # peers turned away because one was connected already
+    last_end: str = ""  # why the last session ended
+    queue_frames: int
+    queue_bytes: int
+    mac: str | None = None  # anti-spoof address
+    isolated: bool = False
+    parent: str | None = None  # the `multi` port this one was accepted on
+    worker: int = 0
+    rx: LaneCounters
+    tx: LaneCounters
+
+
+class FdbEntry(_Model):
+    mac: str
+    port: str
+    age: float  # seconds since the address was last seen as a source
+
+
+class SegmentSnapshot(_Model):
+    name: str
+    kind: Literal["switch", "cable"]
+    ports: tuple[str, ...]
+    fdb: tuple[FdbEntry, ...] = ()
+
+
+class BackendSnapshot(_Model):
+    name: str
+    version: str
+    pid: int
+    started: float  # seconds since the epoch
+    workers: int
+    segments: tuple[SegmentSnapshot, ...]
+    ports: tuple[PortSnapshot, ...]
