@@ -47,6 +47,7 @@ drop_reasons! {
     PortDown "port-down" "the port, or the device behind it, is down",
     NoPeer "no-peer" "nobody is connected to the port",
     QueueFull "queue-full" "the port's output queue is full",
+    Offload "offload" "the receiver cannot take the frame's segmentation offload",
     PeerGone "peer-gone" "still queued when the session ended",
     Refused "refused" "the host's device or socket refused the frame",
     // In a tun adapter.

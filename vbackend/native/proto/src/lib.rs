@@ -4,3 +4,8 @@
 #![forbid(unsafe_code)]
 
 pub mod drop_reason;
+pub mod fdb;
+pub mod framing;
+pub mod queue;
+pub mod segment;
+pub mod vnet;
