@@ -1,0 +1,1 @@
+"""What a developer runs. Not part of the wheel."""

@@ -1,0 +1,93 @@
+"""Running commands for `tools/dev`: each line is printed before it runs, the first that fails ends the whole.
+
+Children share the terminal's process group, so Ctrl-C reaches them; SIGTERM is passed on. Either way the
+child is waited for, so that a test run or the demo can clean up behind itself.
+"""
+
+import os
+import shlex
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+
+__all__ = ["ROOT", "VENV", "DevError", "environment", "output", "run", "venv_bin"]
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+VENV = ROOT / ".venv"
+
+
+class DevError(Exception):
+    """A command or a precondition failed; `status` is the exit status of `tools/dev`."""
+
+    def __init__(self, message: str, status: int = 1) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def venv_bin(name: str) -> str:
+    """The path of a program of the virtual environment, relative to the root, where all commands run."""
+    return str(Path(VENV.name) / "bin" / name)
+
+
+def environment() -> dict[str, str]:
+    """The process environment as seen from inside the virtual environment; the root is importable."""
+    env = {k: v for k, v in os.environ.items() if k not in ("PYTHONHOME", "__PYVENV_LAUNCHER__")}
+    env["VIRTUAL_ENV"] = str(VENV)
+    env["PATH"] = f"{VENV / 'bin'}:{env.get('PATH', os.defpath)}"
+    env["PYTHONPATH"] = str(ROOT)
+    env["PYO3_PYTHON"] = str(VENV / "bin" / "python")
+    env["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
+    return env
+
+
+def run(command: Sequence[str], *, env: Mapping[str, str] | None = None, interactive: bool = False) -> None:
+    """Print and run one command in the repository's root; `DevError` when it does not exit with 0.
+
+    `env` is added to `environment()` and printed with the command. Without `interactive` it gets no stdin.
+    """
+    extra = dict(env or {})
+    print("$", *(f"{k}={shlex.quote(v)}" for k, v in extra.items()), shlex.join(command), flush=True)
+    try:
+        child = subprocess.Popen(
+            command, cwd=ROOT, env=environment() | extra, stdin=None if interactive else subprocess.DEVNULL
+        )
+    except FileNotFoundError as error:
+        raise DevError(f"cannot run {command[0]}: {error.strerror} (try `tools/dev setup`)", 127) from error
+    status = _wait(child)
+    if status:
+        how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+        raise DevError(f"{how}: {shlex.join(command)}", 128 - status if status < 0 else status)
+
+
+def output(command: Sequence[str]) -> str | None:
+    """stdout of a quick query, not printed; None when the program is missing or fails."""
+    try:
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _wait(child: subprocess.Popen[bytes]) -> int:
+    def forward(signum: int, _frame: FrameType | None) -> None:
+        child.send_signal(signum)
+
+    before = signal.signal(signal.SIGTERM, forward)
+    try:
+        while True:
+            try:
+                return child.wait()
+            except KeyboardInterrupt:
+                continue  # the child got the signal too
+    finally:
+        signal.signal(signal.SIGTERM, before)
