@@ -2,8 +2,7 @@
 
     KIND:WHERE[,key=value]...
 
-Pure: nothing is opened here. `parse_port` gives one of the dataclasses below or raises `ConfigError` with one line
-that says which argument, what is wrong, and what would be right.
+Only data: `parse.py` reads and writes the text form, the other modules here open what it names.
 """
 
 from dataclasses import dataclass
@@ -45,7 +44,9 @@ class PortOptions:
     name: str | None = None  # None: derived from kind and place by the backend
     queue: int | None = None  # frames; None: the backend's default
     queue_bytes: int | None = None
-    mac: bytes | None = None  # 6 bytes; frames with another source address are dropped (on tap: also the device's address)
+    mac: bytes | None = (
+        None  # 6 bytes; frames with another source address are dropped (on tap: also the device's address)
+    )
     isolated: bool = False  # isolated ports do not see each other
 
 
