@@ -1,0 +1,46 @@
+"""Commands are printed, fail loudly, and get no stdin unless asked."""
+
+import sys
+
+import pytest
+
+from tools.devtool import run as dev
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def test_prints_the_line_before_it_runs(capfd: pytest.CaptureFixture[str]) -> None:
+    dev.run(["echo", "two words", "end"], env={"FLAG": "a b"})
+    assert capfd.readouterr().out.splitlines() == ["$ FLAG='a b' echo 'two words' end", "two words end"]
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "says"),
+    [
+        (python("raise SystemExit(3)"), 3, "exit status 3"),
+        (python("import os; os.kill(os.getpid(), 9)"), 137, "killed by SIGKILL"),
+        (["no-such-program-here"], 127, "cannot run no-such-program-here"),
+    ],
+)
+def test_failure_is_an_error_with_the_status(command: list[str], status: int, says: str) -> None:
+    with pytest.raises(dev.DevError, match=says) as caught:
+        dev.run(command)
+    assert caught.value.status == status
+
+
+def test_no_stdin() -> None:
+    dev.run(python("import sys; sys.exit(sys.stdin.read() != '')"))
+
+
+def test_output_is_none_when_it_fails() -> None:
+    assert dev.output(["echo", "x"]) == "x\n"
+    assert dev.output(["false"]) is None
+    assert dev.output(["no-such-program-here"]) is None
+
+
+def test_environment_is_the_virtual_one() -> None:
+    env = dev.environment()
+    assert env["PATH"].startswith(f"{dev.VENV}/bin:")
+    assert env["PYTHONPATH"] == str(dev.ROOT)
