@@ -76,7 +76,7 @@ def build_engine(*, dev: bool) -> None:
         old.unlink()
     run(
         [venv_bin("maturin"), "develop", *([] if dev else ["--release"])],
-        env={"PIP_CONSTRAINT": str(CONSTRAINTS)},
+        env={"PIP_CONSTRAINT": "tools/constraints.txt", "PIP_QUIET": "1"},
     )
     _write_stamp("engine", inputs)
 
