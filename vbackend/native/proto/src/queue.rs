@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use crate::framing::{PREFIX_LEN, Run, prefix_at, push_run};
+use crate::framing::{PREFIX_LEN, Run, prefix_at, push_run, put_prefix};
 use crate::vnet::VnetHeader;
 
 /// Limits of a queue; a frame is taken while both hold.
@@ -22,9 +22,11 @@ pub struct Limits {
 pub struct Queue {
     limits: Limits,
     store: Vec<u8>,
-    head: usize,   // bytes of `store` in front of the first queued byte
-    front: usize,  // bytes of the front frame, prefix counted, that are still here; 0 when empty
-    frames: usize, // queued, a partly written one counted
+    head: usize,        // bytes of `store` in front of the first queued byte
+    front: usize,       // bytes of the front frame, prefix counted, that are still here; 0 when empty
+    front_frame: usize, // length of the front frame
+    frames: usize,      // queued, a partly written one counted
+    frame_bytes: usize, // of all of them, prefixes not counted
     metas: VecDeque<Meta>,
 }
 
@@ -39,7 +41,16 @@ impl Queue {
     /// An empty queue; allocates nothing.
     #[must_use]
     pub fn new(limits: Limits) -> Queue {
-        Queue { limits, store: Vec::new(), head: 0, front: 0, frames: 0, metas: VecDeque::new() }
+        Queue {
+            limits,
+            store: Vec::new(),
+            head: 0,
+            front: 0,
+            front_frame: 0,
+            frames: 0,
+            frame_bytes: 0,
+            metas: VecDeque::new(),
+        }
     }
 
     /// Change the limits; what is queued stays.
@@ -65,6 +76,12 @@ impl Queue {
         self.frames == 0
     }
 
+    /// Bytes of all queued frames, prefixes not counted, a partly written frame counted whole.
+    #[must_use]
+    pub fn frame_bytes(&self) -> usize {
+        self.frame_bytes
+    }
+
     /// The queued bytes in order: the rest of the front frame, then whole frames.
     #[must_use]
     pub fn wire(&self) -> &[u8] {
@@ -85,9 +102,27 @@ impl Queue {
             taken += 1;
         }
         if taken > 0 {
-            self.append(&wire[run.start..end], taken, run.vnet, PREFIX_LEN + prefix_at(wire, run.start));
+            let run = Run {
+                end,
+                frames: taken,
+                ..run
+            };
+            self.append(&wire[run.start..end], run, prefix_at(wire, run.start));
         }
         taken
+    }
+
+    /// Append one frame that has no prefix yet; returns whether it fit.
+    pub fn offer_frame(&mut self, frame: &[u8], vnet: VnetHeader) -> bool {
+        let run = Run::one(0, frame.len(), vnet);
+        let fits = self.frames < self.limits.frames && self.wire().len() + run.end <= self.limits.bytes;
+        if fits {
+            let mut prefix = [0; PREFIX_LEN];
+            put_prefix(&mut prefix, 0, frame.len());
+            self.append(&prefix, run, frame.len());
+            self.store.extend_from_slice(frame);
+        }
+        fits
     }
 
     /// Append the rest of a frame whose first `written` bytes (prefix counted) the peer took already.
@@ -95,24 +130,33 @@ impl Queue {
     /// It is taken whatever the limits say: half a frame on a stream must be completed.
     pub fn offer_rest(&mut self, wire: &[u8], frame: Run, written: usize) {
         debug_assert!(self.is_empty() && written < frame.end - frame.start);
-        let rest = &wire[frame.start + written..frame.end];
-        self.append(rest, 1, frame.vnet, rest.len());
+        self.append(
+            &wire[frame.start + written..frame.end],
+            frame,
+            frame.frame_bytes(),
+        );
+        self.front = frame.end - frame.start - written;
     }
 
-    /// Append `frames` frames, the first of which has `first` bytes here.
-    fn append(&mut self, bytes: &[u8], frames: usize, vnet: VnetHeader, first: usize) {
+    /// Append the bytes of `run`, whose first frame is `first` bytes long.
+    fn append(&mut self, bytes: &[u8], run: Run, first: usize) {
         if self.head > 0 && self.head >= self.store.len() / 2 {
             self.store.drain(..self.head);
             self.head = 0;
         }
         self.store.extend_from_slice(bytes);
         if self.is_empty() {
-            self.front = first;
+            self.front = PREFIX_LEN + first;
+            self.front_frame = first;
         }
-        self.frames += frames;
+        self.frames += run.frames;
+        self.frame_bytes += run.frame_bytes();
         match self.metas.back_mut() {
-            Some(last) if last.vnet == vnet => last.frames += frames,
-            _ => self.metas.push_back(Meta { frames, vnet }),
+            Some(last) if last.vnet == run.vnet => last.frames += run.frames,
+            _ => self.metas.push_back(Meta {
+                frames: run.frames,
+                vnet: run.vnet,
+            }),
         }
     }
 
@@ -132,8 +176,13 @@ impl Queue {
             self.head += self.front;
             self.pop_meta();
             self.frames -= 1;
+            self.frame_bytes -= self.front_frame;
             done += 1;
-            self.front = if self.frames > 0 { PREFIX_LEN + prefix_at(&self.store, self.head) } else { 0 };
+            self.front = 0;
+            if self.frames > 0 {
+                self.front_frame = prefix_at(&self.store, self.head);
+                self.front = PREFIX_LEN + self.front_frame;
+            }
         }
         self.head += left;
         self.front -= left;
@@ -153,6 +202,7 @@ impl Queue {
         let frames = self.frames;
         self.metas.clear();
         self.frames = 0;
+        self.frame_bytes = 0;
         self.front = 0;
         self.reset();
         frames
@@ -207,7 +257,14 @@ mod tests {
     #[test]
     fn both_limits_hold() {
         let (wire, run) = wire_of(&[20, 20, 20, 20]);
-        for (frames, bytes, taken) in [(0, 1000, 0), (3, 1000, 3), (9, 1000, 4), (9, 48, 2), (9, 47, 1), (9, 23, 0)] {
+        for (frames, bytes, taken) in [
+            (0, 1000, 0),
+            (3, 1000, 3),
+            (9, 1000, 4),
+            (9, 48, 2),
+            (9, 47, 1),
+            (9, 23, 0),
+        ] {
             let mut queue = Queue::new(Limits { frames, bytes });
             assert_eq!(queue.offer(&wire, run), taken, "limits {frames} {bytes}");
             assert_eq!((queue.len(), queue.wire().len()), (taken, taken * 24));
@@ -217,16 +274,20 @@ mod tests {
     #[test]
     fn a_stream_takes_it_byte_by_byte() {
         let (wire, run) = wire_of(&[20, 14, 30]);
-        let mut queue = Queue::new(Limits { frames: 8, bytes: 1000 });
+        let mut queue = Queue::new(Limits {
+            frames: 8,
+            bytes: 1000,
+        });
         queue.offer(&wire, run);
         let (mut read, mut done) = (Vec::new(), Vec::new());
+        assert_eq!(queue.frame_bytes(), 64);
         while !queue.is_empty() {
             read.push(queue.wire()[0]);
             if queue.consume(1) == 1 {
                 done.push(read.len());
             }
         }
-        assert_eq!(read, wire);
+        assert_eq!((read, queue.frame_bytes()), (wire, 0));
         assert_eq!(done, [24, 42, 76]);
     }
 
@@ -242,16 +303,26 @@ mod tests {
 
     #[test]
     fn whole_frames_come_out_with_their_offload_state() {
-        let partial = VnetHeader { flags: crate::vnet::NEEDS_CSUM, csum_start: 34, ..VnetHeader::PLAIN };
+        let partial = VnetHeader {
+            flags: crate::vnet::NEEDS_CSUM,
+            csum_start: 34,
+            ..VnetHeader::PLAIN
+        };
         let (wire, run) = wire_of(&[20, 14]);
-        let mut queue = Queue::new(Limits { frames: 8, bytes: 1000 });
+        let mut queue = Queue::new(Limits {
+            frames: 8,
+            bytes: 1000,
+        });
         queue.offer(&wire, run);
-        queue.offer(&wire, Run { end: 24, frames: 1, vnet: partial, ..run });
+        assert!(queue.offer_frame(&wire[4..24], partial));
         let mut seen = Vec::new();
         while let Some((frame, vnet)) = queue.front() {
             seen.push((frame.len(), vnet));
             queue.pop();
         }
-        assert_eq!(seen, [(20, VnetHeader::PLAIN), (14, VnetHeader::PLAIN), (20, partial)]);
+        assert_eq!(
+            seen,
+            [(20, VnetHeader::PLAIN), (14, VnetHeader::PLAIN), (20, partial)]
+        );
     }
 }

@@ -1,0 +1,199 @@
+"""The only importer of the Rust engine: fds are moved in, events and counters come out as typed values.
+
+It decides nothing. Every method is the engine's (`_native.pyi` has their contracts); what is added here is ownership of
+descriptors and types.
+"""
+
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, Self, cast
+
+from vbackend import _native
+from vbackend.errors import HostError
+from vbackend.fds import OwnedFd
+from vbackend.snapshot import LaneCounters
+
+__all__ = [
+    "Dataplane",
+    "DataplaneEvent",
+    "EventsLost",
+    "NativeChannel",
+    "SessionEnded",
+    "WorkerDied",
+    "build_info",
+    "drop_reasons",
+]
+
+EndReason = Literal["eof", "oversize", "error", "detached"]
+NativeChannel = _native.Channel
+build_info = _native.build_info
+drop_reasons = _native.drop_reasons
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEnded:
+    """A session ended by itself."""
+
+    port: int
+    session: int
+    reason: EndReason
+    value: int  # eof: bytes of a frame that was cut off; oversize: the announced length; error: errno
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDied:
+    """A worker thread panicked: the backend cannot go on."""
+
+    worker: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class EventsLost:
+    """So many events did not fit into the engine's list."""
+
+    count: int
+
+
+DataplaneEvent = SessionEnded | WorkerDied | EventsLost
+
+
+class Dataplane:
+    """The engine, with owned descriptors. Close it, or use it in a `with`."""
+
+    def __init__(self, workers: int = 1) -> None:
+        self._engine = _native.Engine(workers)
+
+    @property
+    def event_fd(self) -> int:
+        """Readable while `drain_events` has something; the engine's own."""
+        return self._engine.event_fd
+
+    @property
+    def workers(self) -> int:
+        return self._engine.workers
+
+    def add_switch(self, *, ageing_ms: int = 300_000, max_entries: int = 4096) -> int:
+        return self._engine.add_switch(ageing_ms=ageing_ms, max_entries=max_entries)
+
+    def add_cable(self) -> int:
+        return self._engine.add_cable()
+
+    def remove_segment(self, segment: int) -> None:
+        self._engine.remove_segment(segment)
+
+    def add_port(
+        self,
+        *,
+        queue_frames: int = 256,
+        queue_bytes: int = 2_097_152,
+        mac: bytes | None = None,
+        isolated: bool = False,
+        worker: int | None = None,
+    ) -> int:
+        return self._engine.add_port(
+            queue_frames=queue_frames, queue_bytes=queue_bytes, mac=mac, isolated=isolated, worker=worker
+        )
+
+    def remove_port(self, port: int) -> None:
+        self._engine.remove_port(port)
+
+    def join(self, port: int, segment: int) -> None:
+        self._engine.join(port, segment)
+
+    def leave(self, port: int) -> None:
+        self._engine.leave(port)
+
+    def set_port(
+        self, port: int, *, up: bool | None = None, queue_frames: int | None = None, queue_bytes: int | None = None
+    ) -> None:
+        self._engine.set_port(port, up=up, queue_frames=queue_frames, queue_bytes=queue_bytes)
+
+    def attach_stream(self, port: int, sock: OwnedFd | socket.socket) -> int:
+        return self._engine.attach_stream(port, sock.detach())
+
+    def attach_dgram(
+        self,
+        port: int,
+        sock: OwnedFd | socket.socket,
+        *,
+        send_to: str | None = None,
+        accept_from: str | None = None,
+        send_sock: OwnedFd | socket.socket | None = None,
+    ) -> int:
+        send_fd = None if send_sock is None else send_sock.detach()
+        return self._engine.attach_dgram(
+            port, sock.detach(), send_to=send_to, accept_from=accept_from, send_fd=send_fd
+        )
+
+    def attach_tap(self, port: int, fd: OwnedFd, *, vnet_hdr: bool) -> int:
+        return self._engine.attach_tap(port, fd.detach(), vnet_hdr=vnet_hdr)
+
+    def attach_tun(
+        self,
+        port: int,
+        fd: OwnedFd,
+        *,
+        packet_info: bool,
+        mac: bytes,
+        local: Sequence[str],
+        peers: Sequence[str],
+        mtu: int = 1500,
+    ) -> int:
+        return self._engine.attach_tun(
+            port, fd.detach(), packet_info=packet_info, mac=mac, local=list(local), peers=list(peers), mtu=mtu
+        )
+
+    def attach_channel(self, port: int) -> NativeChannel:
+        return self._engine.attach_channel(port)
+
+    def detach(self, port: int) -> None:
+        self._engine.detach(port)
+
+    def drain_events(self) -> list[DataplaneEvent]:
+        """What workers reported since the last call."""
+        return [_typed(event) for event in self._engine.drain_events()]
+
+    def counters(self, port: int) -> tuple[LaneCounters, LaneCounters]:
+        """(rx, tx) of one moment."""
+        lanes = self._engine.counters(port)
+        return _lane(lanes["rx"]), _lane(lanes["tx"])
+
+    def fdb(self, segment: int) -> list[tuple[bytes, int, int]]:
+        return self._engine.fdb(segment)
+
+    def close(self) -> None:
+        self._engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _typed(event: _native.Event) -> DataplaneEvent:
+    match event.kind:
+        case "session-ended":
+            return SessionEnded(event.port, event.session, cast(EndReason, event.reason), event.value)
+        case "worker-died":
+            return WorkerDied(event.value, event.reason)
+        case "events-lost":
+            return EventsLost(event.value)
+        case other:
+            raise HostError(f"the engine reports {other!r}, which this vbackend does not know: rebuild it (tools/dev build)")
+
+
+def _lane(words: dict[str, int]) -> LaneCounters:
+    drops = {key.removeprefix("drop:"): value for key, value in words.items() if key.startswith("drop:")}
+    return LaneCounters(
+        frames_in=words["frames_in"],
+        frames_out=words["frames_out"],
+        bytes_out=words["bytes_out"],
+        queued=words["queued"],
+        drops=drops,
+    )

@@ -1,0 +1,459 @@
+//! A port: one attachment of a guest, of the host or of a program, and its accounting.
+//!
+//! rx is what its peer sent, tx is what goes to the peer. A port outlives its sessions: the [`Link`] is the session's
+//! descriptor and comes and goes.
+
+pub mod channel;
+pub mod device;
+pub mod dgram;
+pub mod stream;
+pub mod tun;
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use vbackend_proto::drop_reason::DropReason;
+use vbackend_proto::framing::{MAX_FRAME, PREFIX_LEN, Run, frames_of, keep_source};
+use vbackend_proto::queue::{Limits, Queue};
+
+use crate::command::{End, SharedSegment};
+use crate::counters::{Counters, Lane};
+use crate::shared::PortShared;
+use crate::sys::{self, Interest, Messages};
+
+/// Room for one frame of the largest size behind its prefix.
+pub const SLOT: usize = PREFIX_LEN + MAX_FRAME;
+
+/// Frames a device or datagram port receives in one turn, so that no port keeps the worker from the others.
+pub const BUDGET: usize = 32;
+
+/// A worker's buffers, lent to whichever port has its turn.
+pub struct Scratch {
+    /// Received frames lie here, behind their prefixes.
+    pub wire: Box<[u8]>,
+    /// Which ranges of `wire` are good frames.
+    pub runs: Vec<Run>,
+    /// For datagram system calls.
+    pub messages: Messages,
+    /// For gathered writes.
+    pub parts: Vec<(usize, usize)>,
+}
+
+impl Scratch {
+    /// Bytes of `wire`.
+    pub const WIRE_BYTES: usize = BUDGET * SLOT;
+
+    /// New buffers.
+    pub fn new() -> Scratch {
+        Scratch {
+            wire: vec![0; Scratch::WIRE_BYTES].into_boxed_slice(),
+            runs: Vec::new(),
+            messages: Messages::new(BUDGET),
+            parts: Vec::new(),
+        }
+    }
+}
+
+/// How a port talks to its peer, while it has one.
+pub enum Link {
+    /// QEMU's `-netdev stream`: a length and a frame, again and again.
+    Stream(stream::Stream),
+    /// One datagram is one frame.
+    Dgram(Box<dgram::Dgram>),
+    /// A tap device of the host.
+    Tap(device::Tap),
+    /// A tun device of the host behind an Ethernet adapter.
+    Tun(Box<tun::Tun>),
+    /// Python.
+    Channel(channel::EngineEnd),
+}
+
+impl Link {
+    /// Receive what there is, within the budget. Good frames are `scratch.runs` of `scratch.wire`; the others are
+    /// counted in `rx`. An end takes effect after what was received in front of it.
+    fn receive(&mut self, scratch: &mut Scratch, rx: &mut Lane, now_ms: u64) -> Result<(), End> {
+        match self {
+            Link::Stream(link) => link.receive(scratch, rx),
+            Link::Dgram(link) => link.receive(scratch, rx),
+            Link::Tap(link) => link.receive(scratch, rx),
+            Link::Tun(link) => link.receive(scratch, rx, now_ms),
+            Link::Channel(link) => link.receive(scratch, rx),
+        }
+    }
+
+    /// Send frames; what the peer does not take now goes to `queue`, what does not fit there is dropped.
+    fn transmit(&mut self, wire: &[u8], runs: &[Run], out: &mut Outgoing<'_>) -> Result<(), End> {
+        match self {
+            Link::Stream(link) => link.transmit(wire, runs, out),
+            Link::Dgram(link) => link.transmit(wire, runs, out),
+            Link::Tap(link) => link.transmit(wire, runs, out),
+            Link::Tun(link) => link.transmit(wire, runs, out),
+            Link::Channel(link) => {
+                link.transmit(wire, runs, out);
+                Ok(())
+            }
+        }
+    }
+
+    /// Send from the queue, because the peer may have room again.
+    fn flush(&mut self, out: &mut Outgoing<'_>) -> Result<(), End> {
+        match self {
+            Link::Stream(link) => link.flush(out),
+            Link::Dgram(link) => link.flush(out),
+            Link::Tap(link) => link.flush(out),
+            Link::Tun(link) => link.flush(out),
+            Link::Channel(_) => Ok(()),
+        }
+    }
+
+    /// Whether frames with work left to do (partial checksums, GSO) can be handed over as they are.
+    fn takes_offloads(&self) -> bool {
+        matches!(self, Link::Tap(tap) if tap.takes_offloads())
+    }
+
+    /// The descriptor to poll for reading, and for writing unless [`Link::write_fd`] names another.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Link::Stream(link) => Some(link.fd()),
+            Link::Dgram(link) => Some(link.fd()),
+            Link::Tap(link) => Some(link.fd()),
+            Link::Tun(link) => Some(link.fd()),
+            Link::Channel(_) => None,
+        }
+    }
+
+    /// Whether [`Link::write_fd`] is another descriptor than before.
+    pub fn take_write_fd_is_new(&mut self) -> bool {
+        match self {
+            Link::Dgram(link) => link.take_room_is_new(),
+            _ => false,
+        }
+    }
+
+    /// A second descriptor that becomes writable when the peer has room, where the first one cannot tell.
+    pub fn write_fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Link::Dgram(link) => link.write_fd(),
+            _ => None,
+        }
+    }
+}
+
+/// Where outgoing frames are accounted: the queue behind the peer, the tx lane, the worker's buffers.
+pub struct Outgoing<'a> {
+    /// What the peer did not take yet.
+    pub queue: &'a mut Queue,
+    /// Its counters.
+    pub tx: &'a mut Lane,
+    /// For gathered writes.
+    pub parts: &'a mut Vec<(usize, usize)>,
+    /// For datagram system calls.
+    pub messages: &'a mut Messages,
+    /// The clock.
+    pub now_ms: u64,
+}
+
+impl Outgoing<'_> {
+    /// Queue what fits of `run`, drop the rest.
+    pub fn enqueue(&mut self, wire: &[u8], run: Run) {
+        let taken = self.queue.offer(wire, run);
+        self.tx.dropped(DropReason::QueueFull, run.frames - taken);
+    }
+
+    /// Offer frames one by one to `write` until it would block; queue the rest. For ports whose write is one frame.
+    pub fn each_frame(
+        &mut self,
+        wire: &[u8],
+        runs: &[Run],
+        mut write: impl FnMut(&[u8], &Run) -> Result<Sent, End>,
+    ) -> Result<(), End> {
+        let mut blocked = !self.queue.is_empty();
+        for run in runs {
+            let mut at = run.start;
+            for frame in frames_of(wire, *run) {
+                let one = Run::one(at, frame.len(), run.vnet);
+                at = one.end;
+                if blocked {
+                    self.enqueue(wire, one);
+                    continue;
+                }
+                match write(frame, run)? {
+                    Sent::Yes(bytes) => self.tx.sent(1, bytes),
+                    Sent::No(reason) => self.tx.dropped(reason, 1),
+                    Sent::Later => {
+                        blocked = true;
+                        self.enqueue(wire, one);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Write queued frames one by one until it would block.
+    pub fn each_queued(
+        &mut self,
+        mut write: impl FnMut(&[u8], &Run) -> Result<Sent, End>,
+    ) -> Result<(), End> {
+        while let Some((frame, vnet)) = self.queue.front() {
+            match write(frame, &Run::one(0, frame.len(), vnet))? {
+                Sent::Yes(bytes) => self.tx.sent(1, bytes),
+                Sent::No(reason) => self.tx.dropped(reason, 1),
+                Sent::Later => break,
+            }
+            self.queue.pop();
+        }
+        Ok(())
+    }
+}
+
+/// What became of a frame offered to the peer.
+pub enum Sent {
+    /// It went, with so many bytes.
+    Yes(usize),
+    /// It is lost.
+    No(DropReason),
+    /// The peer has no room.
+    Later,
+}
+
+/// One port, on its worker.
+pub struct Port {
+    /// What other threads hold of it.
+    pub shared: Arc<PortShared>,
+    /// Where its frames go.
+    pub segment: Option<SharedSegment>,
+    /// Admin state.
+    pub up: bool,
+    /// The session's link.
+    pub link: Option<Link>,
+    /// The number of the newest session.
+    pub session: u64,
+    /// What epoll watches for.
+    pub watched: Option<Interest>,
+    /// What epoll watches the link's write descriptor for.
+    pub watched_write: bool,
+    source: Option<[u8; 6]>, // frames with another source address are spoofed
+    counters: Counters,
+    queue: Queue,
+    pending: Vec<Run>, // ranges of the wire buffer in the hands of the worker
+    settled: Vec<u8>,  // frames whose offloads were completed, in wire form
+}
+
+impl Port {
+    /// A port without a session.
+    pub fn new(shared: Arc<PortShared>, source: Option<[u8; 6]>, limits: Limits) -> Port {
+        Port {
+            shared,
+            segment: None,
+            up: true,
+            link: None,
+            session: 0,
+            watched: None,
+            watched_write: false,
+            source,
+            counters: Counters::ZERO,
+            queue: Queue::new(limits),
+            pending: Vec::new(),
+            settled: Vec::new(),
+        }
+    }
+
+    /// Receive a batch into `scratch`; what may not enter the segment is dropped and counted.
+    pub fn receive(&mut self, scratch: &mut Scratch, now_ms: u64) -> Result<(), End> {
+        scratch.runs.clear();
+        let Some(link) = &mut self.link else { return Ok(()) };
+        let rx = &mut self.counters.rx;
+        let result = link.receive(scratch, rx, now_ms);
+        if let Some(mac) = self.source {
+            rx.dropped(
+                DropReason::Spoofed,
+                keep_source(&scratch.wire, &mut scratch.runs, mac),
+            );
+        }
+        let refusal = match (self.up, &self.segment) {
+            (false, _) => Some(DropReason::PortDown),
+            (true, None) => Some(DropReason::NoSegment),
+            (true, Some(_)) => None,
+        };
+        if let Some(reason) = refusal {
+            rx.dropped(reason, scratch.runs.iter().map(|run| run.frames).sum());
+            scratch.runs.clear();
+        }
+        result
+    }
+
+    /// Count what became of frames this port received.
+    pub fn forwarded(&mut self, run: Run, fate: Result<(), DropReason>) {
+        match fate {
+            Ok(()) => self.counters.rx.sent(run.frames, run.frame_bytes()),
+            Err(reason) => self.counters.rx.dropped(reason, run.frames),
+        }
+    }
+
+    fn tun(&self) -> Option<&tun::Tun> {
+        match &self.link {
+            Some(Link::Tun(link)) => Some(link),
+            _ => None,
+        }
+    }
+
+    /// Whether the adapter of this port made frames for the segment (neighbour answers, released packets).
+    pub fn has_generated(&self) -> bool {
+        self.tun().is_some_and(tun::Tun::has_generated)
+    }
+
+    /// Take those frames, behind their prefixes, as received ones.
+    pub fn take_generated(&mut self, wire: &mut Vec<u8>) {
+        if let Some(Link::Tun(link)) = &mut self.link {
+            link.take_generated(wire, &mut self.counters.rx);
+        }
+    }
+
+    /// When `handle_timeout` wants to be called.
+    pub fn deadline_ms(&self) -> Option<u64> {
+        self.tun().and_then(tun::Tun::deadline_ms)
+    }
+
+    /// Let the adapter ask again for neighbours, or give up.
+    pub fn handle_timeout(&mut self, now_ms: u64) {
+        if let Some(Link::Tun(link)) = &mut self.link {
+            link.handle_timeout(now_ms, &mut self.counters.rx);
+        }
+    }
+
+    /// Whether the peer has said something that was not received yet.
+    pub fn has_unread(&self) -> bool {
+        self.link
+            .as_ref()
+            .and_then(Link::fd)
+            .is_some_and(sys::is_readable)
+    }
+
+    /// Take frames for the peer; returns whether they are the first of this turn. They are sent by `transmit`.
+    pub fn stage(&mut self, run: Run) -> bool {
+        self.counters.tx.frames_in += run.frames as u64;
+        self.pending.push(run);
+        self.pending.len() == 1
+    }
+
+    /// Send what was staged, all ranges of `wire`.
+    pub fn transmit(&mut self, wire: &[u8], scratch: &mut Scratch, now_ms: u64) -> Result<(), End> {
+        let mut pending = std::mem::take(&mut self.pending);
+        let frames = || pending.iter().map(|run| run.frames).sum();
+        let result = match &mut self.link {
+            _ if !self.up => {
+                self.counters.tx.dropped(DropReason::PortDown, frames());
+                Ok(())
+            }
+            None => {
+                self.counters.tx.dropped(DropReason::NoPeer, frames());
+                Ok(())
+            }
+            Some(link) => {
+                let mut out = Outgoing {
+                    queue: &mut self.queue,
+                    tx: &mut self.counters.tx,
+                    parts: &mut scratch.parts,
+                    messages: &mut scratch.messages,
+                    now_ms,
+                };
+                if pending.iter().all(|run| run.vnet.is_plain()) || link.takes_offloads() {
+                    link.transmit(wire, &pending, &mut out)
+                } else {
+                    let runs = offload::settle(wire, &pending, &mut self.settled, out.tx);
+                    link.transmit(&self.settled, &runs, &mut out)
+                }
+            }
+        };
+        pending.clear();
+        self.pending = pending;
+        result
+    }
+
+    /// Send from the queue.
+    pub fn flush(&mut self, scratch: &mut Scratch, now_ms: u64) -> Result<(), End> {
+        let Some(link) = &mut self.link else { return Ok(()) };
+        link.flush(&mut Outgoing {
+            queue: &mut self.queue,
+            tx: &mut self.counters.tx,
+            parts: &mut scratch.parts,
+            messages: &mut scratch.messages,
+            now_ms,
+        })
+    }
+
+    /// Whether frames wait for the peer.
+    pub fn has_queued(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Lose what is queued, because the session ended or the port goes.
+    pub fn purge(&mut self, reason: DropReason) {
+        let frames = self.queue.purge();
+        self.counters.tx.dropped(reason, frames);
+    }
+
+    /// Change the queue's limits.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.queue.set_limits(limits);
+        self.shared.set_limits(limits);
+        if let Some(Link::Channel(link)) = &mut self.link {
+            link.set_limits(limits);
+        }
+    }
+
+    /// Make the counters visible to readers. Once a turn.
+    pub fn publish(&mut self) {
+        self.counters.tx.queued = self.queue.len() as u64;
+        self.shared.publish(&self.counters);
+    }
+}
+
+mod offload {
+    //! Completing what a port's peer cannot do itself.
+
+    use super::{DropReason, Lane, PREFIX_LEN, Run, frames_of};
+    mod checksum {
+        pub fn complete(_b: &mut [u8], _s: usize, _o: usize) -> Result<(), ()> {
+            Err(())
+        }
+    }
+    use vbackend_proto::framing::{push_run, put_prefix};
+    use vbackend_proto::vnet::VnetHeader;
+
+    /// Copy the frames of `runs` to `settled` with their checksums complete. A frame that would have to be cut into
+    /// segments, or whose header does not fit it, is dropped.
+    pub fn settle(wire: &[u8], runs: &[Run], settled: &mut Vec<u8>, tx: &mut Lane) -> Vec<Run> {
+        settled.clear();
+        let mut plain = Vec::with_capacity(runs.len());
+        for run in runs {
+            for frame in frames_of(wire, *run) {
+                let at = settled.len();
+                settled.resize(at + PREFIX_LEN, 0);
+                put_prefix(settled, at, frame.len());
+                settled.extend_from_slice(frame);
+                let body = &mut settled[at + PREFIX_LEN..];
+                let (start, offset) = (
+                    usize::from(run.vnet.csum_start),
+                    usize::from(run.vnet.csum_offset),
+                );
+                let lost = if run.vnet.is_gso() {
+                    Some(DropReason::Offload)
+                } else if run.vnet.needs_csum() && checksum::complete(body, start, offset).is_err() {
+                    Some(DropReason::BadOffload)
+                } else {
+                    None
+                };
+                match lost {
+                    None => push_run(&mut plain, Run::one(at, frame.len(), VnetHeader::PLAIN)),
+                    Some(reason) => {
+                        settled.truncate(at);
+                        tx.dropped(reason, 1);
+                    }
+                }
+            }
+        }
+        plain
+    }
+}

@@ -1,0 +1,138 @@
+//! System calls: all of the engine's `unsafe` is in this folder, one call a function, each with its SAFETY note.
+//!
+//! Nothing here blocks: every descriptor is set non-blocking when it enters the engine (`set_nonblocking`).
+
+mod event;
+mod socket;
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+pub use event::{Epoll, EventFd, Interest, Ready};
+pub use socket::{
+    Messages, SocketAddress, local_address, receive, receive_batch, send_batch, send_gathered,
+    unix_poll_socket,
+};
+
+/// Turn libc's -1 into the errno.
+fn check(result: impl TryInto<usize>) -> io::Result<usize> {
+    result.try_into().map_err(|_| io::Error::last_os_error())
+}
+
+/// Whether a call would only have waited.
+pub fn would_block(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
+/// Milliseconds of the monotonic clock; the only clock the engine reads.
+pub fn monotonic_ms() -> u64 {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `now` is a valid timespec to write to; CLOCK_MONOTONIC always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut now) };
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
+}
+
+/// Make an open file description non-blocking.
+pub fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
+    // SAFETY: F_GETFL and F_SETFL take and return plain flags; the descriptor is open, `fd` owns it.
+    let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
+    let flags = i32::try_from(flags).unwrap_or(0) | libc::O_NONBLOCK;
+    // SAFETY: as above.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags) })?;
+    Ok(())
+}
+
+/// Whether a read would give something (or an end) at once.
+pub fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    let mut entry = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: `entry` is one valid pollfd that lives through the call.
+    let found = unsafe { libc::poll(&raw mut entry, 1, 0) };
+    found == 1 && entry.revents & libc::POLLIN != 0
+}
+
+/// Read into two buffers, one behind the other (a device's header, then its frame).
+pub fn read_two(fd: BorrowedFd<'_>, first: &mut [u8], second: &mut [u8]) -> io::Result<usize> {
+    let parts = [
+        libc::iovec {
+            iov_base: first.as_mut_ptr().cast(),
+            iov_len: first.len(),
+        },
+        libc::iovec {
+            iov_base: second.as_mut_ptr().cast(),
+            iov_len: second.len(),
+        },
+    ];
+    // SAFETY: both iovecs point to live, exclusively borrowed memory of the given lengths.
+    check(unsafe { libc::readv(fd.as_raw_fd(), parts.as_ptr(), 2) })
+}
+
+/// Read into one buffer.
+pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: `buffer` is live, exclusively borrowed memory of the given length.
+    check(unsafe { libc::read(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) })
+}
+
+/// Write two buffers as one (a device's header and its frame).
+pub fn write_two(fd: BorrowedFd<'_>, first: &[u8], second: &[u8]) -> io::Result<usize> {
+    let parts = [
+        libc::iovec {
+            iov_base: first.as_ptr().cast_mut().cast(),
+            iov_len: first.len(),
+        },
+        libc::iovec {
+            iov_base: second.as_ptr().cast_mut().cast(),
+            iov_len: second.len(),
+        },
+    ];
+    // SAFETY: both iovecs point to live memory of the given lengths, which writev only reads.
+    check(unsafe { libc::writev(fd.as_raw_fd(), parts.as_ptr(), 2) })
+}
+
+/// Write one buffer.
+pub fn write(fd: BorrowedFd<'_>, buffer: &[u8]) -> io::Result<usize> {
+    // SAFETY: `buffer` is live memory of the given length, which write only reads.
+    check(unsafe { libc::write(fd.as_raw_fd(), buffer.as_ptr().cast(), buffer.len()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn two_part_reads_and_writes_cross_a_socket() {
+        let (a, mut b) = UnixStream::pair().unwrap();
+        assert_eq!(write_two(a.as_fd(), b"head", b"body").unwrap(), 8);
+        let mut all = [0; 8];
+        b.read_exact(&mut all).unwrap();
+        assert_eq!(&all, b"headbody");
+        write(b.as_fd(), b"xyz").unwrap();
+        let (mut first, mut second) = ([0; 2], [0; 5]);
+        assert_eq!(read_two(a.as_fd(), &mut first, &mut second).unwrap(), 3);
+        assert_eq!((&first, second[0]), (b"xy", b'z'));
+    }
+
+    #[test]
+    fn non_blocking_reads_say_so() {
+        let (a, _b) = UnixStream::pair().unwrap();
+        let a = OwnedFd::from(a);
+        set_nonblocking(&a).unwrap();
+        assert!(!is_readable(a.as_fd()));
+        assert!(would_block(&read(a.as_fd(), &mut [0; 4]).unwrap_err()));
+    }
+
+    #[test]
+    fn the_clock_runs() {
+        assert!(monotonic_ms() > 0);
+    }
+}

@@ -1,0 +1,39 @@
+//! Engine errors as Python exceptions: one place.
+
+use pyo3::PyErr;
+use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyValueError};
+use vbackend_engine::EngineError;
+
+/// What a call of this module fails with.
+pub enum NativeError {
+    /// From the engine.
+    Engine(EngineError),
+    /// The handle is used in a forked child, where the workers do not exist.
+    Forked,
+}
+
+impl From<EngineError> for NativeError {
+    fn from(error: EngineError) -> NativeError {
+        NativeError::Engine(error)
+    }
+}
+
+impl From<std::io::Error> for NativeError {
+    fn from(error: std::io::Error) -> NativeError {
+        NativeError::Engine(EngineError::Io(error))
+    }
+}
+
+impl From<NativeError> for PyErr {
+    fn from(error: NativeError) -> PyErr {
+        match error {
+            NativeError::Engine(EngineError::Unknown(text)) => PyKeyError::new_err(text),
+            NativeError::Engine(EngineError::Invalid(text)) => PyValueError::new_err(text),
+            NativeError::Engine(EngineError::Io(error)) => error.into(),
+            NativeError::Engine(EngineError::Dead(text)) => PyRuntimeError::new_err(text),
+            NativeError::Forked => {
+                PyRuntimeError::new_err("the engine does not survive a fork: make a new one in the child")
+            }
+        }
+    }
+}
