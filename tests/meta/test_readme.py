@@ -57,3 +57,12 @@ def test_vbackend_command(line: str) -> None:
     assert done.returncode == 0, done.stderr
     missing = [option for option in re.findall(r"--[a-z-]+", " ".join(words)) if option not in done.stdout]
     assert not missing, f"`{line}` shows options that do not exist: {missing}"
+
+
+def test_drop_reasons_are_those_of_the_engine() -> None:
+    code = 'from vbackend import _native\nfor pair in _native.drop_reasons(): print("| `%s` | %s |" % pair)'
+    told = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    table = (ROOT / "README.md").read_text().split("| dropped because | meaning |\n| --- | --- |\n")[1]
+    assert table.split("\n\n")[0].splitlines() == told.splitlines()
