@@ -1,0 +1,413 @@
+"""One running backend: a segment, its ports, and the engine that moves their frames.
+
+Owns the dataplane and every port; the control server, `exec` and tests drive it. Not here: how a port is
+opened (ports/), what is asked for on the command line (cli/), how it is shown (control/, cli/).
+
+Rule: everything happens on the event loop's thread. `start` leaves nothing behind when it fails, `stop`
+leaves nothing behind at all, and takes at most two seconds.
+"""
+
+import asyncio
+import logging
+import os
+import random
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Literal, Self, assert_never
+
+from pydantic import JsonValue
+
+from vbackend import __version__
+from vbackend.dataplane import Dataplane, EventsLost, SessionEnded, WorkerDied
+from vbackend.errors import ConfigError
+from vbackend.host.tap import HostDevices
+from vbackend.ports.adopted import adopted_port
+from vbackend.ports.base import EventName, Port, PortContext
+from vbackend.ports.channel import Channel, ChannelPort
+from vbackend.ports.dgram import DgramPort
+from vbackend.ports.multi import AcceptedPort, MultiPort
+from vbackend.ports.names import derived_name, unique_name
+from vbackend.ports.spec import (
+    ChannelSpec,
+    DgramMcastSpec,
+    DgramUdpSpec,
+    DgramUnixSpec,
+    PortOptions,
+    PortSpec,
+    StreamSpec,
+    TapSpec,
+    TunSpec,
+)
+from vbackend.ports.stream import DialPort, ListenPort
+from vbackend.ports.tap import TapPort
+from vbackend.ports.tun import TunPort
+from vbackend.snapshot import BackendSnapshot, FdbEntry, PortSnapshot, SegmentSnapshot
+
+__all__ = ["Backend", "BackendEvent"]
+
+log = logging.getLogger(__name__)
+
+_CLEANUP_S: Final = 1.5  # of the two seconds that `stop` may take
+
+
+@dataclass(frozen=True, slots=True)
+class BackendEvent:
+    """Something that happened to a port. `data` always has "port"; the rest depends on `name` (ports/)."""
+
+    name: EventName
+    data: dict[str, JsonValue]
+    time: float  # seconds since the epoch
+
+
+class Backend:
+    """A switch or a cable with its ports. Made, started and used on one event loop.
+
+    `queue_frames`: the output queue's limit of ports that name none. `host`: where taps and tuns come from;
+    the caller closes it. None: one of the backend's own, closed by `stop`. `engine`: makes the dataplane.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        segment: Literal["switch", "cable"] = "switch",
+        workers: int = 1,
+        queue_frames: int = 256,
+        host: HostDevices | None = None,
+        engine: Callable[[int], Dataplane] = Dataplane,
+    ) -> None:
+        self.name: Final = name
+        self.kind: Final = segment
+        self._workers = workers
+        self._queue_frames = queue_frames
+        self._devices = host
+        self._own_devices: HostDevices | None = None
+        self._engine = engine
+        self._context: PortContext | None = None
+        self._ports: dict[str, Port] = {}
+        self._callbacks: list[Callable[[BackendEvent], None]] = []
+        self._failure: asyncio.Future[str] | None = None
+        self._lock = asyncio.Lock()
+        self._removals: set[asyncio.Task[None]] = set()
+        self._started = 0.0
+
+    # Start and stop
+
+    async def start(self, specs: Sequence[PortSpec], *, to_come: int = 0) -> None:
+        """Open all ports; when this returns every one listens, dials or has its device.
+
+        `to_come`: how many ports will be adopted or opened as channels, so that a cable counts to two.
+        ConfigError: the ports make no sense together; OSError, HostError: the host refused one.
+        """
+        async with self._lock:
+            if self._context is not None:
+                raise ConfigError(f"backend {self.name!r} is started already; stop it first")
+            if self.kind == "cable" and len(specs) + to_come != 2:
+                raise ConfigError(
+                    f"a cable joins two ports, not {len(specs) + to_come}; use a switch for more"
+                )
+            names = self._all_names(specs)
+            self._open_engine()
+            try:
+                for name, spec in zip(names, specs, strict=True):
+                    await self._add(self._port(name, spec))
+            except BaseException:
+                await self._stop()
+                raise
+
+    async def stop(self) -> None:
+        """End every session in order and take away all that was made; a second call does nothing."""
+        async with self._lock:
+            await self._stop()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    @property
+    def failure(self) -> asyncio.Future[str]:
+        """Done when the engine can no longer be trusted: a worker died. The result says what happened."""
+        if self._failure is None:
+            self._failure = asyncio.get_running_loop().create_future()
+        return self._failure
+
+    # Live changes
+
+    async def add_port(self, spec: PortSpec) -> PortSnapshot:
+        """Add and open a port. Errors as `start`; then the port is not there."""
+        async with self._lock:
+            self._room_for_one(spec)
+            (name,) = self._all_names([spec])
+            return await self._add(self._port(name, spec))
+
+    async def adopt(
+        self, kind: Literal["stream", "dgram"], sock: socket.socket, options: PortOptions, text: str
+    ) -> PortSnapshot:
+        """A port on a connected socket, owned by the backend from now on, also when this raises.
+
+        `text`: what to show as its place, e.g. "stream:fd".
+        """
+        try:
+            async with self._lock:
+                spec = ChannelSpec(text, options)
+                self._room_for_one(spec)
+                name = options.name or kind
+                if options.name is not None:
+                    (name,) = self._all_names([spec])
+                name = name if options.name else unique_name(name, self._ports)
+                return await self._add(adopted_port(self._running(), name, kind, sock, options, text))
+        except BaseException:
+            sock.close()
+            raise
+
+    async def open_channel(self, name: str) -> Channel:
+        """A port whose other end is the returned `Channel`."""
+        async with self._lock:
+            spec = ChannelSpec(f"channel:{name}", PortOptions(name=name))
+            self._room_for_one(spec)
+            (name,) = self._all_names([spec])
+            port = ChannelPort(self._running(), name, spec)
+            await self._add(port)
+            return port.channel
+
+    async def remove_port(self, name: str) -> None:
+        """Remove a port, of a `multi` port also its peers' ports. ConfigError: there is none of that name."""
+        async with self._lock:
+            port = self._find(name)
+            if isinstance(port, MultiPort):
+                port.quiesce()
+                for peer in list(port.peers.values()):
+                    await self._remove(peer)
+            await self._remove(port)
+
+    async def set_port(
+        self,
+        name: str,
+        *,
+        up: bool | None = None,
+        queue_frames: int | None = None,
+        queue_bytes: int | None = None,
+    ) -> PortSnapshot:
+        """Change what is not None, of a `multi` port for all its peers. ConfigError: no such port."""
+        port = self._find(name)
+        for what, limit in (("queue", queue_frames), ("queue-bytes", queue_bytes)):
+            if limit is not None and limit < 1:
+                raise ConfigError(f"port {name!r}: {what} is {limit}; give a number above 0")
+        port.set(up=up, queue_frames=queue_frames, queue_bytes=queue_bytes)
+        return port.snapshot()
+
+    # What it looks like
+
+    def snapshot(self) -> BackendSnapshot:
+        """Ports in the order they came, the forwarding database by address. ConfigError before `start`."""
+        context = self._running()
+        self._drain()
+        names = {port.engine_port: port.name for port in self._ports.values() if port.engine_port is not None}
+        fdb = tuple(
+            FdbEntry(mac=mac.hex(":"), port=names[port], age=age_ms / 1000)
+            for mac, port, age_ms in context.dataplane.fdb(context.segment)
+            if port in names
+        )
+        segment = SegmentSnapshot(name=self.name, kind=self.kind, ports=tuple(names.values()), fdb=fdb)
+        return BackendSnapshot(
+            name=self.name,
+            version=__version__,
+            pid=os.getpid(),
+            started=self._started,
+            workers=self._workers,
+            segments=(segment,),
+            ports=tuple(port.snapshot() for port in self._ports.values()),
+        )
+
+    def subscribe(self, callback: Callable[[BackendEvent], None]) -> Callable[[], None]:
+        """Call `callback` for every event, on the loop's thread; returns what ends it."""
+        self._callbacks.append(callback)
+
+        def unsubscribe() -> None:
+            if callback in self._callbacks:
+                self._callbacks.remove(callback)
+
+        return unsubscribe
+
+    # The engine
+
+    def _open_engine(self) -> None:
+        dataplane = self._engine(self._workers)
+        segment = dataplane.add_switch() if self.kind == "switch" else dataplane.add_cable()
+        self._context = PortContext(
+            dataplane=dataplane,
+            segment=segment,
+            queue_frames=self._queue_frames,
+            emit=self._emit,
+            drain=self._drain,
+            pick_worker=self._pick_worker,
+            taken=lambda: self._ports,
+            add=self._put,
+            drop=self._drop,
+            clock=time.time,
+            random=random.random,
+        )
+        asyncio.get_running_loop().add_reader(dataplane.event_fd, self._drain)
+        self._started = time.time()
+
+    def _drain(self) -> None:
+        if self._context is None:
+            return
+        for event in self._context.dataplane.drain_events():
+            match event:
+                case SessionEnded():
+                    for port in self._ports.values():
+                        if port.engine_port == event.port:
+                            port.ended(event)
+                            break
+                case WorkerDied():
+                    self._fail(f"a worker of the engine died: {event.text}")
+                case EventsLost():
+                    self._fail(f"the engine lost {event.count} events: the state of the ports is unknown")
+                case _:
+                    assert_never(event)
+
+    def _fail(self, text: str) -> None:
+        log.critical("%s", text)
+        if not self.failure.done():
+            self.failure.set_result(text)
+
+    def _pick_worker(self) -> int:
+        load = [0] * self._workers
+        for port in self._ports.values():
+            load[port.worker] += port.engine_port is not None
+        return load.index(min(load))
+
+    async def _stop(self) -> None:
+        if self._context is None:
+            return
+        dataplane = self._context.dataplane
+        asyncio.get_running_loop().remove_reader(dataplane.event_fd)
+        for port in self._ports.values():
+            port.quiesce()
+        self._context = None
+        await asyncio.to_thread(dataplane.close)
+        ports, self._ports = list(self._ports.values()), {}
+        for port in ports:
+            port.engine_port = None
+            port.finish("the backend stopped")
+        jobs = [port.cleanup() for port in ports]
+        jobs += [] if self._own_devices is None else [self._own_devices.close_all()]
+        self._own_devices = None
+        try:
+            async with asyncio.timeout(_CLEANUP_S):
+                results = await asyncio.gather(*jobs, *self._removals, return_exceptions=True)
+        except TimeoutError:
+            log.error("cleaning up took longer than %.1f s: given up", _CLEANUP_S)
+        else:
+            for error in results:
+                if isinstance(error, Exception):
+                    log.error("cleaning up: %s", error, exc_info=error)
+
+    # Ports
+
+    def _port(self, name: str, spec: PortSpec) -> Port:
+        context = self._running()
+        match spec:
+            case StreamSpec(multi=True):
+                return MultiPort(context, name, spec)
+            case StreamSpec(dial=True):
+                return DialPort(context, name, spec)
+            case StreamSpec():
+                return ListenPort(context, name, spec)
+            case DgramUnixSpec() | DgramUdpSpec() | DgramMcastSpec():
+                return DgramPort(context, name, spec)
+            case TapSpec():
+                return TapPort(context, name, spec, self._host_devices())
+            case TunSpec():
+                return TunPort(context, name, spec, self._host_devices())
+            case ChannelSpec():
+                return ChannelPort(context, name, spec)
+            case _:
+                assert_never(spec)
+
+    def _host_devices(self) -> HostDevices:
+        if self._devices is not None:
+            return self._devices
+        if self._own_devices is None:
+            self._own_devices = HostDevices()
+        return self._own_devices
+
+    async def _add(self, port: Port) -> PortSnapshot:
+        try:
+            port.create()
+            self._put(port)
+            await port.open()
+        except BaseException:
+            if port.name in self._ports:
+                await self._remove(port)
+            raise
+        return port.snapshot()
+
+    def _put(self, port: Port) -> None:
+        self._ports[port.name] = port
+        data: dict[str, JsonValue] = {"port": port.name, "kind": port.kind, "where": port.spec.text}
+        self._emit("PORT_ADDED", data)
+
+    async def _remove(self, port: Port) -> None:
+        if self._ports.pop(port.name, None) is not None:
+            try:
+                await port.remove()
+            finally:
+                self._emit("PORT_REMOVED", {"port": port.name})
+
+    def _drop(self, port: Port) -> None:
+        """Remove the port of a peer that left; for callers that cannot wait."""
+        if isinstance(port, AcceptedPort):
+            port.quiesce()
+        task = asyncio.create_task(self._remove(port), name=f"remove {port.name}")
+        self._removals.add(task)
+        task.add_done_callback(self._removals.discard)
+
+    def _emit(self, name: EventName, data: dict[str, JsonValue]) -> None:
+        event = BackendEvent(name, data, time.time())
+        for callback in list(self._callbacks):
+            callback(event)
+
+    def _running(self) -> PortContext:
+        if self._context is None:
+            raise ConfigError(f"backend {self.name!r} is not running; start it first")
+        return self._context
+
+    def _find(self, name: str) -> Port:
+        self._running()
+        try:
+            return self._ports[name]
+        except KeyError:
+            names = ", ".join(self._ports) or "none"
+            raise ConfigError(f"there is no port {name!r}; there are {names}") from None
+
+    def _room_for_one(self, spec: PortSpec) -> None:
+        self._running()
+        if self.kind == "cable" and len(self._ports) >= 2:
+            raise ConfigError(f"port {spec.text!r}: a cable joins two ports and has both; remove one first")
+
+    def _all_names(self, specs: Sequence[PortSpec]) -> list[str]:
+        """A name for each new port. ConfigError: one is given twice, or a cable gets a `multi` port."""
+        taken = set(self._ports)
+        for spec in specs:
+            if self.kind == "cable" and isinstance(spec, StreamSpec) and spec.multi:
+                raise ConfigError(f"port {spec.text!r}: 'multi' takes many guests, a cable joins two ports")
+            wanted = spec.options.name
+            if wanted is not None and wanted in taken:
+                raise ConfigError(f"port {spec.text!r}: the name {wanted!r} is taken; give another name=")
+            if wanted is not None:
+                taken.add(wanted)
+        names = []
+        for spec in specs:
+            name = spec.options.name or unique_name(derived_name(spec), taken)
+            taken.add(name)
+            names.append(name)
+        return names

@@ -1,0 +1,72 @@
+"""Ports on a socket that was connected before vbackend saw it: QEMU's `fd=` netdevs, `vbackend exec`.
+
+There is no way to get the peer back: when its session ends the port stays, down, until it is removed.
+"""
+
+import socket
+from typing import ClassVar, Literal, assert_never
+
+from vbackend.ports.base import Port, PortContext, PortKind
+from vbackend.ports.sockets import DGRAM_BUFFER, peer_text, raise_buffers, tune_stream
+from vbackend.ports.spec import ChannelSpec, PortOptions
+
+__all__ = ["AdoptedDgram", "AdoptedPort", "AdoptedStream", "adopted_port"]
+
+
+def adopted_port(
+    context: PortContext,
+    name: str,
+    kind: Literal["stream", "dgram"],
+    sock: socket.socket,
+    options: PortOptions,
+    text: str,
+) -> "AdoptedPort":
+    """The port for a connected socket of this kind; it owns the socket from now on."""
+    match kind:
+        case "stream":
+            return AdoptedStream(context, name, sock, options, text)
+        case "dgram":
+            return AdoptedDgram(context, name, sock, options, text)
+        case _:
+            assert_never(kind)
+
+
+class AdoptedPort(Port):
+    """What both kinds share."""
+
+    def __init__(
+        self, context: PortContext, name: str, sock: socket.socket, options: PortOptions, text: str
+    ) -> None:
+        super().__init__(context, name, ChannelSpec(text, options))
+        self._sock = sock
+
+    async def open(self) -> None:
+        assert self.engine_port is not None, "open comes after create"
+        peer = peer_text(self._sock)
+        self.started(self._attach(self.engine_port), peer)
+
+    async def cleanup(self) -> None:
+        self._sock.close()  # does nothing once the engine owns the descriptor
+
+    def on_end(self) -> None:
+        self.state, self.detail = "down", "its peer left for good: the socket was handed over connected"
+
+    def _attach(self, port: int) -> int:
+        raise NotImplementedError
+
+
+class AdoptedStream(AdoptedPort):
+    kind: ClassVar[PortKind] = "stream"
+
+    def _attach(self, port: int) -> int:
+        tune_stream(self._sock)
+        return self.context.dataplane.attach_stream(port, self._sock)
+
+
+class AdoptedDgram(AdoptedPort):
+    kind: ClassVar[PortKind] = "dgram"
+
+    def _attach(self, port: int) -> int:
+        self._sock.setblocking(False)
+        raise_buffers(self._sock, DGRAM_BUFFER)
+        return self.context.dataplane.attach_dgram(port, self._sock)

@@ -1,0 +1,206 @@
+"""What all ports have in common: one engine port, at most one session at a time, a state that can be shown.
+
+Not here: how a peer or device is opened; that is one module per attachment. The life of a port:
+
+    create()   the engine port exists and is joined; frames for it are dropped with `no-peer`
+    open()     it listens, dials, or has its device or socket; then sessions start and end until
+    quiesce()  no new session starts; a running one stays with the engine
+    cleanup()  what was made outside the engine (socket files, devices) is gone
+
+Rule: a session that ends, for whatever reason, never ends the port.
+"""
+
+import logging
+from collections.abc import Callable, Container
+from dataclasses import dataclass
+from typing import ClassVar, Final, Literal
+
+from pydantic import JsonValue
+
+from vbackend.dataplane import Dataplane, SessionEnded
+from vbackend.ports.reasons import end_text
+from vbackend.ports.spec import PortSpec
+from vbackend.snapshot import LaneCounters, PortSnapshot, SessionInfo
+
+__all__ = ["EventName", "Port", "PortContext", "PortKind", "PortState"]
+
+log = logging.getLogger(__name__)
+
+EventName = Literal["PORT_ADDED", "PORT_REMOVED", "PORT_CONNECTED", "PORT_DISCONNECTED", "PORT_REFUSED"]
+PortKind = Literal["stream", "dgram", "tap", "tun", "channel"]
+PortState = Literal["listening", "dialling", "connected", "down", "failed"]
+
+DEFAULT_QUEUE_BYTES: Final = 2_097_152  # as the engine's add_port
+
+
+@dataclass(frozen=True, slots=True)
+class PortContext:
+    """What a port may use of the backend it belongs to."""
+
+    dataplane: Dataplane
+    segment: int
+    queue_frames: int  # default of ports that name no limit
+    emit: Callable[[EventName, dict[str, JsonValue]], None]
+    drain: Callable[[], None]  # deliver the engine's events of until now
+    pick_worker: Callable[[], int]
+    taken: Callable[[], Container[str]]  # names of ports
+    add: Callable[["Port"], None]  # a port that came by itself (a peer of a `multi` port)
+    drop: Callable[["Port"], None]
+    clock: Callable[[], float]  # seconds since the epoch
+    random: Callable[[], float]  # [0, 1)
+
+
+class Port:
+    """The common state. Subclasses set `state` and `detail` and react to `on_end`."""
+
+    kind: ClassVar[PortKind]
+
+    def __init__(self, context: PortContext, name: str, spec: PortSpec, *, parent: str | None = None) -> None:
+        options = spec.options
+        self.context: Final = context
+        self.name: Final = name
+        self.spec: PortSpec = spec
+        self.parent: Final = parent
+        self.engine_port: int | None = None
+        self.worker = 0
+        self.up = True
+        self.queue_frames = context.queue_frames if options.queue is None else options.queue
+        self.queue_bytes = DEFAULT_QUEUE_BYTES if options.queue_bytes is None else options.queue_bytes
+        self.state: PortState = "down"
+        self.detail = ""
+        self.session: SessionInfo | None = None
+        self.sessions = 0
+        self.refused = 0
+        self.last_end = ""
+        self._engine_session = -1
+        self._closing = False
+
+    # The life of a port
+
+    def create(self) -> None:
+        """Make the engine port and join it to the segment."""
+        dataplane = self.context.dataplane
+        self.worker = self.context.pick_worker()
+        port = dataplane.add_port(
+            queue_frames=self.queue_frames,
+            queue_bytes=self.queue_bytes,
+            mac=self.source_mac,
+            isolated=self.spec.options.isolated,
+            worker=self.worker,
+        )
+        try:
+            dataplane.join(port, self.context.segment)
+            if not self.up:
+                dataplane.set_port(port, up=False)
+        except BaseException:
+            dataplane.remove_port(port)
+            raise
+        self.engine_port = port
+
+    async def open(self) -> None:
+        """Begin to listen or dial, or attach the device. After an error the caller still calls `remove`."""
+        raise NotImplementedError
+
+    def quiesce(self) -> None:
+        """Start no session any more; a second call does nothing. Subclasses extend it."""
+        self._closing = True
+
+    async def cleanup(self) -> None:
+        """Take away what was made outside the engine; a second call does nothing."""
+
+    async def remove(self) -> None:
+        """All three: end the session in order, forget the engine port, clean up."""
+        self.quiesce()
+        if self.engine_port is not None:
+            port, self.engine_port = self.engine_port, None
+            self.context.dataplane.remove_port(port)
+        self.finish("the port was removed")
+        await self.cleanup()
+
+    def set(self, *, up: bool | None, queue_frames: int | None, queue_bytes: int | None) -> None:
+        """Change what is not None, live."""
+        if self.engine_port is not None:
+            self.context.dataplane.set_port(
+                self.engine_port, up=up, queue_frames=queue_frames, queue_bytes=queue_bytes
+            )
+        self.up = self.up if up is None else up
+        self.queue_frames = self.queue_frames if queue_frames is None else queue_frames
+        self.queue_bytes = self.queue_bytes if queue_bytes is None else queue_bytes
+
+    # The life of a session
+
+    def started(self, engine_session: int, peer: str) -> None:
+        """Record a session that was just attached."""
+        self.sessions += 1
+        self._engine_session = engine_session
+        self.session = SessionInfo(number=self.sessions, peer=peer, since=self.context.clock())
+        self.state, self.detail = "connected", ""
+        log.info("port %s: connected to %s", self.name, peer)
+        self.context.emit("PORT_CONNECTED", {"port": self.name, "session": self.sessions, "peer": peer})
+
+    def ended(self, event: SessionEnded) -> None:
+        """The engine reports the end of a session; one that is not the present session's is old news."""
+        if event.session == self._engine_session:
+            self.finish(end_text(event.reason, event.value), expected=event.reason in ("eof", "detached"))
+
+    def finish(self, reason: str, *, expected: bool = True) -> None:
+        """Record that the session, if there is one, is over."""
+        if self.session is None:
+            return
+        session, self.session = self.session, None
+        self.last_end = reason
+        level = logging.INFO if expected else logging.WARNING
+        log.log(
+            level, "port %s: session %d with %s ended: %s", self.name, session.number, session.peer, reason
+        )
+        self.context.emit(
+            "PORT_DISCONNECTED",
+            {"port": self.name, "session": session.number, "peer": session.peer, "reason": reason},
+        )
+        if not self._closing:
+            self.on_end()
+
+    def on_end(self) -> None:
+        """What comes after a session: accept or dial the next, or say that there is none."""
+        raise NotImplementedError
+
+    def refuse(self, peer: str, reason: str) -> None:
+        """Count and report a peer that was turned away."""
+        self.refused += 1
+        log.warning("port %s: refused %s: %s", self.name, peer, reason)
+        self.context.emit("PORT_REFUSED", {"port": self.name, "peer": peer, "reason": reason})
+
+    # What it looks like
+
+    @property
+    def source_mac(self) -> bytes | None:
+        """The only source address the engine lets through from the peer; None: any."""
+        return self.spec.options.mac
+
+    def snapshot(self) -> PortSnapshot:
+        rx, tx = (
+            (LaneCounters(), LaneCounters())
+            if self.engine_port is None
+            else self.context.dataplane.counters(self.engine_port)
+        )
+        options = self.spec.options
+        return PortSnapshot(
+            name=self.name,
+            kind=self.kind,
+            where=self.spec.text,
+            up=self.up,
+            state=self.state if self.up else "down",
+            detail=self.detail if self.up else "set down",
+            session=self.session,
+            sessions=self.sessions,
+            refused=self.refused,
+            last_end=self.last_end,
+            queue_frames=self.queue_frames,
+            queue_bytes=self.queue_bytes,
+            mac=None if options.mac is None else options.mac.hex(":"),
+            isolated=options.isolated,
+            parent=self.parent,
+            worker=self.worker,
+            rx=rx,
+            tx=tx,
+        )

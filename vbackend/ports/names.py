@@ -1,0 +1,68 @@
+"""Names of ports: from what a port is attached to, and unique.
+
+Pure. Rule: a name the user gave is kept or refused; only derived names get a suffix.
+"""
+
+import re
+from collections.abc import Container
+from itertools import count
+from pathlib import PurePath
+from typing import assert_never
+
+from vbackend.ports.spec import (
+    ChannelSpec,
+    DgramMcastSpec,
+    DgramUdpSpec,
+    DgramUnixSpec,
+    PortSpec,
+    StreamSpec,
+    TapSpec,
+    TcpAddress,
+    TunSpec,
+    UnixAddress,
+)
+
+__all__ = ["child_name", "derived_name", "unique_name"]
+
+
+def derived_name(spec: PortSpec) -> str:
+    """A short name for a port that was given none: "a" from stream:unix:/tmp/a.sock, "tap0" from tap:tap0."""
+    match spec:
+        case StreamSpec(address=UnixAddress(path)) | DgramUnixSpec(local=UnixAddress(path)):
+            return _clean(_stem(path), "unix")
+        case StreamSpec(address=TcpAddress(port=port)):
+            return f"tcp-{port}"
+        case DgramUdpSpec():
+            return f"udp-{spec.local.port}"
+        case DgramMcastSpec():
+            return f"mcast-{spec.port}"
+        case TapSpec() | TunSpec():
+            return _clean(spec.ifname, "device")
+        case ChannelSpec():
+            return "channel"
+        case StreamSpec():  # mypy does not narrow by attribute patterns
+            raise AssertionError(f"no such address: {spec.address!r}")
+        case _:
+            assert_never(spec)
+
+
+def unique_name(wanted: str, taken: Container[str]) -> str:
+    """`wanted`, or the first free one of wanted-2, wanted-3, …"""
+    if wanted not in taken:
+        return wanted
+    return next(name for name in (f"{wanted}-{number}" for number in count(2)) if name not in taken)
+
+
+def child_name(parent: str, taken: Container[str]) -> str:
+    """The first free one of parent.1, parent.2, …: what a peer of a `multi` port is called."""
+    return next(name for name in (f"{parent}.{number}" for number in count(1)) if name not in taken)
+
+
+def _stem(path: str) -> str:
+    name = PurePath(path.removeprefix("@")).name
+    return name.removesuffix(".sock").removesuffix(".socket")
+
+
+def _clean(text: str, otherwise: str) -> str:
+    """Only what a port's name may have in it (values.port_name)."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("._-")[:50] or otherwise
