@@ -388,10 +388,11 @@ impl Port {
         !self.queue.is_empty()
     }
 
-    /// Lose what is queued, because the session ended or the port goes.
+    /// The session ended: everything that was for its peer and did not go is lost, queued or on the way.
     pub fn purge(&mut self, reason: DropReason) {
-        let frames = self.queue.purge();
-        self.counters.tx.dropped(reason, frames);
+        self.queue.purge();
+        let tx = &mut self.counters.tx;
+        tx.drops[reason as usize] += tx.frames_in - tx.frames_out - tx.total_dropped();
     }
 
     /// Change the queue's limits.
