@@ -1,0 +1,39 @@
+"""What the control commands need of a backend: `vbackend.backend.Backend` has it, the tests' own too."""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from pydantic import JsonValue
+
+from vbackend.ports.spec import PortSpec
+from vbackend.snapshot import BackendSnapshot, PortSnapshot
+
+__all__ = ["ControlledBackend", "Event"]
+
+
+class Event(Protocol):
+    """Something that happened, as clients are told: PORT_CONNECTED, PORT_ADDED, ..."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def data(self) -> Mapping[str, JsonValue]: ...
+    @property
+    def time(self) -> float: ...  # seconds since the epoch
+
+
+class ControlledBackend(Protocol):
+    """The part of a running backend that clients may see and change."""
+
+    def snapshot(self) -> BackendSnapshot: ...
+    async def add_port(self, spec: PortSpec) -> PortSnapshot: ...
+    async def remove_port(self, name: str) -> None: ...
+    async def set_port(
+        self,
+        name: str,
+        *,
+        up: bool | None = None,
+        queue_frames: int | None = None,
+        queue_bytes: int | None = None,
+    ) -> PortSnapshot: ...
+    def subscribe(self, callback: Callable[[Event], None]) -> Callable[[], None]: ...

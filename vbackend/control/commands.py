@@ -1,0 +1,154 @@
+"""The commands of the control socket: a table of small functions, their arguments checked by pydantic.
+
+Not the conversation (protocol.py) and not the socket (server.py). Rule: `perform` gives a value or raises one
+of vbackend's errors or `OSError`, whose text is one line for the user; anything else is a defect.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from vbackend.control.api import ControlledBackend
+from vbackend.control.protocol import version_object
+from vbackend.errors import ConfigError, ControlError
+from vbackend.ports.parse import parse_port
+
+__all__ = [
+    "COMMANDS",
+    "CommandNotFoundError",
+    "Desk",
+    "NoArguments",
+    "PortAdd",
+    "PortRemove",
+    "PortSet",
+    "perform",
+]
+
+
+class CommandNotFoundError(ControlError):
+    """No command has this name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What commands work on."""
+
+    backend: ControlledBackend
+    quit: Callable[[], None]  # asks for the orderly end; the reply still goes out
+
+
+class _Arguments(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class NoArguments(_Arguments):
+    """`query-*` and `quit` take none."""
+
+
+class PortAdd(_Arguments):
+    port: str  # KIND:WHERE[,key=value]...
+
+
+class PortRemove(_Arguments):
+    name: str
+
+
+class PortSet(_Arguments):
+    """Only what is given changes."""
+
+    name: str
+    up: bool | None = None
+    queue: int | None = Field(None, ge=1, le=65_536)  # frames
+    queue_bytes: int | None = Field(None, ge=69_632, le=1 << 30, alias="queue-bytes")
+
+
+async def _query_status(desk: Desk, _: NoArguments) -> JsonValue:
+    return desk.backend.snapshot().model_dump(mode="json")
+
+
+async def _query_ports(desk: Desk, _: NoArguments) -> JsonValue:
+    return [port.model_dump(mode="json") for port in desk.backend.snapshot().ports]
+
+
+async def _query_segments(desk: Desk, _: NoArguments) -> JsonValue:
+    return [segment.model_dump(mode="json") for segment in desk.backend.snapshot().segments]
+
+
+async def _query_version(desk: Desk, _: NoArguments) -> JsonValue:
+    return version_object(desk.backend.snapshot().version)
+
+
+async def _query_commands(_desk: Desk, _: NoArguments) -> JsonValue:
+    return [{"name": name} for name in ("qmp_capabilities", *COMMANDS)]
+
+
+async def _port_add(desk: Desk, arguments: PortAdd) -> JsonValue:
+    return (await desk.backend.add_port(parse_port(arguments.port))).model_dump(mode="json")
+
+
+async def _port_remove(desk: Desk, arguments: PortRemove) -> JsonValue:
+    await desk.backend.remove_port(arguments.name)
+    return {}
+
+
+async def _port_set(desk: Desk, arguments: PortSet) -> JsonValue:
+    if arguments.up is None and arguments.queue is None and arguments.queue_bytes is None:
+        raise ConfigError("port-set: nothing to change; give up, queue or queue-bytes")
+    port = await desk.backend.set_port(
+        arguments.name, up=arguments.up, queue_frames=arguments.queue, queue_bytes=arguments.queue_bytes
+    )
+    return port.model_dump(mode="json")
+
+
+async def _quit(desk: Desk, _: NoArguments) -> JsonValue:
+    desk.quit()
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    arguments: type[_Arguments]
+    run: Callable[[Desk, Any], Awaitable[JsonValue]]  # Any: the instance of `arguments`
+
+
+COMMANDS: Final[dict[str, _Command]] = {
+    "query-status": _Command(NoArguments, _query_status),
+    "query-ports": _Command(NoArguments, _query_ports),
+    "query-segments": _Command(NoArguments, _query_segments),
+    "query-version": _Command(NoArguments, _query_version),
+    "query-commands": _Command(NoArguments, _query_commands),
+    "port-add": _Command(PortAdd, _port_add),
+    "port-remove": _Command(PortRemove, _port_remove),
+    "port-set": _Command(PortSet, _port_set),
+    "quit": _Command(NoArguments, _quit),
+}
+
+
+async def perform(desk: Desk, name: str, arguments: dict[str, JsonValue]) -> JsonValue:
+    """Run one command. Raises `CommandNotFoundError`, `ConfigError`, and what the backend raises."""
+    command = COMMANDS.get(name)
+    if command is None:
+        near = get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "query-commands lists them"
+        raise CommandNotFoundError(f"there is no command {name[:80]!r}; {hint}")
+    try:
+        checked = command.arguments.model_validate(arguments)
+    except ValidationError as error:
+        raise ConfigError(f"{name}: {_first_problem(error, command.arguments)}") from None
+    return await command.run(desk, checked)
+
+
+def _first_problem(error: ValidationError, model: type[_Arguments]) -> str:
+    first = error.errors(include_url=False)[0]
+    argument = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = [field.alias or name for name, field in model.model_fields.items()]
+        return f"argument {argument[:80]!r} is not known; " + (
+            f"there are {', '.join(known)}" if known else "it takes none"
+        )
+    if first["type"] == "missing":
+        return f"argument {argument!r} is missing"
+    return f"argument {argument!r}: {first['msg'][:1].lower()}{first['msg'][1:]}"

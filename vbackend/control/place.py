@@ -1,0 +1,66 @@
+"""Where control sockets lie: `$XDG_RUNTIME_DIR/vbackend/NAME.sock`, else `/run/vbackend/NAME.sock`.
+
+Only names and the directory; the socket is server.py's.
+"""
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from vbackend.errors import ConfigError, HostError
+from vbackend.ports import values
+
+__all__ = ["DEFAULT_NAME", "checked_name", "control_path", "make_runtime_dir", "running_names", "runtime_dir"]
+
+DEFAULT_NAME: Final = "default"
+_SUFFIX: Final = ".sock"
+
+
+def checked_name(name: str) -> str:
+    """The name, when it can be one. ConfigError otherwise."""
+    try:
+        return values.port_name("--name", name)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def runtime_dir(environ: Mapping[str, str]) -> Path:
+    """vbackend's own directory for sockets. A relative XDG_RUNTIME_DIR counts as unset, as XDG says."""
+    base = environ.get("XDG_RUNTIME_DIR", "")
+    return Path(base if base.startswith("/") else "/run") / "vbackend"
+
+
+def control_path(name: str | None, control: str | None, environ: Mapping[str, str]) -> str:
+    """The control socket's path for `--name` and `--control`, of which the latter wins."""
+    if control is not None:
+        return control
+    return str(runtime_dir(environ) / f"{checked_name(name or DEFAULT_NAME)}{_SUFFIX}")
+
+
+def make_runtime_dir(path: str, environ: Mapping[str, str]) -> None:
+    """When `path` lies in the runtime directory, make that, for its owner only. HostError: impossible."""
+    directory = runtime_dir(environ)
+    if Path(path).parent != directory:
+        return
+    remedy = "set XDG_RUNTIME_DIR to a directory of yours, or give --control PATH"
+    try:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        found = directory.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+            raise HostError(f"control socket {path}: {directory} is not a directory of this user; {remedy}")
+        if found.st_mode & 0o077:
+            directory.chmod(0o700)
+    except OSError as error:
+        raise HostError(
+            f"control socket {path}: cannot make {directory}: {error.strerror}; {remedy}"
+        ) from None
+
+
+def running_names(environ: Mapping[str, str]) -> list[str]:
+    """Names with a socket file in the runtime directory, sorted; they may be stale."""
+    try:
+        return sorted(path.name.removesuffix(_SUFFIX) for path in runtime_dir(environ).glob(f"*{_SUFFIX}"))
+    except OSError:
+        return []
