@@ -78,13 +78,24 @@ class Engine:
 
     def leave(self, port: int) -> None: ...
     def set_port(
-        self, port: int, *, up: bool | None = None, queue_frames: int | None = None, queue_bytes: int | None = None
+        self,
+        port: int,
+        *,
+        up: bool | None = None,
+        queue_frames: int | None = None,
+        queue_bytes: int | None = None,
     ) -> None: ...
     def attach_stream(self, port: int, fd: int) -> int:
         """Start a session on a connected stream socket; returns its number. ValueError while one runs."""
 
     def attach_dgram(
-        self, port: int, fd: int, *, send_to: str | None = None, accept_from: str | None = None, send_fd: int | None = None
+        self,
+        port: int,
+        fd: int,
+        *,
+        send_to: str | None = None,
+        accept_from: str | None = None,
+        send_fd: int | None = None,
     ) -> int:
         """Start a session on a bound datagram socket.
 
@@ -96,7 +107,15 @@ class Engine:
         """An attached tap fd; with `vnet_hdr` its header size is 12."""
 
     def attach_tun(
-        self, port: int, fd: int, *, packet_info: bool, mac: bytes, local: list[str], peers: list[str], mtu: int = 1500
+        self,
+        port: int,
+        fd: int,
+        *,
+        packet_info: bool,
+        mac: bytes,
+        local: list[str],
+        peers: list[str],
+        mtu: int = 1500,
     ) -> int:
         """An attached tun fd behind an Ethernet adapter that answers ARP and neighbour solicitations with `mac`."""
 

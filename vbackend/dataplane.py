@@ -1,7 +1,7 @@
 """The only importer of the Rust engine: fds are moved in, events and counters come out as typed values.
 
-It decides nothing. Every method is the engine's (`_native.pyi` has their contracts); what is added here is ownership of
-descriptors and types.
+It decides nothing. Every method is the engine's (`_native.pyi` has their contracts); what is added here is
+ownership of descriptors and types.
 """
 
 import socket
@@ -107,7 +107,12 @@ class Dataplane:
         self._engine.leave(port)
 
     def set_port(
-        self, port: int, *, up: bool | None = None, queue_frames: int | None = None, queue_bytes: int | None = None
+        self,
+        port: int,
+        *,
+        up: bool | None = None,
+        queue_frames: int | None = None,
+        queue_bytes: int | None = None,
     ) -> None:
         self._engine.set_port(port, up=up, queue_frames=queue_frames, queue_bytes=queue_bytes)
 
@@ -185,7 +190,9 @@ def _typed(event: _native.Event) -> DataplaneEvent:
         case "events-lost":
             return EventsLost(event.value)
         case other:
-            raise HostError(f"the engine reports {other!r}, which this vbackend does not know: rebuild it (tools/dev build)")
+            raise HostError(
+                f"the engine reports {other!r}, unknown to this vbackend: rebuild it (tools/dev build)"
+            )
 
 
 def _lane(words: dict[str, int]) -> LaneCounters:

@@ -1,7 +1,7 @@
 """One owner per file descriptor.
 
-An `OwnedFd` closes its descriptor exactly once; handing it on (`detach`) leaves the old owner empty. Forgetting
-one is a `ResourceWarning`, which the tests turn into a failure.
+An `OwnedFd` closes its descriptor exactly once; handing it on (`detach`) leaves the old owner empty.
+Forgetting one is a `ResourceWarning`, which the tests turn into a failure.
 """
 
 import os
@@ -53,7 +53,9 @@ class OwnedFd:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __del__(self) -> None:

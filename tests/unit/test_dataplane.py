@@ -1,0 +1,176 @@
+"""The seam between Python and the engine: fds move once, errors have their classes, counters add up."""
+
+import os
+import select
+import socket
+import struct
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from vbackend.dataplane import Dataplane, SessionEnded, build_info, drop_reasons
+from vbackend.fds import OwnedFd
+from vbackend.snapshot import LaneCounters
+
+
+def frame(to: int, source: int, size: int = 60) -> bytes:
+    return bytes([2, 0, 0, 0, 0, to, 2, 0, 0, 0, 0, source]) + b"\x88\xb5" + bytes(size - 14)
+
+
+def wire(data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + data
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "gave up waiting"
+        select.select([], [], [], 0.002)
+
+
+@pytest.fixture
+def plane() -> Iterator[Dataplane]:
+    with Dataplane() as plane:
+        yield plane
+
+
+def stream(plane: Dataplane, segment: int) -> tuple[int, socket.socket]:
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(10)
+    port = plane.add_port()
+    plane.join(port, segment)
+    assert plane.attach_stream(port, ours) == 1
+    assert ours.fileno() == -1, "the descriptor moved"
+    return port, theirs
+
+
+def balanced(lane: LaneCounters) -> bool:
+    return lane.frames_in == lane.frames_out + lane.dropped + lane.queued
+
+
+def test_frames_cross_and_are_counted(plane: Dataplane) -> None:
+    segment = plane.add_switch()
+    a, peer_a = stream(plane, segment)
+    b, peer_b = stream(plane, segment)
+    with peer_a, peer_b:
+        peer_a.sendall(wire(frame(2, 1)) + wire(b"short"))
+        assert peer_b.recv(64, socket.MSG_WAITALL) == wire(frame(2, 1))
+        eventually(lambda: plane.counters(a)[0].frames_in == 2)
+        rx, tx = plane.counters(a)[0], plane.counters(b)[1]
+        assert rx == LaneCounters(frames_in=2, frames_out=1, bytes_out=60, drops={"runt": 1})
+        assert tx == LaneCounters(frames_in=1, frames_out=1, bytes_out=60)
+        assert balanced(rx)
+        [(mac, port, age_ms)] = plane.fdb(segment)
+        assert (mac, port) == (bytes([2, 0, 0, 0, 0, 1]), a)
+        assert age_ms >= 0
+
+
+def test_a_session_that_ends_is_an_event(plane: Dataplane) -> None:
+    port, peer = stream(plane, plane.add_switch())
+    assert plane.drain_events() == []
+    assert select.select([plane.event_fd], [], [], 0)[0] == []
+    peer.sendall(b"\0\0")
+    peer.close()
+    assert select.select([plane.event_fd], [], [], 10)[0] == [plane.event_fd]
+    assert plane.drain_events() == [SessionEnded(port, 1, "eof", 2)]
+    assert select.select([plane.event_fd], [], [], 0)[0] == []
+
+
+def test_a_channel_is_readable_exactly_while_it_holds_a_frame(plane: Dataplane) -> None:
+    segment = plane.add_cable()
+    _, peer = stream(plane, segment)
+    port = plane.add_port()
+    plane.join(port, segment)
+    channel = plane.attach_channel(port)
+    with peer:
+        assert channel.send(frame(1, 2))
+        assert peer.recv(64, socket.MSG_WAITALL) == wire(frame(1, 2))
+        assert channel.recv() is None
+        peer.sendall(wire(frame(2, 1)) * 3)
+        eventually(lambda: plane.counters(port)[1].frames_out == 3)
+        for left in (3, 2, 1):
+            assert select.select([channel.fileno()], [], [], 10)[0], f"{left} frames are left"
+            assert channel.recv() == frame(2, 1)
+        assert select.select([channel.fileno()], [], [], 0)[0] == []
+        assert channel.send_batch([frame(1, 2)] * 2) == 2
+        peer.sendall(wire(frame(2, 1)) * 2)
+        eventually(lambda: plane.counters(port)[1].frames_out == 5)
+        assert channel.recv_batch() == [frame(2, 1)] * 2
+    plane.remove_port(port)
+    with pytest.raises(OSError, match="No such device") as error:
+        channel.recv()
+    assert error.value.errno == 6
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (lambda plane: plane.counters(12345), KeyError),
+        (lambda plane: plane.fdb(12345), KeyError),
+        (lambda plane: plane.add_port(mac=b"short"), ValueError),
+        (lambda plane: plane.add_port(worker=9), ValueError),
+        (lambda plane: plane.join(plane.add_port(), 12345), KeyError),
+    ],
+)
+def test_wrong_calls_have_their_classes(
+    plane: Dataplane, call: Callable[[Dataplane], object], expected: type[Exception]
+) -> None:
+    with pytest.raises(expected):
+        call(plane)
+
+
+def test_a_descriptor_is_taken_also_when_the_call_fails(plane: Dataplane) -> None:
+    ours, theirs = socket.socketpair()
+    fd = ours.fileno()
+    with pytest.raises(KeyError):
+        plane.attach_stream(12345, OwnedFd.from_socket(ours))
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+    assert theirs.recv(1) == b""
+    theirs.close()
+
+
+def test_a_datagram_address_that_does_not_parse_says_so(plane: Dataplane) -> None:
+    ours, theirs = socket.socketpair(type=socket.SOCK_DGRAM)
+    with theirs, pytest.raises(ValueError, match="neither unix:PATH nor IP:PORT"):
+        plane.attach_dgram(plane.add_port(), ours, send_to="nowhere")
+
+
+def test_closed_means_closed() -> None:
+    plane = Dataplane(2)
+    assert plane.workers == 2
+    plane.close()
+    plane.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        plane.add_switch()
+
+
+def test_a_forked_child_is_told() -> None:
+    script = """
+        import os, sys
+        from vbackend.dataplane import Dataplane
+        plane = Dataplane()
+        child = os.fork()
+        if child == 0:
+            try:
+                plane.add_switch()
+            except RuntimeError as error:
+                os._exit(0 if "fork" in str(error) else 1)
+            os._exit(2)
+        status = os.waitpid(child, 0)[1]
+        plane.add_switch()
+        plane.close()
+        sys.exit(os.waitstatus_to_exitcode(status))
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=30)
+
+
+def test_build_info_and_drop_reasons_are_told() -> None:
+    assert build_info()["profile"] in {"release", "dev"}
+    names = [name for name, _ in drop_reasons()]
+    assert len(set(names)) == len(names)
+    assert {"queue-full", "runt", "no-peer"} <= set(names)
