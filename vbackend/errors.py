@@ -11,7 +11,7 @@ class VbackendError(Exception):
 
 
 class ConfigError(VbackendError, ValueError):
-    """The caller asked for something that makes no sense; says which argument, what is wrong, what is right."""
+    """The caller asked for something that makes no sense; says which argument, what is wrong, what to give."""
 
 
 class PeerError(VbackendError):
