@@ -14,7 +14,7 @@ import random
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Final, Literal, Self, assert_never
 
@@ -28,7 +28,7 @@ from vbackend.ports.adopted import adopted_port
 from vbackend.ports.base import EventName, Port, PortContext
 from vbackend.ports.channel import Channel, ChannelPort
 from vbackend.ports.dgram import DgramPort
-from vbackend.ports.multi import AcceptedPort, MultiPort
+from vbackend.ports.multi import MultiPort
 from vbackend.ports.names import derived_name, unique_name
 from vbackend.ports.spec import (
     ChannelSpec,
@@ -55,7 +55,14 @@ _CLEANUP_S: Final = 1.5  # of the two seconds that `stop` may take
 
 @dataclass(frozen=True, slots=True)
 class BackendEvent:
-    """Something that happened to a port. `data` always has "port"; the rest depends on `name` (ports/)."""
+    """Something that happened to a port.
+
+    PORT_ADDED         port, kind, where
+    PORT_REMOVED       port                          also after PORT_ADDED when it could not be opened
+    PORT_CONNECTED     port, session, peer
+    PORT_DISCONNECTED  port, session, peer, reason
+    PORT_REFUSED       port, peer, reason
+    """
 
     name: EventName
     data: dict[str, JsonValue]
@@ -91,7 +98,6 @@ class Backend:
         self._callbacks: list[Callable[[BackendEvent], None]] = []
         self._failure: asyncio.Future[str] | None = None
         self._lock = asyncio.Lock()
-        self._removals: set[asyncio.Task[None]] = set()
         self._started = 0.0
 
     # Start and stop
@@ -156,13 +162,12 @@ class Backend:
         """
         try:
             async with self._lock:
-                spec = ChannelSpec(text, options)
+                spec = ChannelSpec(
+                    text, replace(options, name=options.name or unique_name(kind, self._ports))
+                )
                 self._room_for_one(spec)
-                name = options.name or kind
-                if options.name is not None:
-                    (name,) = self._all_names([spec])
-                name = name if options.name else unique_name(name, self._ports)
-                return await self._add(adopted_port(self._running(), name, kind, sock, options, text))
+                (name,) = self._all_names([spec])
+                return await self._add(adopted_port(self._running(), name, kind, sock, spec))
         except BaseException:
             sock.close()
             raise
@@ -292,9 +297,8 @@ class Backend:
         asyncio.get_running_loop().remove_reader(dataplane.event_fd)
         for port in self._ports.values():
             port.quiesce()
-        self._context = None
+        ports, self._ports, self._context = list(self._ports.values()), {}, None
         await asyncio.to_thread(dataplane.close)
-        ports, self._ports = list(self._ports.values()), {}
         for port in ports:
             port.engine_port = None
             port.finish("the backend stopped")
@@ -303,7 +307,7 @@ class Backend:
         self._own_devices = None
         try:
             async with asyncio.timeout(_CLEANUP_S):
-                results = await asyncio.gather(*jobs, *self._removals, return_exceptions=True)
+                results = await asyncio.gather(*jobs, return_exceptions=True)
         except TimeoutError:
             log.error("cleaning up took longer than %.1f s: given up", _CLEANUP_S)
         else:
@@ -346,8 +350,7 @@ class Backend:
             self._put(port)
             await port.open()
         except BaseException:
-            if port.name in self._ports:
-                await self._remove(port)
+            await self._remove(port)
             raise
         return port.snapshot()
 
@@ -357,19 +360,15 @@ class Backend:
         self._emit("PORT_ADDED", data)
 
     async def _remove(self, port: Port) -> None:
-        if self._ports.pop(port.name, None) is not None:
-            try:
-                await port.remove()
-            finally:
-                self._emit("PORT_REMOVED", {"port": port.name})
+        self._drop(port)
+        await port.cleanup()
 
     def _drop(self, port: Port) -> None:
-        """Remove the port of a peer that left; for callers that cannot wait."""
-        if isinstance(port, AcceptedPort):
-            port.quiesce()
-        task = asyncio.create_task(self._remove(port), name=f"remove {port.name}")
-        self._removals.add(task)
-        task.add_done_callback(self._removals.discard)
+        """Remove a port, except for what its `cleanup` does."""
+        if self._ports.get(port.name) is port:
+            del self._ports[port.name]
+            port.forget()
+            self._emit("PORT_REMOVED", {"port": port.name})
 
     def _emit(self, name: EventName, data: dict[str, JsonValue]) -> None:
         event = BackendEvent(name, data, time.time())

@@ -6,9 +6,10 @@ There is no way to get the peer back: when its session ends the port stays, down
 import socket
 from typing import ClassVar, Literal, assert_never
 
+from vbackend.errors import ConfigError
 from vbackend.ports.base import Port, PortContext, PortKind
 from vbackend.ports.sockets import DGRAM_BUFFER, peer_text, raise_buffers, tune_stream
-from vbackend.ports.spec import ChannelSpec, PortOptions
+from vbackend.ports.spec import ChannelSpec
 
 __all__ = ["AdoptedDgram", "AdoptedPort", "AdoptedStream", "adopted_port"]
 
@@ -18,15 +19,14 @@ def adopted_port(
     name: str,
     kind: Literal["stream", "dgram"],
     sock: socket.socket,
-    options: PortOptions,
-    text: str,
+    spec: ChannelSpec,
 ) -> "AdoptedPort":
     """The port for a connected socket of this kind; it owns the socket from now on."""
     match kind:
         case "stream":
-            return AdoptedStream(context, name, sock, options, text)
+            return AdoptedStream(context, name, sock, spec)
         case "dgram":
-            return AdoptedDgram(context, name, sock, options, text)
+            return AdoptedDgram(context, name, sock, spec)
         case _:
             assert_never(kind)
 
@@ -34,14 +34,16 @@ def adopted_port(
 class AdoptedPort(Port):
     """What both kinds share."""
 
-    def __init__(
-        self, context: PortContext, name: str, sock: socket.socket, options: PortOptions, text: str
-    ) -> None:
-        super().__init__(context, name, ChannelSpec(text, options))
+    def __init__(self, context: PortContext, name: str, sock: socket.socket, spec: ChannelSpec) -> None:
+        super().__init__(context, name, spec)
         self._sock = sock
 
     async def open(self) -> None:
         assert self.engine_port is not None, "open comes after create"
+        try:
+            self._sock.getpeername()
+        except OSError as error:
+            raise ConfigError(f"port {self.name!r}: its socket is not connected ({error.strerror})") from None
         peer = peer_text(self._sock)
         self.started(self._attach(self.engine_port), peer)
 

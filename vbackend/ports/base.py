@@ -45,7 +45,7 @@ class PortContext:
     pick_worker: Callable[[], int]
     taken: Callable[[], Container[str]]  # names of ports
     add: Callable[["Port"], None]  # a port that came by itself (a peer of a `multi` port)
-    drop: Callable[["Port"], None]
+    drop: Callable[["Port"], None]  # one of those whose peer left
     clock: Callable[[], float]  # seconds since the epoch
     random: Callable[[], float]  # [0, 1)
 
@@ -98,7 +98,7 @@ class Port:
         self.engine_port = port
 
     async def open(self) -> None:
-        """Begin to listen or dial, or attach the device. After an error the caller still calls `remove`."""
+        """Begin to listen or dial, or attach the device. After an error `forget` and `cleanup` are due."""
         raise NotImplementedError
 
     def quiesce(self) -> None:
@@ -108,14 +108,13 @@ class Port:
     async def cleanup(self) -> None:
         """Take away what was made outside the engine; a second call does nothing."""
 
-    async def remove(self) -> None:
-        """All three: end the session in order, forget the engine port, clean up."""
+    def forget(self) -> None:
+        """Quiesce, end the session in order and give up the engine port; `cleanup` comes after."""
         self.quiesce()
         if self.engine_port is not None:
             port, self.engine_port = self.engine_port, None
             self.context.dataplane.remove_port(port)
         self.finish("the port was removed")
-        await self.cleanup()
 
     def set(self, *, up: bool | None, queue_frames: int | None, queue_bytes: int | None) -> None:
         """Change what is not None, live."""

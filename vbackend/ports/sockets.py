@@ -84,7 +84,7 @@ def peer_text(sock: socket.socket) -> str:
     """Who is at the other end: "unix pid 4711 (qemu-system-x86)", "127.0.0.1:5555"."""
     if sock.family == socket.AF_UNIX:
         pid, _, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-        return f"unix pid {pid} ({_command(pid)})" if pid > 0 else "unix"
+        return f"unix pid {pid} ({_command(pid)})" if pid > 0 else "unix"  # 0: of another pid namespace
     try:
         return address_text(sock.getpeername())
     except OSError:  # it left already

@@ -1,7 +1,7 @@
 """QEMU's stream format: what a peer must not do, and what must happen when it does.
 
-Every case runs on a switch of three ports: `bad` and two bystanders, x and y. Whatever `bad` does, afterwards x
-and y have lost nothing, `bad` takes the next peer, and every port's accounts add up.
+Every case runs on a switch of three ports: `bad` and two bystanders, x and y. Whatever `bad` does, afterwards
+x and y have lost nothing, `bad` takes the next peer, and every port's accounts add up.
 """
 
 import asyncio

@@ -1,0 +1,61 @@
+"""The state that all ports share, seen on a channel port and a listening one."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.qemu_peers import FakeStreamPeer, eventually
+from vbackend.backend import Backend
+from vbackend.dataplane import SessionEnded
+from vbackend.ports.parse import parse_port
+
+
+@pytest.fixture
+async def backend(tmp_path: Path) -> AsyncIterator[Backend]:
+    async with Backend(name="test", queue_frames=99) as found:
+        await found.start(
+            [parse_port(f"stream:unix:{tmp_path}/a.sock,mac=52:54:00:00:00:01,isolated,queue=5")]
+        )
+        yield found
+
+
+async def test_a_snapshot_tells_what_was_asked_for(backend: Backend, tmp_path: Path) -> None:
+    (port,) = backend.snapshot().ports
+    path = f"{tmp_path}/a.sock"
+    assert (port.name, port.kind, port.where) == ("a", "stream", f"stream:unix:{path}")
+    assert (port.state, port.detail) == ("listening", f"on {path}")
+    assert (port.mac, port.isolated, port.queue_frames, port.queue_bytes) == (
+        "52:54:00:00:00:01",
+        True,
+        5,
+        2_097_152,
+    )
+    assert (port.session, port.sessions, port.refused, port.last_end) == (None, 0, 0, "")
+
+
+async def test_the_backends_default_is_for_ports_that_name_none(backend: Backend) -> None:
+    (await backend.open_channel("python")).close()
+    assert backend.snapshot().ports[1].queue_frames == 99
+
+
+async def test_down_is_seen_and_taken_back(backend: Backend) -> None:
+    down = await backend.set_port("a", up=False)
+    assert (down.up, down.state, down.detail) == (False, "down", "set down")
+    up = await backend.set_port("a", up=True, queue_bytes=70_000)
+    assert (up.up, up.state, up.queue_bytes, up.queue_frames) == (True, "listening", 70_000, 5)
+
+
+async def test_the_end_of_an_older_session_is_old_news(backend: Backend, tmp_path: Path) -> None:
+    with await FakeStreamPeer.connect(f"{tmp_path}/a.sock"):
+        await eventually(lambda: backend.snapshot().ports[0].session, "connected")
+        port = backend._ports["a"]
+        assert port.engine_port is not None
+        port.ended(SessionEnded(port.engine_port, port._engine_session + 1000, "eof", 0))
+        assert port.session is not None
+
+
+async def test_engine_ports_are_spread_over_the_workers(tmp_path: Path) -> None:
+    async with Backend(name="test", workers=3) as backend:
+        await backend.start([parse_port(f"stream:unix:{tmp_path}/{number}.sock") for number in range(6)])
+        assert [port.worker for port in backend.snapshot().ports] == [0, 1, 2, 0, 1, 2]

@@ -1,0 +1,44 @@
+"""Derived names, and how they stay unique."""
+
+import pytest
+
+from vbackend.ports.names import child_name, derived_name, unique_name
+from vbackend.ports.parse import parse_port
+from vbackend.ports.spec import ChannelSpec, PortOptions
+
+NAMES = [
+    ("stream:unix:/tmp/a.sock", "a"),
+    ("stream:unix:/tmp/a", "a"),
+    ("stream:unix:@guest/1", "1"),
+    ("stream:unix:/tmp/two words!.sock", "two-words"),
+    ("stream:unix:/tmp/.sock", "unix"),
+    ("stream:unix:/tmp/ü", "unix"),
+    ("stream:tcp:127.0.0.1:5555", "tcp-5555"),
+    ("socket:connect:127.0.0.1:5555", "tcp-5555"),
+    ("dgram:unix:/tmp/l.sock:/tmp/r.sock", "l"),
+    ("dgram:udp:127.0.0.1:1:127.0.0.1:2", "udp-1"),
+    ("dgram:mcast:230.0.0.1:7", "mcast-7"),
+    ("tap:tap0", "tap0"),
+    ("tun:tun0", "tun0"),
+]
+
+
+@pytest.mark.parametrize(("text", "name"), NAMES)
+def test_a_name_comes_from_the_place(text: str, name: str) -> None:
+    assert derived_name(parse_port(text)) == name
+    assert parse_port(f"tap:t,name={name}").options.name == name
+
+
+def test_a_channel_has_a_name_too() -> None:
+    assert derived_name(ChannelSpec("channel", PortOptions())) == "channel"
+
+
+def test_a_suffix_makes_it_unique() -> None:
+    assert unique_name("a", set()) == "a"
+    assert unique_name("a", {"a"}) == "a-2"
+    assert unique_name("a", {"a", "a-2", "a-4"}) == "a-3"
+
+
+def test_the_smallest_number_is_used_again() -> None:
+    assert child_name("vms", {"vms"}) == "vms.1"
+    assert child_name("vms", {"vms", "vms.1", "vms.3"}) == "vms.2"
