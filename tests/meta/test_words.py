@@ -71,7 +71,7 @@ def test_lock_file_names_the_public_registry_only() -> None:
 
 
 def test_code_map_names_what_exists() -> None:
-    """Every path in backquotes in ARCHITECTURE.md exists: from the root, vbackend/, native/, or any bare name."""
+    """Every path in backquotes exists: from the root, vbackend/, native/, or, being a bare name, anywhere."""
     named = re.findall(r"`([\w.*{},/-]+(?:/|\.(?:pyi?|rs|md|toml)))`", CODE_MAP.read_text())
     assert named, "ARCHITECTURE.md has no code map"
     places = (ROOT, ROOT / "vbackend", ROOT / "vbackend/native")
