@@ -52,7 +52,7 @@ def test_dropped_is_the_sum_of_all_reasons() -> None:
 
 def test_a_snapshot_does_not_change() -> None:
     with pytest.raises(ValidationError):
-        PORT.name = "b"  # type: ignore[misc]
+        PORT.name = "b"
 
 
 def test_unknown_fields_are_refused() -> None:
