@@ -1,0 +1,132 @@
+"""`show` as text: golden pictures at two widths, and the small formats."""
+
+import io
+
+import pytest
+from rich.console import Console, RenderableType
+
+from tests.unit.control.fakes import FakeBackend, busy_backend, port
+from vbackend.cli.render import backend_view, duration, size, terminal
+from vbackend.snapshot import SegmentSnapshot
+
+REASONS = {"queue-full": "the port's output queue is full", "no-peer": "nobody is connected to the port"}
+
+GOLDEN_80 = """\
+switch lab  pid 321, up 1 min 40 s, 2 workers, vbackend 0.1.0
+
+PORTS
+port   state      where                          peer
+web    connected  stream:unix:/run/user/1000/la  unix pid 4711
+                  b/web.sock                     (qemu-system-x86), for 1 min 10
+                                                 s; session 1 ended: the peer
+                                                 closed the connection; 1 turned
+                                                 away; only from
+                                                 52:54:00:00:00:01
+host   connected  tap:vb0                        vb0 (namespace lab), for 1 min
+                                                 40 s
+db     dialling   stream:tcp:192.0.2.17:5555     connection refused, again in
+                                                 2.0 s; isolated
+spare  down       stream:unix:/tmp/a.sock        set down
+
+TRAFFIC  rx came from the peer, tx went to it
+port   rx frames  rx bytes  tx frames  tx bytes   queue  dropped
+web    1,234,567   1.87 GB    698,000     55 MB  12/256    1,991
+host          10     900 B          9     810 B    0/64        0
+db             0       0 B          0       0 B   0/256       41
+spare          0       0 B          0       0 B   0/256        0
+total  1,234,577   1.87 GB    698,009     55 MB      12    2,032
+
+DROPS
+port  lane  frames  reason      meaning
+web   rx         3  source-mac
+web   tx     1,900  queue-full  the port's output queue is full
+web   tx        88  no-peer     nobody is connected to the port
+db    tx        41  no-peer     nobody is connected to the port
+
+LEARNED ADDRESSES
+address            port       last seen
+52:54:00:00:00:01  web        0.4 s ago
+fe:01:02:03:04:05  host  1 min 15 s ago
+
+"""
+
+
+def printed(view: RenderableType, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width, highlight=False)
+    console.print(view)
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
+
+
+def test_busy_switch_at_80_columns() -> None:
+    assert printed(backend_view(busy_backend(), now=1_000_100.0, reasons=REASONS)) == GOLDEN_80
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
+def test_everything_fits_and_nothing_is_cut(width: int) -> None:
+    text = printed(backend_view(busy_backend(), now=1_000_100.0, reasons=REASONS), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    squeezed = "".join(text.split())
+    for port_shown in busy_backend().ports:
+        assert port_shown.where in squeezed or width < 100
+    assert "1,234,577" in text
+
+
+def test_markup_in_names_is_only_text() -> None:
+    backend = FakeBackend()
+    backend.ports = {"x": port("x", "stream:unix:/tmp/[red]x[/red]")}
+    assert "/tmp/[red]x[/red]" in printed(backend_view(backend.snapshot(), now=0.0, reasons={}), 120)
+
+
+def test_idle_switch_and_cable() -> None:
+    snapshot = FakeBackend().snapshot()
+    text = printed(backend_view(snapshot, now=snapshot.started, reasons={}))
+    assert "LEARNED ADDRESSES  none yet" in text
+    assert "DROPS" not in text
+    cable = SegmentSnapshot(name="default", kind="cable", ports=("a", "b"))
+    text = printed(backend_view(snapshot.model_copy(update={"segments": (cable,)}), now=0.0, reasons={}))
+    assert text.startswith("cable default  pid 4711, up 0.0 s, 1 worker, vbackend 1.2.3\n")
+    assert "LEARNED" not in text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1 kB"),
+        (1999, "2 kB"),
+        (12_345_678, "12.3 MB"),
+        (999_600, "1 MB"),
+        (10**18, "1,000 PB"),
+    ],
+)
+def test_size(count: int, text: str) -> None:
+    assert size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-1.0, "0.0 s"),
+        (0.44, "0.4 s"),
+        (59.4, "59 s"),
+        (59.9, "1 min 0 s"),
+        (3_599, "59 min 59 s"),
+        (3_600, "1 h 0 min"),
+        (90_000, "1 d 1 h"),
+    ],
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_piped_output_has_a_fixed_width_and_no_colour(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert terminal().width == 100
+    terminal().print("[red]x[/red]")
+    assert capsys.readouterr().out == "x\n"

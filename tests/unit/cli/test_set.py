@@ -1,0 +1,31 @@
+"""`vbackend set` beside a served control socket."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cli.harness import one_line, served, vbackend
+
+
+def test_changes_reach_the_port(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = str(tmp_path / "x")
+    with served(path) as backend:
+        outcome = vbackend(capsys, "set", "a", "down", "queue=9", "queue-bytes=100000", "--control", path)
+        assert (outcome.status, outcome.out, outcome.err) == (0, "", "")
+        port = backend.ports["a"]
+        assert (port.up, port.queue_frames, port.queue_bytes) == (False, 9, 100_000)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["zz", "up"], "there is no port 'zz'; there are a, b"),
+        (["a", "queue=0"], "port-set: argument 'queue': "),
+    ],
+)
+def test_refusals_are_bad_arguments(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, words: list[str], text: str
+) -> None:
+    path = str(tmp_path / "x")
+    with served(path):
+        assert one_line(vbackend(capsys, "set", *words, "--control", path), 2).startswith(text)

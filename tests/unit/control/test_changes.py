@@ -1,0 +1,40 @@
+"""The words of `vbackend set`."""
+
+import pytest
+from pydantic import JsonValue
+
+from vbackend.control.changes import parse_changes
+from vbackend.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], {}),
+        (["up"], {"up": True}),
+        (["down"], {"up": False}),
+        (["queue=5", "down", "queue-bytes=100000"], {"queue": 5, "up": False, "queue-bytes": 100_000}),
+    ],
+)
+def test_good(words: list[str], expected: dict[str, JsonValue]) -> None:
+    assert parse_changes(words) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["up", "down"], "change 'down': up is given twice; give it once"),
+        (["queue=1", "queue=1"], "change 'queue=1': queue is given twice"),
+        (["queue="], "change 'queue=': '' is not a number; write queue=N"),
+        (["queue-bytes=-5"], "change 'queue-bytes=-5': '-5' is not a number; write queue-bytes=N"),
+        (["queue=²"], "change 'queue=²': '²' is not a number"),
+        (["queue"], "change 'queue': not known; give up, down"),
+        (["up=1"], "change 'up=1': not known"),
+        (["mtu=9000"], "change 'mtu=9000': not known"),
+        ([""], "change '': not known"),
+    ],
+)
+def test_bad(words: list[str], text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_changes(words)
+    assert str(caught.value).startswith(text)

@@ -1,0 +1,66 @@
+"""`vbackend exec`: a backend and a QEMU in one command."""
+
+from typing import Annotated
+
+import typer
+import typer.core
+
+from vbackend.cli.options import QueueLimitOption
+
+__all__ = ["ExecCommand", "exec_"]
+
+
+class ExecCommand(typer.core.TyperCommand):
+    """Keeps what follows `--` apart; the parser would join it to the PORTs."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        at = args.index("--") if "--" in args else len(args)
+        ctx.obj = tuple(args[at + 1 :])
+        return super().parse_args(ctx, args[:at])
+
+
+def exec_(
+    ctx: typer.Context,
+    ports: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PORT... -- COMMAND", help="NICs of the guest, and what they are joined to."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="Open a control socket of this name.")
+    ] = None,
+    control: Annotated[
+        str | None, typer.Option("--control", metavar="PATH", help="Open a control socket at this path.")
+    ] = None,
+    queue_limit: QueueLimitOption = 256,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log sessions, as `run` does.")] = False,
+) -> None:
+    """Start QEMU with its network cards joined to PORTs; exit with its status.
+
+    \b
+    PORT `stream` or `dgram`, without a place, is a card of this guest (name=, mac=);
+    without any there is one. Every other PORT is what the cards are joined to, as in
+    `vbackend run`. Two ports make a cable, more a switch.
+
+    \b
+    vbackend exec stream:unix:/tmp/other.sock -- qemu-system-x86_64 -m 512 disk.qcow2
+    """
+    import logging
+    import os
+
+    from vbackend.control.foreground import log_to_stderr, run_to_end
+    from vbackend.control.launch import plan_launch, run_guest
+    from vbackend.control.place import DEFAULT_NAME, checked_name, control_path
+
+    launch = plan_launch(ports or [], ctx.obj)
+    path = None if name is None and control is None else control_path(name, control, os.environ)
+    log_to_stderr(logging.INFO if verbose else logging.WARNING)
+    status = run_to_end(
+        run_guest(
+            launch,
+            name=checked_name(name or DEFAULT_NAME),
+            control=path,
+            queue_frames=queue_limit,
+            environ=os.environ,
+        )
+    )
+    raise typer.Exit(status)

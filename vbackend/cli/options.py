@@ -1,0 +1,33 @@
+"""Options and arguments that several sub-commands share, so that they read the same everywhere."""
+
+from typing import Annotated, Final
+
+import typer
+
+__all__ = ["PORT_HELP", "ControlOption", "NameOption", "QueueLimitOption"]
+
+NameOption = Annotated[
+    str | None, typer.Option("--name", metavar="NAME", help="Which backend, by name. [default: default]")
+]
+ControlOption = Annotated[
+    str | None,
+    typer.Option("--control", metavar="PATH", help="Which backend, by the path of its control socket."),
+]
+QueueLimitOption = Annotated[
+    int,
+    typer.Option(
+        "--queue-limit", metavar="N", min=1, max=65_536, help="Frames that wait for one port at most."
+    ),
+]
+
+PORT_HELP: Final = """\b
+PORT = KIND:WHERE[,key=value]...   (",," is a comma inside a value)
+  stream:unix:PATH  stream:tcp:HOST:PORT      listens; keys: dial, multi
+  dgram:unix:LOCAL:REMOTE  dgram:udp:LHOST:LPORT:RHOST:RPORT
+  dgram:mcast:GROUP:PORT
+  socket:listen:HOST:PORT  socket:connect:HOST:PORT
+  socket:udp:LHOST:LPORT:RHOST:RPORT  socket:mcast:GROUP:PORT
+  tap:IFNAME    keys: addr=CIDR bridge=NAME netns=NAME owner=USER mtu=N
+  tun:IFNAME    keys: addr=LOCAL peer=REMOTE netns=NAME owner=USER mtu=N
+Keys of every kind: name=NAME mac=MAC queue=FRAMES queue-bytes=BYTES isolated
+"""

@@ -1,0 +1,173 @@
+"""`vbackend show` and `vbackend doctor` for humans: snapshots in, rich renderables out.
+
+Pure, but for `terminal`, which looks at stdout. Rule: everything fits 80 columns and reads without colour.
+"""
+
+import os
+import sys
+from collections.abc import Iterable, Mapping
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from vbackend.snapshot import BackendSnapshot, LaneCounters, PortSnapshot, SegmentSnapshot
+
+__all__ = ["backend_view", "duration", "size", "table", "terminal"]
+
+_PIPE_WIDTH = 100
+_STATE_STYLE = {
+    "connected": "green",
+    "listening": "cyan",
+    "dialling": "yellow",
+    "down": "dim",
+    "failed": "red",
+}
+
+
+def terminal() -> Console:
+    """A console on stdout; into a pipe: no colour, and a fixed width unless $COLUMNS says another."""
+    piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(width=_PIPE_WIDTH if piped else None, highlight=False)
+
+
+def backend_view(snapshot: BackendSnapshot, *, now: float, reasons: Mapping[str, str]) -> RenderableType:
+    """The whole picture. `now`: seconds since the epoch; `reasons`: a line for each reason of a drop."""
+    parts: list[RenderableType] = [
+        _headline(snapshot, now),
+        _ports(snapshot.ports, now),
+        _traffic(snapshot.ports),
+    ]
+    drops = list(_drop_rows(snapshot.ports, reasons))
+    if drops:
+        parts.append(_drops(drops))
+    parts += [_addresses(segment) for segment in snapshot.segments if segment.kind == "switch"]
+    return Group(*(piece for part in parts for piece in (part, "")))
+
+
+def table(title: str, *columns: str, right: Iterable[str] = ()) -> Table:
+    """A table without lines; names and places may break anywhere, numbers nowhere."""
+    found = Table(
+        title=title, title_justify="left", title_style="bold", box=None, header_style="dim", pad_edge=False
+    )
+    for column in columns:
+        number = column in right
+        found.add_column(column, justify="right" if number else "left", no_wrap=number, overflow="fold")
+    return found
+
+
+def size(count: int) -> str:
+    """Bytes with three digits: 999 B, 1.87 GB."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 999.5:
+            return f"{count} B" if unit == "B" else f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:,.0f} PB"
+
+
+def duration(seconds: float) -> str:
+    """Time with two units at most: 0.4 s, 1 min 10 s, 3 d 4 h."""
+    if seconds < 10:
+        return f"{max(seconds, 0.0):.1f} s"
+    whole = round(seconds)
+    for big, small, length, part in (("d", "h", 86_400, 3_600), ("h", "min", 3_600, 60), ("min", "s", 60, 1)):
+        if whole >= length:
+            return f"{whole // length} {big} {whole % length // part} {small}"
+    return f"{whole} s"
+
+
+def _headline(snapshot: BackendSnapshot, now: float) -> Text:
+    kinds = " and ".join(segment.kind for segment in snapshot.segments)
+    workers = f"{snapshot.workers} worker{'s' if snapshot.workers > 1 else ''}"
+    up = duration(now - snapshot.started)
+    rest = f"  pid {snapshot.pid}, up {up}, {workers}, vbackend {snapshot.version}"
+    return Text.assemble((f"{kinds} {snapshot.name}", "bold"), rest)
+
+
+def _ports(ports: Iterable[PortSnapshot], now: float) -> Table:
+    found = table("PORTS", "port", "state", "where", "peer")
+    for port in ports:
+        state = Text(port.state, _STATE_STYLE[port.state])
+        found.add_row(Text(port.name), state, Text(port.where), Text(_peer(port, now)))
+    return found
+
+
+def _peer(port: PortSnapshot, now: float) -> str:
+    """Who is there, or why nobody is, and what else is special about the port."""
+    said = []
+    if port.session is not None:
+        said.append(f"{port.session.peer}, for {duration(now - port.session.since)}")
+    elif port.detail:
+        said.append(port.detail)
+    if port.last_end:
+        said.append(f"session {port.sessions - (port.session is not None)} ended: {port.last_end}")
+    if port.refused:
+        said.append(f"{port.refused} turned away")
+    if port.mac is not None:
+        said.append(f"only from {port.mac}")
+    if port.isolated:
+        said.append("isolated")
+    return "; ".join(said) or "-"
+
+
+def _traffic(ports: tuple[PortSnapshot, ...]) -> Table:
+    numbers = ("rx frames", "rx bytes", "tx frames", "tx bytes", "queue", "dropped")
+    found = table("TRAFFIC  rx came from the peer, tx went to it", "port", *numbers, right=numbers)
+    for port in ports:
+        found.add_row(
+            Text(port.name),
+            *_counts(port.rx, port.tx),
+            f"{port.tx.queued}/{port.queue_frames}",
+            _dropped([port]),
+        )
+    if len(ports) > 1:
+        found.add_row(
+            "total",
+            *_counts(_sum(port.rx for port in ports), _sum(port.tx for port in ports)),
+            str(sum(port.tx.queued for port in ports)),
+            _dropped(ports),
+            style="bold",
+        )
+    return found
+
+
+def _counts(rx: LaneCounters, tx: LaneCounters) -> tuple[str, str, str, str]:
+    return f"{rx.frames_out:,}", size(rx.bytes_out), f"{tx.frames_out:,}", size(tx.bytes_out)
+
+
+def _sum(lanes: Iterable[LaneCounters]) -> LaneCounters:
+    pairs = [(lane.frames_out, lane.bytes_out) for lane in lanes]
+    return LaneCounters(
+        frames_out=sum(frames for frames, _ in pairs), bytes_out=sum(size for _, size in pairs)
+    )
+
+
+def _dropped(ports: Iterable[PortSnapshot]) -> Text:
+    count = sum(port.rx.dropped + port.tx.dropped for port in ports)
+    return Text(f"{count:,}", "yellow" if count else "")
+
+
+def _drop_rows(
+    ports: Iterable[PortSnapshot], reasons: Mapping[str, str]
+) -> Iterable[tuple[str, str, str, str, str]]:
+    for port in ports:
+        for lane, counters in (("rx", port.rx), ("tx", port.tx)):
+            for reason, count in sorted(counters.drops.items(), key=lambda item: -item[1]):
+                yield port.name, lane, f"{count:,}", reason, reasons.get(reason, "")
+
+
+def _drops(rows: Iterable[tuple[str, str, str, str, str]]) -> Table:
+    found = table("DROPS", "port", "lane", "frames", "reason", "meaning", right=("frames",))
+    for row in rows:
+        found.add_row(*(Text(cell) for cell in row))
+    return found
+
+
+def _addresses(segment: SegmentSnapshot) -> RenderableType:
+    if not segment.fdb:
+        return Text.assemble(("LEARNED ADDRESSES", "bold"), "  none yet")
+    found = table("LEARNED ADDRESSES", "address", "port", "last seen", right=("last seen",))
+    for entry in segment.fdb:
+        found.add_row(entry.mac, Text(entry.port), f"{duration(entry.age)} ago")
+    return found

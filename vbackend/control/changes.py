@@ -1,0 +1,34 @@
+"""`vbackend set PORT up|down|queue=N|queue-bytes=N...`: the words as port-set's arguments. Pure."""
+
+from collections.abc import Sequence
+
+from pydantic import JsonValue
+
+from vbackend.errors import ConfigError
+
+__all__ = ["parse_changes"]
+
+_FORMS = "up, down, queue=N or queue-bytes=N"
+
+
+def parse_changes(words: Sequence[str]) -> dict[str, JsonValue]:
+    """The arguments without the port's name. ConfigError: an unknown word, a bad number, one given twice."""
+    changes: dict[str, JsonValue] = {}
+    for word in words:
+        key, value = _parse(word)
+        if key in changes:
+            raise ConfigError(f"change {word!r}: {key} is given twice; give it once")
+        changes[key] = value
+    return changes
+
+
+def _parse(word: str) -> tuple[str, JsonValue]:
+    match word.partition("="):
+        case ("up" | "down", "", _):
+            return "up", word == "up"
+        case ("queue" | "queue-bytes" as key, "=", number):
+            if not (number.isascii() and number.isdigit()) or len(number) > 12:
+                raise ConfigError(f"change {word!r}: {number!r} is not a number; write {key}=N")
+            return key, int(number)
+        case _:
+            raise ConfigError(f"change {word!r}: not known; give {_FORMS}")

@@ -1,0 +1,195 @@
+"""`vbackend exec`: QEMU as a child of a backend, its NICs on passed descriptors, no path anywhere.
+
+PORTs without a place (`stream`, `dgram`) are NICs of this guest, the others are what it is joined to. Exactly
+two make a cable, more a switch. Not here: the backend's own life (foreground.py).
+
+Rule: the child's end of each socket is closed here as soon as the child has it, so that its death is seen.
+"""
+
+import asyncio
+import hashlib
+import logging
+import shutil
+import signal
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from vbackend.control.foreground import Ending, RunPlan, checked_plan, running_backend
+from vbackend.control.readiness import notify
+from vbackend.errors import ConfigError, HostError
+from vbackend.ports.parse import parse_port
+from vbackend.ports.spec import PortOptions, PortSpec, StreamSpec
+
+if TYPE_CHECKING:
+    from vbackend.backend import Backend
+
+__all__ = ["Launch", "Nic", "exit_status", "nic_arguments", "plan_launch", "run_guest", "stable_mac"]
+
+log = logging.getLogger(__name__)
+
+_PLACEHOLDERS: Final[dict[str, str]] = {"stream": "stream:unix:@nic", "dgram": "dgram:unix:@nic:@guest"}
+_PATIENCE: Final = 1.0  # seconds QEMU has to end by itself when the backend has to
+
+
+@dataclass(frozen=True, slots=True)
+class Nic:
+    """A network card of the guest."""
+
+    kind: Literal["stream", "dgram"]
+    options: PortOptions
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What `exec` is to do."""
+
+    nics: tuple[Nic, ...]
+    joined: tuple[PortSpec, ...]
+    command: tuple[str, ...]
+
+    @property
+    def segment(self) -> Literal["switch", "cable"]:
+        multi = any(isinstance(spec, StreamSpec) and spec.multi for spec in self.joined)
+        return "cable" if len(self.nics) + len(self.joined) == 2 and not multi else "switch"
+
+
+def plan_launch(ports: Sequence[str], command: Sequence[str]) -> Launch:
+    """Sort the PORTs; without a NIC among them a `stream` one is added. ConfigError: a PORT, no command."""
+    if not command:
+        raise ConfigError("exec: no command; write it after --, for instance -- qemu-system-x86_64 -m 512")
+    texts = [text for text in ports if _is_nic(text)] or ["stream"]
+    nics = tuple(_nic(text, stable_mac(command, index)) for index, text in enumerate(texts))
+    joined = tuple(parse_port(text) for text in ports if not _is_nic(text))
+    return Launch(nics, joined, tuple(command))
+
+
+def stable_mac(command: Sequence[str], index: int) -> str:
+    """An address in QEMU's range that a guest keeps from run to run and that differs between guests."""
+    seed = "\0".join([*command, str(index)]).encode(errors="surrogateescape")
+    return "52:54:00:" + hashlib.sha256(seed).digest()[:3].hex(":")
+
+
+def nic_arguments(nic: Nic, index: int, fd: int) -> list[str]:
+    """QEMU's arguments for a NIC on a connected socket (QEMU 7.2 and later, qapi/net.json)."""
+    ident = f"vbackend{index}"
+    end = "addr" if nic.kind == "stream" else "local"
+    return [
+        "-netdev",
+        f"{nic.kind},id={ident},{end}.type=fd,{end}.str={fd}",
+        "-device",
+        f"virtio-net-pci,netdev={ident},mac={nic.mac}",
+    ]
+
+
+def exit_status(returncode: int) -> int:
+    """The shell's convention: 128 and the signal's number for a child that was killed."""
+    return 128 - returncode if returncode < 0 else returncode
+
+
+async def run_guest(
+    launch: Launch, *, name: str, control: str | None, queue_frames: int, environ: Mapping[str, str]
+) -> int:
+    """Run the guest to its end; returns the status to exit with.
+
+    SIGINT and SIGTERM go to the guest. HostError, OSError: a port or the program cannot be opened, or a fault
+    of the engine ended it.
+    """
+    program = launch.command[0]
+    if shutil.which(program, path=environ.get("PATH")) is None:
+        raise HostError(f"exec: {program!r} is no program that can be run; install it, or give its path")
+    plan = checked_plan(
+        RunPlan(name, launch.segment, launch.joined, control, queue_frames, to_come=len(launch.nics))
+    )
+    ending = Ending()
+    relay = _Relay(ending)
+    with relay.installed(), ExitStack() as sockets:
+        async with running_backend(plan, ending) as backend:
+            if ending.wanted.is_set():
+                return 128 + relay.early
+            arguments, fds = await _open_nics(backend, launch, sockets)
+            child = await asyncio.create_subprocess_exec(*launch.command, *arguments, pass_fds=fds)
+            relay.child = child
+            sockets.close()
+            notify("READY=1", environ)
+            status = await _watch(child, ending)
+    if ending.fault:
+        raise HostError(ending.fault)
+    return exit_status(status)
+
+
+async def _open_nics(backend: "Backend", launch: Launch, sockets: ExitStack) -> tuple[list[str], list[int]]:
+    arguments: list[str] = []
+    fds: list[int] = []
+    for index, nic in enumerate(launch.nics):
+        kind = socket.SOCK_STREAM if nic.kind == "stream" else socket.SOCK_DGRAM
+        ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+        sockets.enter_context(theirs)
+        await backend.adopt(nic.kind, ours, nic.options, f"{nic.kind}:fd")
+        fds.append(theirs.fileno())
+        arguments += nic_arguments(nic, index, theirs.fileno())
+    return arguments, fds
+
+
+async def _watch(child: asyncio.subprocess.Process, ending: Ending) -> int:
+    """Wait for the child; when the backend has to end first, end the child too."""
+    over = asyncio.create_task(child.wait(), name="guest")
+    wanted = asyncio.create_task(ending.wanted.wait(), name="end while the guest runs")
+    try:
+        await asyncio.wait((over, wanted), return_when=asyncio.FIRST_COMPLETED)
+        if not over.done():
+            log.warning("the backend has to end: ending the guest")
+            child.terminate()
+            await asyncio.wait((over,), timeout=_PATIENCE)
+        if not over.done():
+            child.kill()
+        return await over
+    finally:
+        wanted.cancel()
+
+
+class _Relay:
+    """Passes SIGINT and SIGTERM to the child, once there is one; before, they end the start."""
+
+    def __init__(self, ending: Ending) -> None:
+        self._ending = ending
+        self.child: asyncio.subprocess.Process | None = None
+        self.early = 0  # the signal that came before the child
+
+    def caught(self, number: signal.Signals) -> None:
+        if self.child is None:
+            self.early = self.early or number
+            self._ending.request()
+        elif self.child.returncode is None:
+            self.child.send_signal(number)
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for each in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(each, self.caught, each)
+        try:
+            yield
+        finally:
+            for each in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(each)
+
+
+def _is_nic(text: str) -> bool:
+    return text.partition(",")[0] in _PLACEHOLDERS
+
+
+def _nic(text: str, mac: str) -> Nic:
+    word, comma, rest = text.partition(",")
+    kind: Literal["stream", "dgram"] = "stream" if word == "stream" else "dgram"
+    try:
+        spec = parse_port(_PLACEHOLDERS[kind] + comma + rest)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace(_PLACEHOLDERS[kind], kind, 1)) from None
+    if isinstance(spec, StreamSpec) and (spec.dial or spec.multi):
+        raise ConfigError(f"port {text!r}: a NIC of this guest cannot dial or be multi; leave that out")
+    given = spec.options.mac
+    return Nic(kind, spec.options, mac if given is None else given.hex(":"))
