@@ -58,7 +58,7 @@ pub struct PortConfig {
 
 struct WorkerHandle {
     waker: Arc<Waker>,
-    thread: Option<JoinHandle<()>>,
+    thread: JoinHandle<()>,
     ports: usize,
 }
 
@@ -114,7 +114,7 @@ impl Engine {
                 .spawn(move || worker.run())?;
             lock(&engine.state).workers.push(WorkerHandle {
                 waker,
-                thread: Some(thread),
+                thread,
                 ports: 0,
             });
         }
@@ -411,13 +411,17 @@ impl Engine {
     /// End all sessions in order and stop the threads. A second call does nothing.
     pub fn close(&self) {
         let mut state = lock(&self.state);
-        state.closed = true;
-        for worker in &mut state.workers {
-            if let Some(thread) = worker.thread.take() {
-                // A dead worker answers neither; its panic was reported as an event.
-                let _dead = call(&worker.waker, Command::Stop);
-                let _dead = thread.join();
-            }
+        let state = std::mem::replace(
+            &mut *state,
+            State {
+                closed: true,
+                ..State::default()
+            },
+        );
+        for worker in state.workers {
+            // A dead worker answers neither; its panic was reported as an event.
+            let _dead = call(&worker.waker, Command::Stop);
+            let _dead = worker.thread.join();
         }
     }
 

@@ -63,7 +63,9 @@ fn unix_datagrams_come_from_the_peer_only_and_bad_ones_are_counted() {
     peer.send_to(&vec![0; 70_000], &to).unwrap();
     peer.send_to(&frame(2, 1, 60, 2), &to).unwrap();
     assert_eq!(read_frame(&mut stream), Some(frame(2, 1, 60, 2)));
-    eventually("counters are published", || engine.counters(port).unwrap().rx.frames_in == 5);
+    eventually("counters are published", || {
+        engine.counters(port).unwrap().rx.frames_in == 5
+    });
     let counters = engine.counters(port).unwrap();
     assert_balanced(&counters);
     let dropped = |reason: DropReason| counters.rx.drops[reason as usize];

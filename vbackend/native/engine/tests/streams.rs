@@ -186,7 +186,9 @@ fn down_spoofed_and_unjoined_frames_have_their_counters() {
         .write_all(&wire(&[frame(2, 9, 60, 1), frame(2, 1, 60, 2)]))
         .unwrap();
     assert_eq!(read_frame(&mut peer_b), Some(frame(2, 1, 60, 2)));
-    eventually("the spoofed frame is counted", || count(a, DropReason::Spoofed) == 1);
+    eventually("the spoofed frame is counted", || {
+        count(a, DropReason::Spoofed) == 1
+    });
     engine.set_up(b, false).unwrap();
     peer_a.write_all(&wire(&[frame(2, 1, 60, 3)])).unwrap();
     eventually("the port is down for others", || {

@@ -42,7 +42,9 @@ impl From<NativeError> for PyErr {
 fn os_error(error: &std::io::Error) -> PyErr {
     let text = error.to_string();
     match error.raw_os_error() {
-        Some(errno) => PyOSError::new_err((errno, text.split(" (os error").next().unwrap_or(&text).to_owned())),
+        Some(errno) => {
+            PyOSError::new_err((errno, text.split(" (os error").next().unwrap_or(&text).to_owned()))
+        }
         None => PyOSError::new_err(text),
     }
 }
