@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -28,12 +29,16 @@ def names(backend: Backend) -> list[str]:
     return [port.name for port in backend.snapshot().ports]
 
 
-def threads() -> int:
-    return len(list(Path("/proc/self/task").iterdir()))
-
-
-def descriptors() -> set[str]:
-    return {str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()}
+def held() -> tuple[list[str], list[str]]:
+    """The engine's threads, and what this process has open."""
+    threads = [(path / "comm").read_text() for path in Path("/proc/self/task").iterdir()]
+    with os.scandir("/proc/self/fd") as entries:
+        names = [entry.name for entry in entries]
+    links = []
+    for name in names:
+        with suppress(FileNotFoundError):  # the listing's own
+            links.append(str(Path(f"/proc/self/fd/{name}").readlink()))
+    return [name for name in threads if name.startswith("vbackend-")], sorted(links)
 
 
 async def test_started_means_every_port_listens(backend: Backend, tmp_path: Path) -> None:
@@ -51,8 +56,7 @@ async def test_started_means_every_port_listens(backend: Backend, tmp_path: Path
 
 
 async def test_stop_takes_everything_away(tmp_path: Path) -> None:
-    await asyncio.to_thread(lambda: None)  # asyncio's own thread stays
-    before = threads(), descriptors()
+    before = held()
     backend = Backend(name="test", workers=2)
     await backend.start([parse_port(f"stream:unix:{tmp_path}/{n}.sock") for n in range(10)])
     with await FakeStreamPeer.connect(f"{tmp_path}/0.sock") as peer:
@@ -61,7 +65,7 @@ async def test_stop_takes_everything_away(tmp_path: Path) -> None:
         await peer.expect_eof()
     await backend.stop()
     assert list(tmp_path.iterdir()) == []
-    assert (threads(), descriptors()) == before
+    await eventually(lambda: held() == before, "no thread and no descriptor is left")
     with pytest.raises(ConfigError, match="not running"):
         backend.snapshot()
 
@@ -75,13 +79,12 @@ async def test_a_backend_can_be_started_again(backend: Backend, tmp_path: Path) 
 
 
 async def test_a_start_that_fails_leaves_nothing(backend: Backend, tmp_path: Path) -> None:
-    before = threads(), descriptors()
+    before = held()
     good = parse_port(f"stream:unix:{tmp_path}/a.sock")
     with pytest.raises(FileNotFoundError, match="no-such-folder"):
         await backend.start([good, parse_port(f"stream:unix:{tmp_path}/no-such-folder/b.sock")])
     assert list(tmp_path.iterdir()) == []
-    await asyncio.sleep(0)
-    assert descriptors() == before[1]
+    await eventually(lambda: held() == before, "no thread and no descriptor is left")
     await backend.start([good])
     assert names(backend) == ["a"]
 
