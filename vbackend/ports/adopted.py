@@ -3,12 +3,13 @@
 There is no way to get the peer back: when its session ends the port stays, down, until it is removed.
 """
 
+import os
 import socket
 from typing import ClassVar, Literal, assert_never
 
 from vbackend.errors import ConfigError
 from vbackend.ports.base import Port, PortContext, PortKind
-from vbackend.ports.sockets import DGRAM_BUFFER, peer_text, raise_buffers, tune_stream
+from vbackend.ports.sockets import DGRAM_BUFFER, peer_pid, peer_text, raise_buffers, tune_stream
 from vbackend.ports.spec import ChannelSpec
 
 __all__ = ["AdoptedDgram", "AdoptedPort", "AdoptedStream", "adopted_port"]
@@ -44,7 +45,8 @@ class AdoptedPort(Port):
             self._sock.getpeername()
         except OSError as error:
             raise ConfigError(f"port {self.name!r}: its socket is not connected ({error.strerror})") from None
-        peer = peer_text(self._sock)
+        made_here = self._sock.family == socket.AF_UNIX and peer_pid(self._sock) == os.getpid()
+        peer = "a passed socket" if made_here else peer_text(self._sock)  # a pair's peer is who made the pair
         self.started(self._attach(self.engine_port), peer)
 
     async def cleanup(self) -> None:

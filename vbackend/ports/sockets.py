@@ -20,6 +20,7 @@ __all__ = [
     "SocketAddress",
     "address_text",
     "engine_address",
+    "peer_pid",
     "peer_text",
     "raise_buffers",
     "resolve",
@@ -83,12 +84,18 @@ def raise_buffers(sock: socket.socket, size: int) -> None:
 def peer_text(sock: socket.socket) -> str:
     """Who is at the other end: "unix pid 4711 (qemu-system-x86)", "127.0.0.1:5555"."""
     if sock.family == socket.AF_UNIX:
-        pid, _, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-        return f"unix pid {pid} ({_command(pid)})" if pid > 0 else "unix"  # 0: of another pid namespace
+        pid = peer_pid(sock)
+        return f"unix pid {pid} ({_command(pid)})" if pid > 0 else "unix"
     try:
         return address_text(sock.getpeername())
     except OSError:  # it left already
         return "unknown"
+
+
+def peer_pid(sock: socket.socket) -> int:
+    """The process that connected, listened or made the pair; 0 when it is of another pid namespace."""
+    pid: int = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[0]
+    return pid
 
 
 def address_text(place: SocketAddress) -> str:

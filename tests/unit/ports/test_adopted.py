@@ -26,6 +26,8 @@ async def test_a_stream_pair_and_its_end(backend: Backend) -> None:
     ours, theirs = socket.socketpair()
     port = await backend.adopt("stream", ours, PortOptions(), "stream:fd")
     assert (port.name, port.kind, port.where, port.state) == ("stream", "stream", "stream:fd", "connected")
+    assert port.session is not None
+    assert port.session.peer == "a passed socket"
     with await backend.open_channel("python") as channel, FakeStreamPeer(theirs) as peer:
         await peer.send_frames(HELLO)
         assert await channel.recv() == HELLO

@@ -1,5 +1,6 @@
 """A tun port on a real device: guests speak Ethernet, the host bare IP."""
 
+import asyncio
 import os
 import subprocess
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
 from tests.support.accounting import assert_accounts
+from tests.support.qemu_peers import DEADLINE_S
 from vbackend.backend import Backend
 from vbackend.ports.channel import Channel
 from vbackend.ports.parse import parse_port
@@ -40,12 +42,13 @@ def netns() -> Iterator[str]:
 
 async def recv(channel: Channel, layer: type[Packet], op: object) -> Packet:
     """The next frame with this layer, skipping what else the host says."""
-    while True:
-        got = await channel.recv()
-        assert got is not None
-        read = Ether(got)
-        if layer in read and getattr(read[layer], "op", getattr(read[layer], "type", None)) == op:
-            return read
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            got = await channel.recv()
+            assert got is not None
+            read = Ether(got)
+            if layer in read and getattr(read[layer], "op", getattr(read[layer], "type", None)) == op:
+                return read
 
 
 @pytest.mark.root
