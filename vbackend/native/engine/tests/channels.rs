@@ -1,5 +1,5 @@
 //! Channel ports: bounded both ways, readable exactly while there is something.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! Stream ports: order, stalls, ends, and nothing unaccounted.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
 
@@ -156,7 +156,7 @@ fn the_largest_frame_passes_a_cable_byte_by_byte() {
     let (_, mut peer_a) = stream_port(&engine, segment, config());
     let (_, mut peer_b) = stream_port(&engine, segment, config());
     let big = frame(0xff, 1, 69_632, 9);
-    let bytes = wire(&[big.clone()]);
+    let bytes = wire(std::slice::from_ref(&big));
     let sender = std::thread::spawn(move || {
         for piece in bytes.chunks(997) {
             peer_a.write_all(piece).unwrap();

@@ -1,5 +1,10 @@
 //! Helpers of the engine's tests: an engine with stream peers on one segment.
-#![allow(dead_code, missing_docs, reason = "each test file uses some of it")]
+#![allow(
+    dead_code,
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "each test file uses some of it, and tests unwrap"
+)]
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
