@@ -1,4 +1,5 @@
 //! Cutting a byte stream: the same frames come out however it was split.
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use proptest::prelude::*;
 use vbackend_proto::framing::{MAX_FRAME, MIN_FRAME, PREFIX_LEN, Run, frames_of, scan};

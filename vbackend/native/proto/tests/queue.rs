@@ -1,4 +1,5 @@
 //! The output queue against a list of frames.
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use std::collections::VecDeque;
 

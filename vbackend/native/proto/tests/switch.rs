@@ -1,4 +1,5 @@
 //! The switch and its table against a slow, naive twin on random traffic.
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 
