@@ -115,7 +115,6 @@ class Engine:
         mac: bytes,
         local: list[str],
         peers: list[str],
-        mtu: int = 1500,
     ) -> int:
         """An attached tun fd behind an Ethernet adapter that answers ARP and neighbour solicitations with `mac`."""
 

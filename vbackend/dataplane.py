@@ -145,10 +145,9 @@ class Dataplane:
         mac: bytes,
         local: Sequence[str],
         peers: Sequence[str],
-        mtu: int = 1500,
     ) -> int:
         return self._engine.attach_tun(
-            port, fd.detach(), packet_info=packet_info, mac=mac, local=list(local), peers=list(peers), mtu=mtu
+            port, fd.detach(), packet_info=packet_info, mac=mac, local=list(local), peers=list(peers)
         )
 
     def attach_channel(self, port: int) -> NativeChannel:

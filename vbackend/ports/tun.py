@@ -6,7 +6,7 @@ the interface's name, so that guests keep their neighbour entries when vbackend 
 """
 
 from hashlib import sha256
-from typing import ClassVar, Final
+from typing import ClassVar
 
 from vbackend.host.tap import OpenDevice
 from vbackend.ports.base import PortKind
@@ -15,7 +15,6 @@ from vbackend.ports.tap import DevicePort
 
 __all__ = ["TunPort", "stable_mac"]
 
-_DEFAULT_MTU: Final = 1500
 
 
 def stable_mac(ifname: str) -> bytes:
@@ -44,5 +43,4 @@ class TunPort(DevicePort):
             mac=self.spec.options.mac or stable_mac(self.spec.ifname),
             local=[str(address.ip) for address in self.spec.addresses],
             peers=[str(peer.ip) for peer in self.spec.peers],
-            mtu=device.mtu or _DEFAULT_MTU,
         )

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use vbackend_proto::drop_reason::DropReason;
-use vbackend_proto::framing::{Run, scan};
+use vbackend_proto::framing::Run;
 use vbackend_proto::queue::{Limits, Queue};
 use vbackend_proto::segment::{Fate, Plan, PortId};
 
@@ -288,10 +288,9 @@ impl Worker {
             let Some(mut port) = self.table.take(slot) else {
                 continue;
             };
-            let mut wire = Vec::new();
-            port.take_generated(&mut wire);
-            let mut runs = Vec::new();
-            scan(&wire, &mut runs);
+            let (mut wire, mut runs) = (Vec::new(), Vec::new());
+            port.take_generated(&mut wire, &mut runs);
+            port.admit(&wire, &mut runs);
             self.forward(&mut port, &wire, &runs);
             self.finish(slot, port, Ok(()));
             self.transmit(&wire);

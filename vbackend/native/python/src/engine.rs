@@ -211,7 +211,7 @@ impl PyEngine {
             .map_err(NativeError::from)?)
     }
 
-    #[pyo3(signature = (port, fd, *, packet_info, mac, local, peers, mtu = 1500))]
+    #[pyo3(signature = (port, fd, *, packet_info, mac, local, peers))]
     #[allow(
         clippy::too_many_arguments,
         clippy::needless_pass_by_value,
@@ -225,7 +225,6 @@ impl PyEngine {
         mac: [u8; 6],
         local: Vec<String>,
         peers: Vec<String>,
-        mtu: usize,
     ) -> PyResult<u64> {
         let fd = Self::take(fd)?;
         let parse = |texts: &[String]| {
@@ -240,7 +239,6 @@ impl PyEngine {
                 local: parse(&local)?,
                 peers: parse(&peers)?,
                 packet_info,
-                mtu,
             };
             let engine = self
                 .get()

@@ -263,24 +263,24 @@ impl Port {
     pub fn receive(&mut self, scratch: &mut Scratch, now_ms: u64) -> Result<(), End> {
         scratch.runs.clear();
         let Some(link) = &mut self.link else { return Ok(()) };
+        let result = link.receive(scratch, &mut self.counters.rx, now_ms);
+        self.admit(&scratch.wire, &mut scratch.runs);
+        result
+    }
+
+    /// Drop, and count, what may not enter the segment from here.
+    pub fn admit(&mut self, wire: &[u8], runs: &mut Vec<Run>) {
         let rx = &mut self.counters.rx;
-        let result = link.receive(scratch, rx, now_ms);
         if let Some(mac) = self.source {
-            rx.dropped(
-                DropReason::Spoofed,
-                keep_source(&scratch.wire, &mut scratch.runs, mac),
-            );
+            rx.dropped(DropReason::Spoofed, keep_source(wire, runs, mac));
         }
         let refusal = match (self.up, &self.segment) {
-            (false, _) => Some(DropReason::PortDown),
-            (true, None) => Some(DropReason::NoSegment),
-            (true, Some(_)) => None,
+            (false, _) => DropReason::PortDown,
+            (true, None) => DropReason::NoSegment,
+            (true, Some(_)) => return,
         };
-        if let Some(reason) = refusal {
-            rx.dropped(reason, scratch.runs.iter().map(|run| run.frames).sum());
-            scratch.runs.clear();
-        }
-        result
+        rx.dropped(refusal, runs.iter().map(|run| run.frames).sum());
+        runs.clear();
     }
 
     /// Count what became of frames this port received.
@@ -303,10 +303,10 @@ impl Port {
         self.tun().is_some_and(tun::Tun::has_generated)
     }
 
-    /// Take those frames, behind their prefixes, as received ones.
-    pub fn take_generated(&mut self, wire: &mut Vec<u8>) {
+    /// Take those frames: behind their prefixes in `wire`, as received ones in `runs`.
+    pub fn take_generated(&mut self, wire: &mut Vec<u8>, runs: &mut Vec<Run>) {
         if let Some(Link::Tun(link)) = &mut self.link {
-            link.take_generated(wire, &mut self.counters.rx);
+            link.take_generated(wire, runs, &mut self.counters.rx);
         }
     }
 
@@ -388,11 +388,13 @@ impl Port {
         !self.queue.is_empty()
     }
 
-    /// The session ended: everything that was for its peer and did not go is lost, queued or on the way.
+    /// The session ended: what it held in either direction and did not pass on is lost.
     pub fn purge(&mut self, reason: DropReason) {
         self.queue.purge();
-        let tx = &mut self.counters.tx;
-        tx.drops[reason as usize] += tx.frames_in - tx.frames_out - tx.total_dropped();
+        self.counters.rx.queued = 0;
+        for lane in [&mut self.counters.rx, &mut self.counters.tx] {
+            lane.drops[reason as usize] += lane.frames_in - lane.frames_out - lane.total_dropped();
+        }
     }
 
     /// Change the queue's limits.
@@ -415,11 +417,7 @@ mod offload {
     //! Completing what a port's peer cannot do itself.
 
     use super::{DropReason, Lane, PREFIX_LEN, Run, frames_of};
-    mod checksum {
-        pub fn complete(_b: &mut [u8], _s: usize, _o: usize) -> Result<(), ()> {
-            Err(())
-        }
-    }
+    use vbackend_proto::checksum;
     use vbackend_proto::framing::{push_run, put_prefix};
     use vbackend_proto::vnet::VnetHeader;
 
@@ -435,10 +433,7 @@ mod offload {
                 put_prefix(settled, at, frame.len());
                 settled.extend_from_slice(frame);
                 let body = &mut settled[at + PREFIX_LEN..];
-                let (start, offset) = (
-                    usize::from(run.vnet.csum_start),
-                    usize::from(run.vnet.csum_offset),
-                );
+                let (start, offset) = (run.vnet.csum_start, run.vnet.csum_offset);
                 let lost = if run.vnet.is_gso() {
                     Some(DropReason::Offload)
                 } else if run.vnet.needs_csum() && checksum::complete(body, start, offset).is_err() {
