@@ -3,11 +3,14 @@
 //! No I/O, no clock, no threads, no `unsafe`: everything here runs the same in a test, a fuzzer and a worker.
 #![forbid(unsafe_code)]
 
+pub mod adapter;
 pub mod checksum;
 pub mod drop_reason;
 pub mod fdb;
 pub mod framing;
 pub mod queue;
 pub mod segment;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod vnet;
 pub mod wire;
