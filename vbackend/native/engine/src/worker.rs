@@ -318,8 +318,11 @@ impl Worker {
     fn handle_mail(&mut self) {
         let mail = self.waker.collect();
         for port in mail.kicked {
-            self.receive(slot_of(port));
-            self.fetch_inbox(slot_of(port));
+            let slot = slot_of(port);
+            if self.table.local(slot).is_some_and(|port| port.is_channel()) {
+                self.receive(slot);
+            }
+            self.fetch_inbox(slot);
         }
         for Request { command, answer } in mail.requests {
             let result = self.execute(command);

@@ -322,6 +322,11 @@ impl Port {
         }
     }
 
+    /// Whether the peer is the program, whose frames no descriptor announces.
+    pub fn is_channel(&self) -> bool {
+        matches!(self.link, Some(Link::Channel(_)))
+    }
+
     /// Whether the peer has said something that was not received yet.
     pub fn has_unread(&self) -> bool {
         self.link
