@@ -111,8 +111,9 @@ async def run_guest(
             if ending.wanted.is_set():
                 return 128 + relay.early
             arguments, fds = await _open_nics(backend, launch, sockets)
+            relay.spawning = True
             child = await asyncio.create_subprocess_exec(*launch.command, *arguments, pass_fds=fds)
-            relay.child = child
+            relay.spawned(child)
             sockets.close()
             notify("READY=1", environ)
             status = await _watch(child, ending)
@@ -157,14 +158,21 @@ class _Relay:
     def __init__(self, ending: Ending) -> None:
         self._ending = ending
         self.child: asyncio.subprocess.Process | None = None
+        self.spawning = False
         self.early = 0  # the signal that came before the child
 
     def caught(self, number: signal.Signals) -> None:
         if self.child is None:
             self.early = self.early or number
-            self._ending.request()
+            if not self.spawning:
+                self._ending.request()
         elif self.child.returncode is None:
             self.child.send_signal(number)
+
+    def spawned(self, child: asyncio.subprocess.Process) -> None:
+        self.child = child
+        if self.early and child.returncode is None:
+            child.send_signal(self.early)
 
     @contextmanager
     def installed(self) -> Iterator[None]:

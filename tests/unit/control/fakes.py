@@ -1,5 +1,7 @@
 """A small backend without an engine, and snapshots with plausible numbers."""
 
+import asyncio
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from vbackend.snapshot import (
     SessionInfo,
 )
 
-__all__ = ["FakeBackend", "FakeEvent", "busy_backend", "port"]
+__all__ = ["FakeBackend", "FakeEvent", "busy_backend", "port", "said"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,18 @@ def port(name: str, where: str = "stream:unix:/tmp/a.sock") -> PortSnapshot:
         rx=LaneCounters(),
         tx=LaneCounters(),
     )
+
+
+async def said(fd: int, deadline: float = 30.0) -> bytes:
+    """What can be read from a pipe as soon as something can, without a thread that could wait for ever."""
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+    loop.add_reader(fd, lambda: ready.done() or ready.set_result(None))
+    try:
+        await asyncio.wait_for(ready, deadline)
+    finally:
+        loop.remove_reader(fd)
+    return os.read(fd, 100)
 
 
 class FakeBackend:
