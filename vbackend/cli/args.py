@@ -18,10 +18,12 @@ def args(
     import shlex
 
     from vbackend.ports.parse import parse_port
+
+    spec = parse_port(port)
     from vbackend.qemu.netdev import netdev_arguments
     from vbackend.qemu.version import qemu_version
 
-    found = netdev_arguments(parse_port(port), qemu_version(qemu), mac=mac)
+    found = netdev_arguments(spec, qemu_version(qemu), mac=mac)
     typer.echo(shlex.join(found.arguments))
     for note in found.notes:
         typer.echo(f"# {note}", err=True)

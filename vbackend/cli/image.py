@@ -14,7 +14,7 @@ def build(name: Annotated[str, typer.Argument(metavar="NAME", help="A recipe; se
     """Build a guest image, unless it is in the cache; print where it lies."""
     from vbackend.images import build_image
 
-    typer.echo(build_image(name, progress=lambda text: typer.echo(text, err=True)))
+    typer.echo(str(build_image(name, progress=lambda text: typer.echo(text, err=True)).folder))
 
 
 @image_app.command("list")

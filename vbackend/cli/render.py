@@ -6,6 +6,7 @@ Pure, but for `terminal`, which looks at stdout. Rule: everything fits 80 column
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -13,7 +14,7 @@ from rich.text import Text
 
 from vbackend.snapshot import BackendSnapshot, LaneCounters, PortSnapshot, SegmentSnapshot
 
-__all__ = ["backend_view", "duration", "size", "table", "terminal"]
+__all__ = ["Finding", "backend_view", "duration", "findings_view", "size", "table", "terminal"]
 
 _PIPE_WIDTH = 100
 _STATE_STYLE = {
@@ -43,6 +44,30 @@ def backend_view(snapshot: BackendSnapshot, *, now: float, reasons: Mapping[str,
         parts.append(_drops(drops))
     parts += [_addresses(segment) for segment in snapshot.segments if segment.kind == "switch"]
     return Group(*(piece for part in parts for piece in (part, "")))
+
+
+class Finding(Protocol):
+    """One thing a host can do or lacks, as `vbackend.host.probe` finds it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def ok(self) -> bool: ...
+    @property
+    def found(self) -> str: ...
+    @property
+    def remedy(self) -> str: ...
+
+
+def findings_view(findings: Iterable[Finding]) -> RenderableType:
+    """`doctor`'s table: what was looked for, what was found, and the remedy where it lacks."""
+    found = table("", "", "what", "found", "remedy")
+    for finding in findings:
+        mark = Text("ok", "green") if finding.ok else Text("no", "bold red")
+        found.add_row(
+            mark, Text(finding.name), Text(finding.found), Text("" if finding.ok else finding.remedy)
+        )
+    return found
 
 
 def table(title: str, *columns: str, right: Iterable[str] = ()) -> Table:

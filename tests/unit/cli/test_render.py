@@ -1,12 +1,13 @@
 """`show` as text: golden pictures at two widths, and the small formats."""
 
 import io
+from dataclasses import dataclass
 
 import pytest
 from rich.console import Console, RenderableType
 
 from tests.unit.control.fakes import FakeBackend, busy_backend, port
-from vbackend.cli.render import backend_view, duration, size, terminal
+from vbackend.cli.render import backend_view, duration, findings_view, size, terminal
 from vbackend.snapshot import SegmentSnapshot
 
 REASONS = {"queue-full": "the port's output queue is full", "no-peer": "nobody is connected to the port"}
@@ -89,6 +90,26 @@ def test_idle_switch_and_cable() -> None:
     text = printed(backend_view(snapshot.model_copy(update={"segments": (cable,)}), now=0.0, reasons={}))
     assert text.startswith("cable default  pid 4711, up 0.0 s, 1 worker, vbackend 1.2.3\n")
     assert "LEARNED" not in text
+
+
+@dataclass(frozen=True)
+class Found:
+    name: str
+    ok: bool
+    found: str
+    remedy: str = ""
+
+
+def test_findings_name_the_remedy_of_what_lacks() -> None:
+    findings = [
+        Found("tun", True, "/dev/net/tun opens", "unused"),
+        Found("kvm", False, "no /dev/kvm", "modprobe kvm"),
+    ]
+    assert printed(findings_view(findings)) == (
+        "    what  found               remedy\n"
+        "ok  tun   /dev/net/tun opens\n"
+        "no  kvm   no /dev/kvm         modprobe kvm\n"
+    )
 
 
 @pytest.mark.parametrize(

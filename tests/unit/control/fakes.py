@@ -49,7 +49,12 @@ async def said(fd: int, deadline: float = 30.0) -> bytes:
     """What can be read from a pipe as soon as something can, without a thread that could wait for ever."""
     loop = asyncio.get_running_loop()
     ready = loop.create_future()
-    loop.add_reader(fd, lambda: ready.done() or ready.set_result(None))
+
+    def readable() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_reader(fd, readable)
     try:
         await asyncio.wait_for(ready, deadline)
     finally:

@@ -1,0 +1,23 @@
+"""`vbackend args`: a line for the shell on stdout, remarks on stderr."""
+
+import shlex
+
+import pytest
+
+from tests.unit.cli.harness import one_line, vbackend
+
+
+def test_arguments_can_be_given_to_qemu(capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = vbackend(capsys, "args", "stream:unix:/tmp/a b.sock", "--mac", "52:54:00:00:00:07")
+    assert outcome.status == 0, outcome.err
+    words = shlex.split(outcome.out)
+    assert outcome.out.count("\n") == 1
+    assert "-netdev" in words
+    assert "-device" in words
+    assert any("/tmp/a b.sock" in word for word in words)
+    assert any("mac=52:54:00:00:00:07" in word for word in words)
+    assert all(line.startswith("# ") for line in outcome.err.splitlines())
+
+
+def test_no_such_qemu(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no-such-qemu" in one_line(vbackend(capsys, "args", "stream:unix:/a", "--qemu", "no-such-qemu"), 1)

@@ -1,0 +1,15 @@
+"""`vbackend doctor` on this host, whatever it can do."""
+
+import pytest
+
+from tests.unit.cli.harness import vbackend
+
+
+def test_status_says_whether_something_lacks(capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = vbackend(capsys, "doctor")
+    assert outcome.err == ""
+    header, *rows = outcome.out.splitlines()
+    assert header.split() == ["what", "found", "remedy"]
+    assert any(row.startswith("ok ") for row in rows)
+    assert outcome.status in (0, 1)
+    assert outcome.status == 0 or any(row.startswith("no ") for row in rows)
