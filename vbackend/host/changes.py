@@ -1,92 +1,192 @@
 """What vbackend changed on the host, as data: each change knows how it is undone, now or by a later process.
 
 Only changes that outlive a descriptor are recorded: a device of ours vanishes with its fd and takes its addresses
-along. Undoing is tolerant: what is gone already, or has been changed again by somebody else, is left alone.
+along. Rule: what is gone already, or has been changed again by somebody else, is left alone.
 """
 
+import errno
+import os
+import time
 from ipaddress import ip_interface
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Final, Literal, assert_never
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from vbackend.errors import HostError
+from vbackend.host.device import DeviceFlags, attach, set_header
 from vbackend.host.link import Links
 
-__all__ = ["AddressAdded", "BridgeMade", "Change", "JoinedBridge", "LinkSet", "parse_change", "undo"]
+__all__ = [
+    "AddressAdded",
+    "AnyChange",
+    "BridgeMade",
+    "JoinedBridge",
+    "LinkSet",
+    "SocketMade",
+    "TunAttached",
+    "disable_ipv6_path",
+    "parse_change",
+    "undo",
+]
+
+_ATTACH_PATIENCE_S: Final = 0.5  # the engine closes its descriptor within one turn of a worker
 
 
 class _Change(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+
+class _InNamespace(_Change):
+    """`inode` tells the namespace from a later one of the same name; `netns` None: the process's own."""
+
     netns: str | None
+    inode: int
 
 
-class BridgeMade(_Change):
-    """A bridge that was not there before."""
+class _OfDevice(_InNamespace):
+    """On a device that was there before; found again by its number, which the kernel does not use twice."""
+
+    ifname: str
+    ifindex: int
+
+
+class BridgeMade(_InNamespace):
+    """A bridge that was not there before. Its MAC was drawn at random, so it also says that it is ours."""
 
     kind: Literal["bridge-made"] = "bridge-made"
     bridge: str
+    mac: str
 
 
-class AddressAdded(_Change):
-    """An address on a device that was there before."""
-
+class AddressAdded(_OfDevice):
     kind: Literal["address-added"] = "address-added"
-    ifname: str
-    ifindex: int
     address: str
     peer: str | None = None
 
 
-class JoinedBridge(_Change):
-    """A device that was there before is on a bridge now."""
-
+class JoinedBridge(_OfDevice):
     kind: Literal["joined-bridge"] = "joined-bridge"
-    ifname: str
-    ifindex: int
     bridge: str
-    before: int | None  # index of the bridge it was on
 
 
-class LinkSet(_Change):
-    """Settings of a device that was there before; the old values, None where nothing changed."""
+class LinkSet(_OfDevice):
+    """A setting, as it was and as we made it."""
 
     kind: Literal["link-set"] = "link-set"
-    ifname: str
-    ifindex: int
-    up: bool | None = None
-    mtu: int | None = None
-    mac: str | None = None
+    setting: Literal["up", "mtu", "mac", "disable_ipv6"]
+    was: str
+    now: str
 
 
-Change = Annotated[BridgeMade | AddressAdded | JoinedBridge | LinkSet, Field(discriminator="kind")]
-_parser: TypeAdapter[BridgeMade | AddressAdded | JoinedBridge | LinkSet] = TypeAdapter(Change)
+class TunAttached(_OfDevice):
+    """How a persistent tap or tun was set before we attached: it keeps the flags of its last attachment."""
+
+    kind: Literal["tun-attached"] = "tun-attached"
+    flags: int  # DeviceFlags
+    header: int  # bytes
 
 
-def parse_change(line: str) -> BridgeMade | AddressAdded | JoinedBridge | LinkSet:
+class SocketMade(_Change):
+    """A socket's file, known again by its device and inode."""
+
+    kind: Literal["socket-made"] = "socket-made"
+    path: str
+    st_dev: int
+    st_ino: int
+
+
+AnyChange = BridgeMade | AddressAdded | JoinedBridge | LinkSet | TunAttached | SocketMade
+_parser: TypeAdapter[AnyChange] = TypeAdapter(Annotated[AnyChange, Field(discriminator="kind")])
+
+
+def parse_change(line: str) -> AnyChange:
     """A change from its JSON form. ValueError (pydantic's): it is none."""
     return _parser.validate_json(line)
 
 
-def undo(change: BridgeMade | AddressAdded | JoinedBridge | LinkSet, links: Links) -> None:
-    """Put things back as they were; `links` is in the change's namespace. HostError: the host refused."""
+def disable_ipv6_path(ifname: str) -> Path:
+    """The switch for IPv6 on one device, in the namespace of the thread that opens it."""
+    return Path("/proc/sys/net/ipv6/conf") / ifname / "disable_ipv6"
+
+
+def undo(change: AnyChange, links: Links) -> bool:
+    """Put things back as they were; `links` is in the change's namespace. Blocks.
+
+    False: not yet, others use it still. HostError, OSError: the host refused.
+    """
     match change:
         case BridgeMade():
             bridge = links.find(change.bridge)
-            if bridge is not None and bridge.kind == "bridge" and not links.members(bridge.index):
-                links.remove(bridge)
+            if bridge is None or bridge.kind != "bridge" or bridge.mac != change.mac:
+                return True
+            if links.members(bridge.index):
+                return False
+            links.remove(bridge)
         case AddressAdded():
-            link = links.find(change.ifname)
-            address = ip_interface(change.address)
-            if link is not None and link.index == change.ifindex and links.has_address(link.index, address):
-                links.remove_address(
-                    link.index, address, None if change.peer is None else ip_interface(change.peer)
-                )
+            link, address = links.at(change.ifindex), ip_interface(change.address)
+            if link is not None and links.has_address(link.index, address):
+                peer = None if change.peer is None else ip_interface(change.peer)
+                links.remove_address(link, address, peer)
         case JoinedBridge():
-            link, bridge = links.find(change.ifname), links.find(change.bridge)
-            ours = link is not None and bridge is not None and link.index == change.ifindex
-            if ours and link is not None and bridge is not None and link.master == bridge.index:
-                links.set_master(link, change.before)
+            link, bridge = links.at(change.ifindex), links.find(change.bridge)
+            if link is not None and bridge is not None and link.master == bridge.index:
+                links.set_master(link, None)
         case LinkSet():
-            link = links.find(change.ifname)
-            if link is not None and link.index == change.ifindex:
-                links.set_link(link, up=change.up, mtu=change.mtu, mac=change.mac)
+            _put_back(change, links)
+        case TunAttached():
+            link = links.at(change.ifindex)
+            if link is not None and link.tun is not None:
+                _reattach(link.name, change)
+        case SocketMade():
+            _remove_socket(change)
+        case _:
+            assert_never(change)
+    return True
+
+
+def _put_back(change: LinkSet, links: Links) -> None:
+    link = links.at(change.ifindex)
+    if link is None:
+        return
+    match change.setting:
+        case "up":
+            if link.up:
+                links.set_link(link, up=False)
+        case "mtu":
+            if link.mtu == int(change.now):
+                links.set_link(link, mtu=int(change.was))
+        case "mac":
+            if link.mac == change.now:
+                links.set_link(link, mac=change.was)
+        case "disable_ipv6":
+            path = disable_ipv6_path(link.name)
+            if path.read_text().strip() == change.now:
+                path.write_text(change.was)
+        case _:
+            assert_never(change.setting)
+
+
+def _reattach(ifname: str, change: TunAttached) -> None:
+    deadline = time.monotonic() + _ATTACH_PATIENCE_S
+    while True:
+        try:
+            fd = attach(ifname, DeviceFlags(change.flags))
+            break
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise HostError(
+                    f"cannot put the header of {ifname} back: {error.strerror}; `ip tuntap` makes it anew"
+                ) from error
+        time.sleep(0.005)
+    with fd:
+        set_header(fd, change.header)
+
+
+def _remove_socket(change: SocketMade) -> None:
+    try:
+        found = os.lstat(change.path)
+    except FileNotFoundError:
+        return
+    if (found.st_dev, found.st_ino) == (change.st_dev, change.st_ino):
+        os.unlink(change.path)  # noqa: PTH108 (a path may hold bytes pathlib would normalise)

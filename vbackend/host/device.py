@@ -9,13 +9,24 @@ import fcntl
 import os
 import pwd
 import struct
+from enum import IntFlag
 from pathlib import Path
 from typing import Final, Literal
 
 from vbackend.errors import ConfigError, HostError
 from vbackend.fds import OwnedFd
+from vbackend.host.link import TunFacts
 
-__all__ = ["VNET_HEADER_LEN", "check_ifname", "open_device", "user_id"]
+__all__ = [
+    "VNET_HEADER_LEN",
+    "DeviceFlags",
+    "attach",
+    "check_ifname",
+    "header_length",
+    "open_device",
+    "set_header",
+    "user_id",
+]
 
 VNET_HEADER_LEN: Final = 12  # virtio_net_hdr_mrg_rxbuf: what VERSION_1 guests use
 
@@ -23,12 +34,20 @@ _DEVICE: Final = Path("/dev/net/tun")
 _TUNSETIFF: Final = 0x400454CA
 _TUNSETOWNER: Final = 0x400454CC
 _TUNSETOFFLOAD: Final = 0x400454D0
+_TUNGETVNETHDRSZ: Final = 0x800454D7
 _TUNSETVNETHDRSZ: Final = 0x400454D8
-_IFF_TUN: Final = 0x0001
-_IFF_TAP: Final = 0x0002
-_IFF_NO_PI: Final = 0x1000
-_IFF_VNET_HDR: Final = 0x4000
 _IFNAMSIZ: Final = 16
+
+
+class DeviceFlags(IntFlag):
+    """The IFF_ flags of TUNSETIFF (linux/if_tun.h)."""
+
+    TUN = 0x0001
+    TAP = 0x0002
+    MULTI_QUEUE = 0x0100
+    NO_PI = 0x1000
+    VNET_HDR = 0x4000
+    TUN_EXCL = 0x8000  # EBUSY when the device is there already
 
 
 def check_ifname(name: str) -> str:
@@ -51,13 +70,19 @@ def user_id(owner: str) -> int:
         raise ConfigError(f"owner={owner}: there is no such user; give a name or a number") from None
 
 
-def open_device(kind: Literal["tap", "tun"], ifname: str, *, owner: int | None = None) -> OwnedFd:
-    """Attach to a device of this name, made when there is none.
+def open_device(
+    kind: Literal["tap", "tun"], ifname: str, *, existing: TunFacts | None, owner: int | None = None
+) -> OwnedFd:
+    """Attach to a device that is there (`existing`), or make one that belongs to `owner`.
 
-    Taps have a virtio-net header of `VNET_HEADER_LEN` bytes and offloads off, so that the host hands over complete
-    checksums and no GSO frames, which a QEMU stream could not take. Tuns carry bare IP.
+    Taps get a virtio-net header, whose size `set_header` sets; tuns carry bare IP. HostError with the remedy.
     """
-    flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR if kind == "tap" else _IFF_TUN | _IFF_NO_PI
+    flags = DeviceFlags.NO_PI
+    flags |= DeviceFlags.TAP | DeviceFlags.VNET_HDR if kind == "tap" else DeviceFlags.TUN
+    if existing is None:
+        flags |= DeviceFlags.TUN_EXCL
+    elif existing.multi_queue:
+        flags |= DeviceFlags.MULTI_QUEUE
     what = f"{kind} device {ifname}"
     try:
         fd = OwnedFd(os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK))
@@ -66,18 +91,46 @@ def open_device(kind: Literal["tap", "tun"], ifname: str, *, owner: int | None =
             f"cannot open {_DEVICE} for {what}: {error.strerror}; {_open_remedy(error)}"
         ) from error
     try:
-        fcntl.ioctl(fd.fileno(), _TUNSETIFF, struct.pack("16sH22x", ifname.encode(), flags))
-        if kind == "tap":
-            fcntl.ioctl(fd.fileno(), _TUNSETVNETHDRSZ, struct.pack("i", VNET_HEADER_LEN))
-            fcntl.ioctl(fd.fileno(), _TUNSETOFFLOAD, 0)
-        if owner is not None:
+        _set_iff(fd, ifname, flags)
+        if owner is not None and existing is None:
             fcntl.ioctl(fd.fileno(), _TUNSETOWNER, owner)
     except OSError as error:
         fd.close()
         raise HostError(
-            f"cannot attach {what}: {error.strerror}; {_attach_remedy(error, kind, ifname)}"
+            f"cannot {'make' if existing is None else 'attach'} {what}: {error.strerror}; "
+            f"{_attach_remedy(error, kind, ifname, existing)}"
         ) from error
     return fd
+
+
+def attach(ifname: str, flags: DeviceFlags) -> OwnedFd:
+    """Attach with just these flags. OSError, as the kernel has it."""
+    fd = OwnedFd(os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK))
+    try:
+        _set_iff(fd, ifname, flags)
+    except BaseException:
+        fd.close()
+        raise
+    return fd
+
+
+def header_length(fd: OwnedFd) -> int:
+    """Bytes of the virtio-net header; a persistent device keeps it from one attachment to the next."""
+    (length,) = struct.unpack("i", fcntl.ioctl(fd.fileno(), _TUNGETVNETHDRSZ, bytes(4)))
+    return int(length)
+
+
+def set_header(fd: OwnedFd, length: int) -> None:
+    """Set the virtio-net header's length, and offloads off.
+
+    So the host hands over complete checksums and no GSO frames, which a QEMU stream could not take.
+    """
+    fcntl.ioctl(fd.fileno(), _TUNSETVNETHDRSZ, struct.pack("i", length))
+    fcntl.ioctl(fd.fileno(), _TUNSETOFFLOAD, 0)
+
+
+def _set_iff(fd: OwnedFd, ifname: str, flags: DeviceFlags) -> None:
+    fcntl.ioctl(fd.fileno(), _TUNSETIFF, struct.pack("16sH22x", ifname.encode(), flags))
 
 
 def _open_remedy(error: OSError) -> str:
@@ -86,16 +139,34 @@ def _open_remedy(error: OSError) -> str:
     return f"allow it with `chmod 0666 {_DEVICE}`, or run as root"
 
 
-def _attach_remedy(error: OSError, kind: str, ifname: str) -> str:
+def _attach_remedy(error: OSError, kind: str, ifname: str, existing: TunFacts | None) -> str:
     match error.errno:
+        case errno.EPERM if existing is not None:
+            whose = "nobody" if existing.owner is None else f"user {existing.owner}"
+            return (
+                f"it belongs to {whose}: run as root, or have root make it anew with "
+                f"`ip link del {ifname}` and `ip tuntap add dev {ifname} mode {kind} user $USER`"
+            )
         case errno.EPERM:
             return (
                 "it needs CAP_NET_ADMIN: run as root, or have root make it once with "
                 f"`ip tuntap add dev {ifname} mode {kind} user $USER`"
             )
         case errno.EBUSY:
-            return "another program has it; end that program or take another name"
+            return f"{_holder(ifname)} has it; end that program or take another name"
         case errno.EINVAL:
-            return f"a device of that name exists and is not a single-queue {kind}; take another name"
+            return f"a device of that name exists and is no {kind}; take another name"
         case _:
             return "see `ip -d link`"
+
+
+def _holder(ifname: str) -> str:
+    """Who is attached to the device, for humans (fdinfo's "iff:" line, drivers/net/tun.c)."""
+    for info in Path("/proc").glob("[0-9]*/fdinfo/*"):
+        try:
+            if f"\niff:\t{ifname}\n" in info.read_text(errors="replace"):
+                pid = info.parts[2]
+                return f"process {pid} ({Path(f'/proc/{pid}/comm').read_text(errors='replace').strip()})"
+        except OSError:
+            continue
+    return "another program"

@@ -1,26 +1,27 @@
 """What is to be undone when the process that did it was killed: a file of changes per process, and the sweep.
 
-A journal belongs to a living process exactly while that process holds its lock, so a recycled process number means
-nothing. It is written before a change is made: a change that was never made is harmless to undo.
+A line is a change in JSON, or "undone" and a change. A journal belongs to a living process exactly while that
+process holds its lock, so a recycled process number means nothing. Rule: a change is written before it is made and
+crossed out after it is undone, so a kill leaves a line too many, never one too few.
 """
 
 import fcntl
 import logging
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, TextIO
 
-from vbackend.host.changes import AddressAdded, BridgeMade, JoinedBridge, LinkSet, parse_change
+from vbackend.errors import VbackendError
+from vbackend.host.changes import AnyChange, parse_change
 
-__all__ = ["AnyChange", "Journal", "journal_dir", "sweep"]
+__all__ = ["Journal", "journal_dir", "still_made", "sweep"]
 
 log = logging.getLogger(__name__)
 
-AnyChange = BridgeMade | AddressAdded | JoinedBridge | LinkSet
-
 _SUFFIX: Final = ".journal"
+_UNDONE: Final = "undone "
 
 
 def journal_dir() -> Path:
@@ -33,71 +34,116 @@ class Journal:
     """The changes of this process. The file exists while there are any."""
 
     def __init__(self, directory: Path | None = None) -> None:
-        self._directory = journal_dir() if directory is None else directory
+        self.directory: Final = journal_dir() if directory is None else directory
         self._file: TextIO | None = None
         self._path: Path | None = None
         self._changes: list[AnyChange] = []
+        self._warned = False
 
     def record(self, change: AnyChange) -> None:
-        """Note a change that is about to be made. OSError: the journal cannot be written."""
-        if self._file is None:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._path = self._directory / f"{os.getpid()}-{uuid.uuid4().hex[:8]}{_SUFFIX}"
-            # Locked before it has its name: a sweep never sees it unlocked.
-            hidden = self._path.with_suffix(".new")
-            self._file = hidden.open("w")
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-            hidden.rename(self._path)
+        """Note a change that is about to be made.
+
+        Where the journal cannot be written, a warning says that a crash will leave things behind.
+        """
         self._changes.append(change)
-        self._file.write(change.model_dump_json() + "\n")
-        self._file.flush()
+        try:
+            if self._file is None:
+                self._file = self._create()
+            self._file.write(change.model_dump_json() + "\n")
+            self._file.flush()
+        except OSError as error:
+            if not self._warned:
+                self._warned = True
+                log.warning(
+                    "cannot keep a journal in %s: %s; should vbackend be killed, the host's devices stay as it set "
+                    "them; set XDG_RUNTIME_DIR to a directory of yours",
+                    self.directory,
+                    error.strerror,
+                )
 
     def forget(self, change: AnyChange) -> None:
         """Note that a change is undone."""
-        if change in self._changes:
-            self._changes.remove(change)
-        if self._file is not None and not self._changes:
-            self._file.close()
-            self._file = None
-            if self._path is not None:
+        if change not in self._changes:
+            return
+        self._changes.remove(change)
+        if self._file is not None:
+            self._file.write(f"{_UNDONE}{change.model_dump_json()}\n")
+            self._file.flush()
+            if not self._changes:
+                self.close()
+
+    def close(self) -> None:
+        """Close the file and, when it lists nothing any more, remove it. What it lists is left to a later sweep."""
+        if self._file is not None:
+            file, self._file = self._file, None
+            if not self._changes and self._path is not None:
                 self._path.unlink(missing_ok=True)
+            file.close()
 
     @property
     def changes(self) -> tuple[AnyChange, ...]:
         """What is not undone yet, oldest first."""
         return tuple(self._changes)
 
+    def _create(self) -> TextIO:
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self.directory / f"{os.getpid()}-{uuid.uuid4().hex[:8]}{_SUFFIX}"
+        # Locked before it has its name: a sweep never sees it unlocked.
+        hidden = path.with_suffix(".new")
+        file = hidden.open("w")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        hidden.rename(path)
+        self._path = path
+        return file
 
-def sweep(undo: Callable[[AnyChange], None], directory: Path | None = None) -> int:
-    """Undo, newest first, what dead processes left; returns how many journals there were.
 
-    A change that cannot be undone is logged and given up: it is not tried again at every start.
+def still_made(lines: Iterable[str]) -> list[AnyChange]:
+    """The changes that are not undone, newest first. Pure; a line that was cut short by the kill is skipped."""
+    changes: list[AnyChange] = []
+    for line in lines:
+        try:
+            change = parse_change(line.removeprefix(_UNDONE))
+        except ValueError:
+            log.warning("a journal's line was cut short and is skipped: %r", line)
+            continue
+        if not line.startswith(_UNDONE):
+            changes.append(change)
+        elif change in changes:
+            changes.remove(change)
+    return changes[::-1]
+
+
+def sweep(undo: Callable[[AnyChange], bool], directory: Path) -> int:
+    """Undo, newest first, what dead processes left; returns how many journals are done with.
+
+    A journal stays while `undo` says of one of its changes that others use the thing still (False). A change that
+    cannot be undone is logged and given up: it is not tried again at every start.
     """
     swept = 0
-    for path in sorted((journal_dir() if directory is None else directory).glob(f"*{_SUFFIX}")):
+    for path in sorted(directory.glob(f"*{_SUFFIX}")):
         try:
-            with path.open() as file:
+            with path.open("r+") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                lines = file.read().splitlines()
-                _undo_all(path, lines, undo)
-                path.unlink(missing_ok=True)
-        except BlockingIOError:
+                left = [
+                    change for change in still_made(file.read().splitlines()) if not _undone(undo, change)
+                ]
+                if not left:
+                    path.unlink(missing_ok=True)
+                    swept += 1
+                    continue
+                file.seek(0)
+                file.writelines(change.model_dump_json() + "\n" for change in reversed(left))
+                file.truncate()
+        except (BlockingIOError, FileNotFoundError):
             continue
         except OSError as error:
             log.warning("cannot read journal %s of a dead process: %s", path, error)
-            continue
-        swept += 1
     return swept
 
 
-def _undo_all(path: Path, lines: list[str], undo: Callable[[AnyChange], None]) -> None:
-    for line in reversed(lines):
-        try:
-            change = parse_change(line)
-        except ValueError:
-            log.warning("journal %s: a line was cut short and is skipped: %r", path, line)
-            continue
-        try:
-            undo(change)
-        except (OSError, RuntimeError, ValueError) as error:
-            log.warning("cannot undo what a killed vbackend left (%s): %s", change, error)
+def _undone(undo: Callable[[AnyChange], bool], change: AnyChange) -> bool:
+    try:
+        return undo(change)
+    except (OSError, VbackendError) as error:
+        log.warning("cannot undo what a killed vbackend left (%s): %s", change, error)
+        return True

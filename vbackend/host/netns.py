@@ -6,6 +6,7 @@ no other thread ever leaves its namespace, and nothing is forked while the engin
 
 import asyncio
 import ctypes
+import errno
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from typing import Final, TypeVar
 
 from vbackend.errors import HostError
 
-__all__ = ["in_namespace", "namespace_path", "run_in_namespace"]
+__all__ = ["in_namespace", "namespace_inode", "namespace_path", "run_in_namespace"]
 
 _NAMESPACES: Final = Path("/run/netns")  # where `ip netns` keeps them
 _CLONE_NEWNET: Final = 0x40000000
@@ -29,6 +30,17 @@ def namespace_path(name: str) -> Path:
     if not name or "/" in name or not path.exists():
         raise HostError(f"there is no network namespace {name!r}; make it with `ip netns add {name}`")
     return path
+
+
+def namespace_inode(name: str | None) -> int | None:
+    """What tells a namespace from a later one of the same name; None: there is none.
+
+    `name` None: the main thread's namespace, which is the process's.
+    """
+    try:
+        return (Path("/proc/self/ns/net") if name is None else _NAMESPACES / name).stat().st_ino
+    except OSError:
+        return None
 
 
 def run_in_namespace(name: str | None, function: Callable[[], T]) -> T:
@@ -58,10 +70,12 @@ def _enter(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         if _libc.setns(fd, _CLONE_NEWNET) != 0:
-            errno = ctypes.get_errno()
-            raise HostError(
-                f"cannot enter network namespace {path.name!r}: {os.strerror(errno)}; "
-                "it needs CAP_SYS_ADMIN: run as root"
+            code = ctypes.get_errno()
+            remedy = (
+                f"{path} is not one; make it with `ip netns add`"
+                if code == errno.EINVAL
+                else "it needs CAP_SYS_ADMIN: run as root"
             )
+            raise HostError(f"cannot enter network namespace {path.name!r}: {os.strerror(code)}; {remedy}")
     finally:
         os.close(fd)

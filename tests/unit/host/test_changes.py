@@ -1,0 +1,136 @@
+"""Undoing single changes. The sequence of them, on devices of all kinds, is in tests/host."""
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from tests.support.netns import Namespace, netns
+from vbackend.host.changes import (
+    AddressAdded,
+    AnyChange,
+    BridgeMade,
+    JoinedBridge,
+    LinkSet,
+    SocketMade,
+    TunAttached,
+    disable_ipv6_path,
+    parse_change,
+    undo,
+)
+from vbackend.host.link import Links
+from vbackend.host.netns import namespace_inode, run_in_namespace
+
+__all__ = ["netns"]
+
+DEVICE = {"netns": None, "inode": 1, "ifname": "tap0", "ifindex": 7}
+
+EVERY_KIND: list[AnyChange] = [
+    BridgeMade(netns="lab", inode=1, bridge="br0", mac="02:00:00:00:00:01"),
+    AddressAdded.model_validate({**DEVICE, "address": "10.0.0.1/24"}),
+    AddressAdded.model_validate({**DEVICE, "address": "fd00::1/128", "peer": "fd00::2/128"}),
+    JoinedBridge.model_validate({**DEVICE, "bridge": "br0"}),
+    LinkSet.model_validate({**DEVICE, "setting": "mtu", "was": "1500", "now": "9000"}),
+    TunAttached.model_validate({**DEVICE, "flags": 0x1002, "header": 10}),
+    SocketMade(path="/run/a.sock", st_dev=1, st_ino=2),
+]
+
+
+@pytest.mark.parametrize("change", EVERY_KIND, ids=lambda change: change.kind)
+def test_written_and_read(change: AnyChange) -> None:
+    text = change.model_dump_json()
+    assert "\n" not in text
+    assert parse_change(text) == change
+    with pytest.raises(ValueError, match="kind"):
+        parse_change(text.replace(change.kind, "some-other"))
+
+
+def test_every_kind_is_in_the_table() -> None:
+    assert {type(change) for change in EVERY_KIND} == set(AnyChange.__args__)
+
+
+def without_netlink(change: AnyChange) -> bool:
+    return undo(change, cast(Links, None))
+
+
+def test_a_socket_file_is_removed_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.sock"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+    made = path.stat()
+    change = SocketMade(path=str(path), st_dev=made.st_dev, st_ino=made.st_ino)
+    assert without_netlink(change)
+    assert not path.exists()
+    assert without_netlink(change)
+
+
+def test_a_successors_socket_file_stays(tmp_path: Path) -> None:
+    path = tmp_path / "a.sock"
+    path.touch()
+    made = path.stat()
+    assert without_netlink(SocketMade(path=str(path), st_dev=made.st_dev, st_ino=made.st_ino + 1))
+    assert path.exists()
+
+
+def in_links(netns: Namespace, change: Callable[[Links], AnyChange]) -> bool:
+    def act() -> bool:
+        with Links() as links:
+            return undo(change(links), links)
+
+    return run_in_namespace(netns.name, act)
+
+
+def device(netns: Namespace, links: Links, ifname: str) -> dict[str, object]:
+    inode = namespace_inode(netns.name)
+    return {"netns": netns.name, "inode": inode, "ifname": ifname, "ifindex": links.get(ifname).index}
+
+
+@pytest.mark.root
+def test_a_bridge_with_members_stays_for_now(netns: Namespace) -> None:
+    netns.ip("link", "add", "br0", "address", "02:00:00:00:00:01", "type", "bridge")
+    netns.ip("tuntap", "add", "dev", "tap0", "mode", "tap")
+    netns.ip("link", "set", "tap0", "master", "br0")
+    change = BridgeMade(netns=netns.name, inode=1, bridge="br0", mac="02:00:00:00:00:01")
+    assert not in_links(netns, lambda _: change)
+    netns.ip("link", "set", "tap0", "nomaster")
+    assert in_links(netns, lambda _: change)
+    assert "br0" not in netns.links()
+    assert in_links(netns, lambda _: change), "gone already"
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("was", ["1400", "1500"])
+def test_a_setting_is_put_back_where_it_is_still_ours(netns: Namespace, was: str) -> None:
+    netns.ip("tuntap", "add", "dev", "tap0", "mode", "tap")
+    netns.ip("link", "set", "tap0", "mtu", "9000")
+    text = {"setting": "mtu", "was": was}
+    assert in_links(
+        netns, lambda links: LinkSet.model_validate({**device(netns, links, "tap0"), **text, "now": "8000"})
+    )
+    assert netns.links()["tap0"]["mtu"] == 9000
+    assert in_links(
+        netns, lambda links: LinkSet.model_validate({**device(netns, links, "tap0"), **text, "now": "9000"})
+    )
+    assert netns.links()["tap0"]["mtu"] == int(was)
+
+
+@pytest.mark.root
+def test_a_device_that_was_made_anew_is_not_the_one_we_changed(netns: Namespace) -> None:
+    netns.ip("tuntap", "add", "dev", "tap0", "mode", "tap")
+
+    def change(links: Links) -> AnyChange:
+        made = {**device(netns, links, "tap0"), "address": "10.0.0.1/24"}
+        netns.ip("link", "delete", "tap0")
+        netns.ip("tuntap", "add", "dev", "tap0", "mode", "tap")
+        netns.ip("address", "add", "10.0.0.1/24", "dev", "tap0")
+        return AddressAdded.model_validate(made)
+
+    assert in_links(netns, change)
+    assert netns.addresses("tap0") == {"10.0.0.1/24"}
+
+
+def test_the_ipv6_switch_of_names_with_dots() -> None:
+    assert os.fspath(disable_ipv6_path("eth0.7")) == "/proc/sys/net/ipv6/conf/eth0.7/disable_ipv6"

@@ -1,0 +1,108 @@
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import pytest
+
+from tests.support.netns import Namespace, netns
+from vbackend.errors import ConfigError, HostError
+from vbackend.fds import OwnedFd
+from vbackend.host.device import (
+    VNET_HEADER_LEN,
+    DeviceFlags,
+    attach,
+    check_ifname,
+    header_length,
+    open_device,
+    set_header,
+    user_id,
+)
+from vbackend.host.netns import run_in_namespace
+
+__all__ = ["netns"]
+
+T = TypeVar("T")
+
+
+@pytest.mark.parametrize("name", ["a", "tap0", "fifteen-bytes-x", "eth0.7", "tap_ä"])
+def test_names_a_device_can_have(name: str) -> None:
+    assert check_ifname(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "sixteen-bytes-xx", "äääääääää", "a b", "a\tb", "a/b", "tap%d", "eth0:1", "a\n"]
+)
+def test_names_it_cannot_have(name: str) -> None:
+    with pytest.raises(ConfigError, match="give 1 to 15 bytes"):
+        check_ifname(name)
+
+
+def test_users() -> None:
+    assert (user_id("root"), user_id("0"), user_id("4242")) == (0, 0, 4242)
+    with pytest.raises(ConfigError, match="no-such-user: there is no such user"):
+        user_id("no-such-user")
+
+
+def test_no_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("vbackend.host.device._DEVICE", tmp_path / "tun")
+    with pytest.raises(HostError, match=r"cannot open .* for tap device tap0: No such file .*`modprobe tun`"):
+        open_device("tap", "tap0", existing=None)
+
+
+def test_a_driver_nobody_may_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("os.open", refuse)
+    with pytest.raises(HostError, match="Permission denied; allow it with `chmod 0666 /dev/net/tun`"):
+        open_device("tun", "tun0", existing=None)
+
+
+def inside(netns: Namespace, work: Callable[[], T]) -> T:
+    return run_in_namespace(netns.name, work)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("kind", ["tap", "tun"])
+def test_made_and_gone(netns: Namespace, kind: Literal["tap", "tun"]) -> None:
+    with inside(netns, lambda: open_device(kind, "dev0", existing=None, owner=4242)) as fd:
+        facts = netns.links()["dev0"]["linkinfo"]["info_data"]
+        assert (facts["type"], facts["pi"], facts["vnet_hdr"], facts["persist"]) == (
+            kind,
+            False,
+            kind == "tap",
+            False,
+        )
+        assert facts["user"] == 4242
+        assert not os.get_blocking(fd.fileno())
+        assert not os.get_inheritable(fd.fileno())
+    assert "dev0" not in netns.links()
+
+
+@pytest.mark.root
+def test_the_header(netns: Namespace) -> None:
+    with inside(netns, lambda: open_device("tap", "dev0", existing=None)) as fd:
+        set_header(fd, VNET_HEADER_LEN)
+        assert header_length(fd) == 12
+        set_header(fd, 10)
+        assert header_length(fd) == 10
+
+
+@pytest.mark.root
+def test_making_never_attaches_to_what_came_meanwhile(netns: Namespace) -> None:
+    netns.ip("tuntap", "add", "dev", "dev0", "mode", "tap")
+    with pytest.raises(HostError, match="cannot make tap device dev0: Device or resource busy"):
+        inside(netns, lambda: open_device("tap", "dev0", existing=None))
+
+
+@pytest.mark.root
+def test_attach_keeps_the_kernels_error(netns: Namespace) -> None:
+    netns.ip("tuntap", "add", "dev", "dev0", "mode", "tun")
+
+    def tap_on_tun() -> OwnedFd:
+        return attach("dev0", DeviceFlags.TAP | DeviceFlags.NO_PI)
+
+    with pytest.raises(OSError, match="Invalid argument"):
+        inside(netns, tap_on_tun)
