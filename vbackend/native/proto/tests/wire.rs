@@ -96,7 +96,7 @@ proptest! {
         let bytes = neighbour.emit();
         let packet = ipv6::Packet::new_checked(&bytes).expect("is one");
         prop_assert!(ndp::is_neighbour(&packet));
-        let multicast = target.is_multicast() || (destination.is_multicast() && flags & ndp::SOLICITED != 0);
+        let multicast = target.is_multicast() || source.is_multicast() || (destination.is_multicast() && flags & ndp::SOLICITED != 0);
         match Neighbour::parse(&packet) {
             Ok(read) => prop_assert_eq!(read, neighbour),
             Err(_) => prop_assert!(multicast),

@@ -4,6 +4,7 @@
 //! guest has not been heard for [`FRESH_MS`].
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
 
 use crate::wire::ethernet::Mac;
@@ -53,14 +54,14 @@ pub(super) struct Route {
 
 /// The table.
 pub(super) struct Neighbours {
-    map: HashMap<IpAddr, Entry>,
+    map: HashMap<IpAddr, Entry, Seed>,
     swept_ms: Option<u64>,
 }
 
 impl Neighbours {
     pub fn new() -> Neighbours {
         Neighbours {
-            map: HashMap::new(),
+            map: HashMap::with_hasher(Seed::new()),
             swept_ms: None,
         }
     }
@@ -150,6 +151,56 @@ impl Neighbours {
 
     pub fn clear(&mut self) {
         self.map.clear();
+    }
+}
+
+/// Hashing of addresses: a multiplication per word, as there are two look-ups per packet. The table is small, so that
+/// addresses chosen to collide cost little, and the seed makes them hard to choose.
+#[derive(Clone)]
+struct Seed(u64);
+
+impl Seed {
+    fn new() -> Seed {
+        Seed(RandomState::new().hash_one(0))
+    }
+}
+
+impl BuildHasher for Seed {
+    type Hasher = Mixer;
+
+    #[inline]
+    fn build_hasher(&self) -> Mixer {
+        Mixer(self.0)
+    }
+}
+
+struct Mixer(u64);
+
+impl Hasher for Mixer {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.write_u64(u64::from_ne_bytes(word));
+        }
+    }
+
+    #[inline]
+    fn write_u64(&mut self, word: u64) {
+        let product = u128::from(self.0 ^ word) * 0x9e37_79b9_7f4a_7c15;
+        self.0 = (product as u64) ^ ((product >> 64) as u64);
+    }
+
+    #[inline]
+    fn write_usize(&mut self, _: usize) {} // lengths and discriminants say nothing that the octets do not
+
+    #[inline]
+    fn write_isize(&mut self, _: isize) {}
+
+    #[inline]
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 

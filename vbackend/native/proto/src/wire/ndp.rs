@@ -100,7 +100,7 @@ impl Neighbour {
             }
             _ => !(self.destination.is_multicast() && self.flags & SOLICITED != 0),
         };
-        source_rules && !self.target.is_multicast()
+        source_rules && !self.target.is_multicast() && !self.source.is_multicast() // RFC 4291 §2.7
     }
 
     /// The whole IPv6 packet, checksum included.
@@ -258,6 +258,10 @@ mod tests {
                 source: unspecified,
                 link_layer: None,
                 destination: "fe80::1".parse().unwrap(),
+                ..solicitation()
+            },
+            Neighbour {
+                source: ipv6::ALL_NODES,
                 ..solicitation()
             },
             Neighbour {
