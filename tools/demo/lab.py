@@ -4,6 +4,7 @@ The namespace is named after this process, and one whose process is gone is swep
 was killed leaves nothing for good. Children die with us (setpriv --pdeathsig).
 """
 
+import asyncio
 import contextlib
 import os
 import re
@@ -13,10 +14,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.guest import GuestError, PingResult, parse_ping
 from vbackend.snapshot import BackendSnapshot
 
 __all__ = ["DemoError", "HostPlace", "Vbackend", "capture", "namespace", "start_vbackend"]
@@ -29,25 +31,37 @@ class DemoError(Exception):
     """A part of the demo did not start; the text says which and shows its last words."""
 
 
-@dataclass(frozen=True, slots=True)
 class HostPlace:
     """The host's end of the switch: its tap, in the namespace."""
 
-    namespace: str
-    addresses: tuple[str, str]
-    name: str = "host"
+    name = "host"
 
-    def sh(self, command: str, *, timeout: float) -> tuple[int, str]:
-        done = subprocess.run(
-            ["ip", "netns", "exec", self.namespace, "sh", "-c", command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-        return done.returncode, done.stdout
+    def __init__(self, undo: AsyncExitStack, namespace: str, addresses: tuple[str, str], log: Path) -> None:
+        self.namespace = namespace
+        self.addresses = addresses
+        self._undo = undo
+        self._log = log
+
+    async def ping(self, address: str) -> PingResult:
+        command = ["ping", "-n", "-q", "-i", "0.1", "-W", "3", "-c", "5", address]
+        done = await asyncio.to_thread(self._run, command)
+        try:
+            return parse_ping(done.stdout)
+        except GuestError as error:
+            raise DemoError(f"the host cannot ping {address}: {done.stderr.strip() or error}") from error
+
+    async def iperf_server(self) -> None:
+        command = ["ip", "netns", "exec", self.namespace, "iperf3", "--server", "--one-off"]
+        child = _spawn(self._undo, command, self._log)
+        deadline = time.monotonic() + 10
+        while ":5201 " not in self._run(["ss", "--tcp", "--listening", "--numeric"]).stdout:
+            if child.poll() is not None or time.monotonic() > deadline:
+                raise DemoError(f"iperf3 did not start on the host:\n{_last_words(self._log)}")
+            await asyncio.sleep(0.05)
+
+    def _run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        words = ["ip", "netns", "exec", self.namespace, *command]
+        return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +74,16 @@ class Vbackend:
     def show_command(self) -> list[str]:
         return [_program(), "show", "--control", str(self.control)]
 
+    async def show(self) -> None:
+        """`vbackend show`, on our stdout."""
+        sys.stdout.flush()
+        await asyncio.to_thread(subprocess.run, self.show_command(), stdin=subprocess.DEVNULL, check=False)
+
     def snapshot(self) -> BackendSnapshot:
         return BackendSnapshot.model_validate_json(_checked([*self.show_command(), "--json"]))
 
 
-def namespace(undo: ExitStack) -> str:
+def namespace(undo: AsyncExitStack) -> str:
     """Make a network namespace of our own; whatever runs in it at the end is ended with it."""
     for line in _checked(["ip", "netns", "list"]).splitlines():
         old = re.match(rf"{PREFIX}(\d+)\b", line)
@@ -77,7 +96,7 @@ def namespace(undo: ExitStack) -> str:
     return name
 
 
-def start_vbackend(undo: ExitStack, folder: Path, ports: Sequence[str], log: Path) -> Vbackend:
+def start_vbackend(undo: AsyncExitStack, folder: Path, ports: Sequence[str], log: Path) -> Vbackend:
     """Start `vbackend run` with a switch and wait until every port listens."""
     control = folder / "control.sock"
     ready, theirs = os.pipe()
@@ -93,9 +112,9 @@ def start_vbackend(undo: ExitStack, folder: Path, ports: Sequence[str], log: Pat
     return Vbackend(control, child.pid)
 
 
-def capture(undo: ExitStack, place: HostPlace, interface: str, pcap: Path, log: Path) -> None:
+def capture(undo: AsyncExitStack, namespace: str, interface: str, pcap: Path, log: Path) -> None:
     """Write what passes an interface of the namespace to a file until the end."""
-    command = ["ip", "netns", "exec", place.namespace, "tcpdump", "-U", "-Z", "root", "-s", "128"]
+    command = ["ip", "netns", "exec", namespace, "tcpdump", "-U", "-Z", "root", "-s", "128"]
     child = _spawn(undo, [*command, "-i", interface, "-w", str(pcap)], log)
     deadline = time.monotonic() + 10
     while "listening on" not in log.read_text():
@@ -109,7 +128,7 @@ def _program() -> str:
 
 
 def _spawn(
-    undo: ExitStack, command: Sequence[str], log: Path, *, pass_fds: Sequence[int] = ()
+    undo: AsyncExitStack, command: Sequence[str], log: Path, *, pass_fds: Sequence[int] = ()
 ) -> subprocess.Popen[bytes]:
     """Start a child that writes to `log` and ends with us, on SIGTERM, or five seconds later on SIGKILL."""
     with log.open("wb") as sink:

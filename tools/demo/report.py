@@ -1,46 +1,37 @@
 """What the demo shows: a line for each step while it works, and tables at the end."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
 
-from tools.demo.measure import Ping, Throughput
+from tests.support.guest import PingResult
+from tools.demo.measure import RoundTrips, Stream
 from vbackend.snapshot import BackendSnapshot, LaneCounters
 
-__all__ = ["RoundTrips", "Stream", "ports_table", "round_trips_table", "step", "throughput_table"]
-
-
-@dataclass(frozen=True, slots=True)
-class RoundTrips:
-    source: str
-    target: str
-    by_version: Mapping[int, Ping]  # 4 and 6
-
-
-@dataclass(frozen=True, slots=True)
-class Stream:
-    source: str
-    target: str
-    result: Throughput
+__all__ = ["ports_table", "round_trips_table", "step", "throughput_table"]
 
 
 @contextmanager
-def step(console: Console, text: str) -> Iterator[None]:
-    """Show what is being done, then how long it took; a failed step is marked and raised on."""
+def step(console: Console, text: str) -> Iterator[Callable[[str], None]]:
+    """Show what is being done, then how long it took; a failed step is marked and raised on.
+
+    Gives a function that tells what part of it is being done.
+    """
     started = time.monotonic()
-    if not console.is_terminal:
-        console.print(f"  [dim]...[/] {text}")
+    log = not console.is_terminal
+    if log:
+        console.print(f"  {text} ... ", end="")
     try:
-        with console.status(f"{text} ..."):
-            yield
+        with console.status(f"{text} ...") as status:
+            yield lambda part: status.update(f"{text}: {part} ...")
     except BaseException:
-        console.print(f"  [red]✗[/] {text}")
+        console.print("failed" if log else f"  [red]✗[/] {text}")
         raise
-    console.print(f"  [green]✓[/] {text} [dim]({time.monotonic() - started:.1f} s)[/]")
+    took = f"({time.monotonic() - started:.1f} s)"
+    console.print(f"done {took}" if log else f"  [green]✓[/] {text} [dim]{took}[/]")
 
 
 def round_trips_table(results: Sequence[RoundTrips]) -> Table:
@@ -58,7 +49,7 @@ def throughput_table(results: Sequence[Stream]) -> Table:
     table.add_column("Mbit/s", justify="right")
     table.add_column("retransmits", justify="right")
     for row in results:
-        table.add_row(row.source, row.target, f"{row.result.megabits:,.0f}", str(row.result.retransmits))
+        table.add_row(row.source, row.target, f"{row.megabits:,.0f}", str(row.retransmits))
     return table
 
 
@@ -82,7 +73,7 @@ def _reasons(lane: str, counters: LaneCounters) -> list[str]:
     return [f"{lane} {reason} {count:,}" for reason, count in sorted(counters.drops.items())]
 
 
-def _ping_cells(ping: Ping) -> tuple[str, str]:
+def _ping_cells(ping: PingResult) -> tuple[str, str]:
     color = "green" if ping.received == ping.sent else "yellow" if ping.received else "red"
     average = "-" if ping.average_ms is None else f"{ping.average_ms:.2f} ms"
     return f"[{color}]{ping.received}/{ping.sent}[/]", average

@@ -47,7 +47,7 @@ def check() -> None:
     lint()
     types()
     rust_tests()
-    pytest(_present(QUICK_TIERS))
+    pytest(["-m", "not root and not guest", *_present(QUICK_TIERS)])
 
 
 def test(args: Sequence[str]) -> None:

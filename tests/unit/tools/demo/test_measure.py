@@ -1,90 +1,43 @@
-"""Reading ping and iperf3: what busybox prints in the guests, and iputils on Debian."""
-
-import json
+"""What is measured between places, and how an iperf3 report is read."""
 
 import pytest
 
+from tests.support.guest import PingResult
 from tools.demo import measure
-from tools.demo.measure import MeasureError, Ping, Throughput
+from tools.demo.measure import MeasureError, RoundTrips, Stream
 
-IPUTILS = """PING 10.77.0.2 (10.77.0.2) 56(84) bytes of data.
-64 bytes from 10.77.0.2: icmp_seq=1 ttl=64 time=0.031 ms
-
---- 10.77.0.2 ping statistics ---
-2 packets transmitted, 2 received, 0% packet loss, time 1003ms
-rtt min/avg/max/mdev = 0.031/0.034/0.037/0.003 ms
-"""
-IPUTILS_ERRORS = """PING 10.77.0.9 (10.77.0.9) 56(84) bytes of data.
-From 10.77.0.1 icmp_seq=1 Destination Host Unreachable
-
---- 10.77.0.9 ping statistics ---
-1 packets transmitted, 0 received, +1 errors, 100% packet loss, time 0ms
-"""
-BUSYBOX = """PING fd77::2 (fd77::2): 56 data bytes
-64 bytes from fd77::2: seq=0 ttl=64 time=0.500 ms
-
---- fd77::2 ping statistics ---
-3 packets transmitted, 1 packets received, 66% packet loss
-round-trip min/avg/max = 0.100/0.500/0.900 ms
-"""
+ANSWERED = PingResult(5, 5, 0, 0.5)
+SILENCE = PingResult(5, 0, 0, None)
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [(IPUTILS, Ping(2, 2, 0.034)), (IPUTILS_ERRORS, Ping(1, 0, None)), (BUSYBOX, Ping(3, 1, 0.5))],
-)
-def test_ping_output(text: str, expected: Ping) -> None:
-    assert measure.parse_ping(text) == expected
+class Somewhere:
+    """A place that answers pings from a table."""
+
+    def __init__(self, name: str, number: int, **answers: PingResult) -> None:
+        self.name = name
+        self.addresses = (f"10.77.0.{number}", f"fd77::{number}")
+        self.answers = {"10.77.0.2": answers.get("v4", ANSWERED), "fd77::2": answers.get("v6", ANSWERED)}
+
+    async def ping(self, address: str) -> PingResult:
+        return self.answers[address]
+
+    async def iperf_server(self) -> None: ...
 
 
-def test_ping_that_did_not_run() -> None:
-    with pytest.raises(MeasureError, match="bad address"):
-        measure.parse_ping("ping: bad address 'x'\n")
+@pytest.mark.parametrize(("v4", "v6", "reached"), [(ANSWERED, ANSWERED, True), (ANSWERED, SILENCE, False)])
+async def test_round_trips_over_both_versions(v4: PingResult, v6: PingResult, reached: bool) -> None:
+    result = await measure.round_trips(Somewhere("alice", 1, v4=v4, v6=v6), Somewhere("bob", 2))
+    assert result == RoundTrips("alice", "bob", {4: v4, 6: v6})
+    assert result.reached is reached
 
 
-def test_iperf_report() -> None:
+def test_stream_is_read_at_the_receiver() -> None:
     end = {"sum_sent": {"bits_per_second": 9e8, "retransmits": 7}, "sum_received": {"bits_per_second": 8e8}}
-    assert measure.parse_iperf(json.dumps({"end": end})) == Throughput(800.0, 7)
+    stream = measure.stream_of(Somewhere("alice", 1), Somewhere("bob", 2), {"end": end})
+    assert stream == Stream("alice", "bob", 800.0, 7)
 
 
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("", "nothing"),
-        ("iperf3: not found", "not found"),
-        ('{"end": {}}', "no report"),
-        ('{"end": {}, "error": "unable to connect"}', "iperf3: unable to connect"),
-        ("[]", "no report"),
-    ],
-)
-def test_iperf_failure_says_why(text: str, says: str) -> None:
-    with pytest.raises(MeasureError, match=says):
-        measure.parse_iperf(text)
-
-
-class Recorder:
-    """A place that answers from a list."""
-
-    name = "guest"
-    addresses = ("10.77.0.2", "fd77::2")
-
-    def __init__(self, *answers: tuple[int, str]) -> None:
-        self.answers = list(answers)
-        self.commands: list[str] = []
-
-    def sh(self, command: str, *, timeout: float) -> tuple[int, str]:
-        assert timeout > 0
-        self.commands.append(command)
-        return self.answers.pop(0)
-
-
-@pytest.mark.parametrize(("version", "address"), [(4, "10.77.0.2"), (6, "fd77::2")])
-def test_ping_goes_to_the_address_of_its_version(version: int, address: str) -> None:
-    source = Recorder((0, IPUTILS))
-    assert measure.ping(source, Recorder(), version=version).received == 2
-    assert source.commands == [f"ping -{version} -c 5 -i 0.2 -W 2 {address}"]
-
-
-def test_throughput_needs_its_server() -> None:
-    with pytest.raises(MeasureError, match="guest did not start: no room"):
-        measure.throughput(Recorder(), Recorder((1, "no room")))
+@pytest.mark.parametrize("report", [{}, {"end": {}}, {"end": []}])
+def test_report_without_a_result_says_between_whom(report: dict[str, object]) -> None:
+    with pytest.raises(MeasureError, match="iperf3 alice → bob"):
+        measure.stream_of(Somewhere("alice", 1), Somewhere("bob", 2), report)

@@ -9,6 +9,8 @@ from tools.devtool import main as cli
 from tools.devtool import setup, stages
 from tools.devtool.run import ROOT, DevError
 
+QUICK = "-m not root and not guest"
+
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[object]:
@@ -31,7 +33,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[object]:
         (["lint"], ["lint"]),
         (["test"], ["setup", "lint", "types", "rust_tests", ".venv/bin/python -m pytest tiers"]),
         (["test", "-x", "--co"], ["setup", ".venv/bin/python -m pytest -x --co"]),
-        (["check"], ["setup", "lint", "types", "rust_tests", ".venv/bin/python -m pytest tiers"]),
+        (["check"], ["setup", "lint", "types", "rust_tests", f".venv/bin/python -m pytest {QUICK} tiers"]),
         (["demo", "--keep"], ["setup", ".venv/bin/python -m tools.demo --keep"]),
         (["fuzz", "--help"], ["setup", ".venv/bin/python -m tests.fuzz --help"]),
     ],
