@@ -9,7 +9,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, assert_never
 
 from vbackend.errors import HostError
 
@@ -47,6 +47,18 @@ class QemuVersion:
 
     def __str__(self) -> str:
         return f"{self.major}.{self.minor}.{self.micro}"
+
+    def described(self) -> str:
+        """The version and what it means for stream ports, in words for humans."""
+        if not self.has_stream:
+            return f"{self}: too old for stream: and dgram: ports, only socket: ones"
+        match self.reconnect:
+            case Reconnect.NEVER:
+                return f"{self}: does not connect again by itself; use 'dial' ports to survive a restart of vbackend"
+            case Reconnect.SECONDS | Reconnect.MILLISECONDS:
+                return f"{self}: connects again by itself ({self.reconnect.value}=)"
+            case _:
+                assert_never(self.reconnect)
 
 
 def parse_version(text: str) -> QemuVersion:

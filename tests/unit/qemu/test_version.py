@@ -1,3 +1,4 @@
+import re
 import stat
 from pathlib import Path
 
@@ -44,6 +45,19 @@ def test_parse_something_else(text: str) -> None:
 def test_what_versions_can(version: tuple[int, int, int], has_stream: bool, reconnect: Reconnect) -> None:
     found = QemuVersion(*version)
     assert (found.has_stream, found.reconnect) == (has_stream, reconnect)
+
+
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [
+        ((7, 0, 0), "7.0.0: too old for stream: and dgram: ports"),
+        ((7, 2, 22), "7.2.22: does not connect again by itself; use 'dial' ports"),
+        ((8, 0, 0), r"8.0.0: connects again by itself \(reconnect=\)"),
+        ((10, 0, 2), r"10.0.2: connects again by itself \(reconnect-ms=\)"),
+    ],
+)
+def test_described(version: tuple[int, int, int], words: str) -> None:
+    assert re.match(words, QemuVersion(*version).described())
 
 
 def program(path: Path, text: str) -> str:
