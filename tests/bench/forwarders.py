@@ -1,0 +1,153 @@
+"""How each forwarder is started for a path, and where the load generator finds its two sides.
+
+Taps live in the run's own namespace. Not here: the measuring (runner.py).
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+
+from tests.bench.namespace import Namespace
+from tests.bench.process import BenchError, read_line, running, until
+from tests.bench.scenario import Forwarder, Path
+
+__all__ = ["Place", "Setup", "lack", "started"]
+
+QEMU = "qemu-system-x86_64"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one forwarder of one path keeps its files, and its tap's name."""
+
+    folder: FilePath
+    tap: str
+    namespace: Namespace | None  # given when the path has a tap
+    floor: FilePath  # the compiled program
+    queue_limit: int  # of vbackend's ports, frames
+
+    @property
+    def log(self) -> FilePath:
+        return self.folder / "log"
+
+    @property
+    def a(self) -> FilePath:
+        return self.folder / "a.sock"
+
+    @property
+    def b(self) -> FilePath:
+        return self.folder / "b.sock"
+
+    def inside(self, command: list[str]) -> list[str]:
+        return command if self.namespace is None else self.namespace.command(command)
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A running forwarder: its process, and the generator's sides, stream first."""
+
+    pid: int
+    sides: tuple[str, str]
+
+
+def lack(forwarder: Forwarder) -> str | None:
+    """Why a forwarder cannot be measured here; None: it can."""
+    match forwarder:
+        case Forwarder.QEMU if shutil.which(QEMU) is None:
+            return f"no {QEMU}: `apt-get install qemu-system-x86`"
+        case Forwarder.VDE if shutil.which("vde_switch") is None:
+            return "no vde_switch: `apt-get install vde2`"
+        case _:
+            return None
+
+
+def started(forwarder: Forwarder, path: Path, place: Place) -> AbstractContextManager[Setup]:
+    """Start it; ready when the context is entered, gone when it is left. BenchError when it does not start."""
+    place.folder.mkdir()
+    starters: dict[Forwarder, Callable[[Place, bool], AbstractContextManager[Setup]]] = {
+        Forwarder.FLOOR: _floor,
+        Forwarder.VBACKEND: _vbackend,
+        Forwarder.QEMU: _qemu,
+        Forwarder.VDE: _vde,
+    }
+    return starters[forwarder](place, path.has_tap)
+
+
+def _stream_sides(place: Place, tap: bool) -> tuple[str, str]:
+    return f"stream:{place.a}", f"tap:{place.tap}" if tap else f"stream:{place.b}"
+
+
+def _link_up(place: Place) -> None:
+    if place.namespace is not None:
+        place.namespace.up(place.tap)
+
+
+@contextmanager
+def _floor(place: Place, tap: bool) -> Iterator[Setup]:
+    sides = _stream_sides(place, tap)
+    with running(place.inside([str(place.floor), *sides]), place.log) as child:
+        until(lambda: place.log.read_text() == "ready\n", "floor: start", child, place.log)
+        _link_up(place)
+        yield Setup(child.pid, sides)
+
+
+@contextmanager
+def _vbackend(place: Place, tap: bool) -> Iterator[Setup]:
+    other = f"stream:unix:{place.b}"
+    if tap:
+        assert place.namespace is not None
+        other = f"tap:{place.tap},netns={place.namespace.name}"
+    read_end, write_end = os.pipe()
+    try:
+        command = [sys.executable, "-c", "from vbackend.cli.main import main; main()", "run"]
+        command += ["--name", f"bench-{place.tap}", "--control", str(place.folder / "control.sock")]
+        command += ["--queue-limit", str(place.queue_limit), "--ready-fd", str(write_end)]
+        command += [f"stream:unix:{place.a}", other]
+        with running(command, place.log, pass_fds=[write_end]) as child:
+            os.close(write_end)
+            write_end = -1
+            if read_line(read_end, 30) != "READY":
+                raise BenchError(f"vbackend run: not ready: {place.log.read_text().strip()[-600:]}")
+            yield Setup(child.pid, _stream_sides(place, tap))
+    finally:
+        os.close(read_end)
+        if write_end >= 0:
+            os.close(write_end)
+
+
+@contextmanager
+def _qemu(place: Place, tap: bool) -> Iterator[Setup]:
+    def stream(name: str, path: FilePath) -> list[str]:
+        return ["-netdev", f"stream,id={name},server=on,addr.type=unix,addr.path={path}"]
+
+    # Not with -S: a stopped machine queues frames, also between the ports of a hub.
+    command = [QEMU, "-machine", "none", "-nodefaults", "-display", "none", *stream("a", place.a)]
+    if tap:
+        command += ["-netdev", f"tap,id=b,ifname={place.tap},script=no,downscript=no"]
+    else:
+        command += stream("b", place.b)
+    for name in "ab":
+        command += ["-netdev", f"hubport,id=hub-{name},hubid=0,netdev={name}"]
+    with running(place.inside(command), place.log) as child:
+        sockets = [place.a] if tap else [place.a, place.b]
+        until(lambda: all(s.exists() for s in sockets), "QEMU as hub: start", child, place.log)
+        _link_up(place)
+        yield Setup(child.pid, _stream_sides(place, tap))
+
+
+@contextmanager
+def _vde(place: Place, tap: bool) -> Iterator[Setup]:
+    switch = place.folder / "switch"
+    command = ["vde_switch", "--sock", str(switch), "--rcfile", os.devnull]
+    if tap:
+        command += ["--tap", place.tap]
+    # It ends when its stdin does, which is its console: it gets one that stays open.
+    with running(place.inside(command), place.log, pipes=True) as child:
+        until(lambda: (switch / "ctl").exists(), "vde_switch: start", child, place.log)
+        _link_up(place)
+        plugs = [f"vde:{switch}:{place.folder / name}" for name in ("plug-a", "plug-b")]
+        yield Setup(child.pid, (plugs[0], f"tap:{place.tap}" if tap else plugs[1]))

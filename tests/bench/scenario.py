@@ -1,0 +1,74 @@
+"""What the bench measures: paths through a forwarder, frame sizes, frames per system call. Data only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+__all__ = ["FORWARDERS", "SCENARIOS", "TARGETS", "Forwarder", "Path", "Scenario", "select"]
+
+
+class Path(StrEnum):
+    """From which side of the forwarder to which."""
+
+    STREAM_STREAM = "stream-stream"
+    STREAM_TAP = "stream-tap"
+    TAP_STREAM = "tap-stream"
+
+    @property
+    def has_tap(self) -> bool:
+        return self is not Path.STREAM_STREAM
+
+
+class Forwarder(StrEnum):
+    """Who forwards; see README.md."""
+
+    FLOOR = "floor"
+    VBACKEND = "vbackend"
+    QEMU = "qemu"
+    VDE = "vde"
+
+
+FORWARDERS: Final = tuple(Forwarder)
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One row of the table."""
+
+    path: Path
+    size: int  # bytes of a frame, Ethernet header included
+    burst: int  # frames per system call of the sender
+
+    @property
+    def name(self) -> str:
+        return f"{self.path}/{self.size}/b{self.burst}"
+
+    def frames(self, base: int) -> int:
+        """How many frames a round sends: more of the cheap ones, always whole bursts."""
+        count = base * 2 if self.burst > 1 else base
+        return max(count // self.burst, 1) * self.burst
+
+    def window(self, base: int) -> int:
+        """How many frames may be on their way. Between streams wake-ups would hide what a frame of a burst costs."""
+        return base * 4 if self.path is Path.STREAM_STREAM and self.burst > 1 else base
+
+
+SCENARIOS: Final = tuple(
+    Scenario(path, size, burst) for path in Path for size in (64, 1514) for burst in (1, 32)
+)
+
+# The most CPU time per frame vbackend may need, as a multiple of the floor's.
+TARGETS: Final = {
+    **{s: 1.30 for s in SCENARIOS if s.path is Path.STREAM_STREAM and s.burst == 32},
+    **{s: 1.15 for s in SCENARIOS if s.path is Path.STREAM_TAP},
+}
+
+
+def select(only: Sequence[str]) -> tuple[Scenario, ...]:
+    """The scenarios whose name contains every one of `only`. ValueError when none does."""
+    chosen = tuple(s for s in SCENARIOS if all(word in s.name for word in only))
+    if not chosen:
+        names = ", ".join(s.name for s in SCENARIOS)
+        raise ValueError(f"--only {' '.join(only)}: no scenario has all of it in its name; there are {names}")
+    return chosen

@@ -1,0 +1,58 @@
+"""The command line of the bench."""
+
+import pytest
+
+from tests.bench import __main__ as bench
+from tests.bench.scenario import FORWARDERS, Forwarder
+
+
+def test_defaults() -> None:
+    plan, as_json = bench.plan_of(["stream"])
+    assert plan.forwarders == FORWARDERS
+    assert (len(plan.scenarios), plan.rounds, plan.frames, plan.pinned, as_json) == (
+        12,
+        5,
+        200_000,
+        True,
+        False,
+    )
+
+
+def test_quick_gives_way_to_what_is_said() -> None:
+    assert (plan := bench.plan_of(["--quick"])[0]).rounds == 3
+    assert plan.frames == 40_000
+    assert bench.plan_of(["--quick", "--rounds", "9"])[0].rounds == 9
+
+
+def test_forwarders_keep_their_order() -> None:
+    plan, _ = bench.plan_of(["--forwarders", "vde,floor", "--only", "b1"])
+    assert plan.forwarders == (Forwarder.FLOOR, Forwarder.VDE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--forwarders", "ovs"], "no 'ovs'"),
+        (["--only", "b7"], "no scenario"),
+        (["--rounds", "0"], "at least 1"),
+        (["--window", "16"], "smaller than one burst"),
+        (["dgram"], "invalid choice"),
+    ],
+)
+def test_bad_arguments(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ending:
+        bench.plan_of(arguments)
+    assert ending.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+def test_engine_of_profile_dev_is_unfit() -> None:
+    assert bench.unfit({"profile": "dev", "version": "0"}) == (
+        "the engine's profile is dev, not release: `tools/dev build`"
+    )
+    assert bench.unfit({"profile": "release", "version": "0"}) is None
+
+
+def test_facts_name_only_what_takes_part() -> None:
+    plan, _ = bench.plan_of(["--forwarders", "floor"])
+    assert set(bench.machine(plan)) == {"Linux", "CPUs", "window"}
