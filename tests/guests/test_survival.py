@@ -1,0 +1,92 @@
+"""What must not end a network: guests that die, restart, stop; a vbackend that is killed under running guests."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.guests.wiring import DATAGRAM, DIALLED, LISTENING, Transport, boot, mac
+from tests.support.guest import Guests
+from tests.support.run import Run, vbackend_run
+
+pytestmark = [pytest.mark.guest, pytest.mark.timeout(240)]
+
+
+@pytest.mark.parametrize("transport", [LISTENING, DIALLED, DATAGRAM], ids=lambda transport: transport.name)
+async def test_a_killed_guest_comes_back(transport: Transport, guests: Guests, tmp_path: Path) -> None:
+    with vbackend_run(tmp_path, *(transport.port(tmp_path, name) for name in "ab")) as run:
+        a, b = await asyncio.gather(
+            *(boot(guests, transport, tmp_path, name, number) for number, name in enumerate("ab", 1))
+        )
+        await a.wait_ping("10.5.0.2")
+        before = run.port("b")
+        await a.kill()
+        a = await boot(guests, transport, tmp_path, "a", 1)
+        await a.wait_ping("10.5.0.2")
+        await b.wait_ping("10.5.0.1")
+        assert run.port("b").session == before.session, "the other guest's session is untouched"
+        if transport is not DATAGRAM:
+            assert run.port("a").sessions == 2
+
+
+@pytest.mark.parametrize("transport", [DIALLED, DATAGRAM], ids=lambda transport: transport.name)
+async def test_a_killed_vbackend_comes_back_under_running_guests(
+    transport: Transport, guests: Guests, tmp_path: Path
+) -> None:
+    ports = [transport.port(tmp_path, name) for name in "ab"]
+    with vbackend_run(tmp_path, *ports) as run:
+        a, b = await asyncio.gather(
+            *(boot(guests, transport, tmp_path, name, number) for number, name in enumerate("ab", 1))
+        )
+        await a.wait_ping("10.5.0.2")
+        assert run.stop(signal.SIGKILL) == -signal.SIGKILL
+    lonely = await a.ping("10.5.0.2", count=1, wait_s=1)
+    assert lonely.received == 0, "there is no network without vbackend"
+    with vbackend_run(tmp_path, *ports) as run:
+        run.wait_connected("a", "b")
+        await a.wait_ping("10.5.0.2", timeout=10)
+        await b.wait_ping("10.5.0.1", timeout=10)
+        result = await a.ping("10.5.0.2", count=20)
+        assert result.received == 20, result
+
+
+async def test_resets_pauses_and_downs_end_nothing(guests: Guests, tmp_path: Path) -> None:
+    with vbackend_run(tmp_path, *(LISTENING.port(tmp_path, name) for name in "abc")) as run:
+        a, b, c = await asyncio.gather(
+            *(boot(guests, LISTENING, tmp_path, name, number) for number, name in enumerate("abc", 1))
+        )
+        await a.wait_ping("10.5.0.2")
+        await a.wait_ping("10.5.0.3")
+
+        # A guest that stands still fills its own queue and delays nobody.
+        await b.qmp.execute("stop")
+        flood = asyncio.create_task(a.run("/bin/ping -n -q -c 1200 -i 0.002 -s 1400 10.5.0.2", timeout=60))
+        while not run.port("b").tx.drops.get("queue-full"):
+            result = await c.ping("10.5.0.1", count=3)
+            assert result.received == 3, result
+        assert run.port("b").tx.queued == run.port("b").queue_frames
+        await b.qmp.execute("cont")
+        await flood
+        await a.wait_ping("10.5.0.2")
+        assert run.port("b").sessions == 1
+
+        # The reset button.
+        await b.reset()
+        await b.configure(mac(2), ["10.5.0.2/24"])
+        await a.wait_ping("10.5.0.2")
+
+        # A port that is set down, and up.
+        _set(run, "b", "down")
+        result = await a.ping("10.5.0.2", count=2, wait_s=1)
+        assert result.received == 0
+        _set(run, "b", "up")
+        await a.wait_ping("10.5.0.2")
+        assert run.port("b").sessions == 1
+
+
+def _set(run: Run, port: str, word: str) -> None:
+    program = [sys.executable, "-c", "from vbackend.cli.main import main; main()"]
+    subprocess.run([*program, "set", "--control", str(run.control), port, word], check=True, timeout=20)
