@@ -37,14 +37,14 @@ def demo(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 def left_behind(pid: int) -> list[str]:
     """Namespaces, processes and sockets of a demo that was process `pid`."""
     spaces = [str(path) for path in Path("/run/netns").glob(f"vbackend-demo-{pid}")]
-    folders = [str(path) for path in Path(tempfile.gettempdir()).glob(f"vb-{pid}-*")]
+    folders = [str(path) for path in Path(tempfile.gettempdir()).glob(f"vb-{pid}")]
     processes = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             line = path.read_text().replace("\0", " ")
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if f"vbackend-demo-{pid}" in line or f"/vb-{pid}-" in line:
+        if f"vbackend-demo-{pid}" in line or f"/vb-{pid}/" in line:
             processes.append(line)
     return spaces + folders + processes
 

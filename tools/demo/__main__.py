@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 from contextlib import AsyncExitStack
 from itertools import permutations
 from pathlib import Path
@@ -71,7 +70,7 @@ async def demo(console: Console, undo: AsyncExitStack, *, keep: bool) -> int:
     console.print("[bold]vbackend:[/] two QEMU guests and the host on one switch\n")
     shutil.rmtree(ARTIFACTS, ignore_errors=True)
     ARTIFACTS.mkdir(parents=True)
-    sockets = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix=f"vb-{os.getpid()}-")))
+    sockets = lab.socket_folder(undo)
     plans = [GuestPlan(name, *identity, sockets / f"{name}.sock") for name, identity in GUESTS.items()]
 
     with report.step(console, "guest image: built once, then taken from the cache") as say:

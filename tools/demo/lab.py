@@ -1,7 +1,7 @@
 """What the demo starts: a private network namespace, vbackend, a capture. Each registers its undo at once.
 
-The namespace is named after this process, and one whose process is gone is swept away, so even a demo that
-was killed leaves nothing for good. Children die with us (setpriv --pdeathsig).
+Namespace and folder are named after this process, and those whose process is gone are swept away, so even a
+demo that was killed leaves nothing for good. Children die with us (setpriv --pdeathsig).
 """
 
 import asyncio
@@ -9,9 +9,11 @@ import contextlib
 import os
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -21,7 +23,7 @@ from pathlib import Path
 from tests.support.guest import GuestError, PingResult, parse_ping
 from vbackend.snapshot import BackendSnapshot
 
-__all__ = ["DemoError", "HostPlace", "Vbackend", "capture", "namespace", "start_vbackend"]
+__all__ = ["DemoError", "HostPlace", "Vbackend", "capture", "namespace", "socket_folder", "start_vbackend"]
 
 PREFIX = "vbackend-demo-"
 WITH_US = ("setpriv", "--pdeathsig", "TERM", "--")
@@ -83,11 +85,22 @@ class Vbackend:
         return BackendSnapshot.model_validate_json(_checked([*self.show_command(), "--json"]))
 
 
+def socket_folder(undo: AsyncExitStack) -> Path:
+    """Make a folder for sockets; its path is short, since a Unix socket's may have 107 bytes."""
+    for old in Path(tempfile.gettempdir()).glob("vb-*"):
+        if _of_the_dead(old.name.removeprefix("vb-")):
+            shutil.rmtree(old)
+    folder = Path(tempfile.gettempdir(), f"vb-{os.getpid()}")
+    folder.mkdir(mode=0o700)
+    undo.callback(shutil.rmtree, folder)
+    return folder
+
+
 def namespace(undo: AsyncExitStack) -> str:
     """Make a network namespace of our own; whatever runs in it at the end is ended with it."""
     for line in _checked(["ip", "netns", "list"]).splitlines():
         old = re.match(rf"{PREFIX}(\d+)\b", line)
-        if old and not Path(f"/proc/{old[1]}").exists():
+        if old and _of_the_dead(old[1]):
             _remove_namespace(old[0])
     name = f"{PREFIX}{os.getpid()}"
     _checked(["ip", "netns", "add", name])
@@ -153,6 +166,10 @@ def _remove_namespace(name: str) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(pid), signal.SIGKILL)
     _checked(["ip", "netns", "delete", name])
+
+
+def _of_the_dead(pid: str) -> bool:
+    return pid.isdecimal() and not Path(f"/proc/{pid}").exists()
 
 
 def _checked(command: Sequence[str]) -> str:
