@@ -123,10 +123,7 @@ impl Events {
     /// # Errors
     /// No eventfd to be had.
     pub fn new() -> io::Result<Events> {
-        Ok(Events {
-            inner: Mutex::new((VecDeque::new(), 0)),
-            ready: EventFd::new()?,
-        })
+        Ok(Events { inner: Mutex::new((VecDeque::new(), 0)), ready: EventFd::new()? })
     }
 
     /// Add one.
@@ -169,11 +166,7 @@ mod tests {
         let events = Events::new().unwrap();
         assert!(events.drain().is_empty());
         for session in 0..Events::MOST as u64 + 3 {
-            events.push(Event::SessionEnded {
-                port: PortId(1),
-                session,
-                end: End::Eof(0),
-            });
+            events.push(Event::SessionEnded { port: PortId(1), session, end: End::Eof(0) });
         }
         let drained = events.drain();
         assert_eq!(drained.len(), Events::MOST + 1);
@@ -183,9 +176,6 @@ mod tests {
 
     #[test]
     fn an_io_error_keeps_its_errno() {
-        assert_eq!(
-            End::from(io::Error::from_raw_os_error(libc::EPIPE)),
-            End::Error(libc::EPIPE)
-        );
+        assert_eq!(End::from(io::Error::from_raw_os_error(libc::EPIPE)), End::Error(libc::EPIPE));
     }
 }

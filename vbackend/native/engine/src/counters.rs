@@ -25,13 +25,8 @@ pub struct Lane {
 impl Lane {
     const WORDS: usize = 4 + DropReason::COUNT;
 
-    const ZERO: Lane = Lane {
-        frames_in: 0,
-        frames_out: 0,
-        bytes_out: 0,
-        queued: 0,
-        drops: [0; DropReason::COUNT],
-    };
+    const ZERO: Lane =
+        Lane { frames_in: 0, frames_out: 0, bytes_out: 0, queued: 0, drops: [0; DropReason::COUNT] };
 
     /// Count lost frames.
     #[inline]
@@ -64,10 +59,7 @@ pub struct Counters {
 
 impl Counters {
     /// Nothing counted yet.
-    pub const ZERO: Counters = Counters {
-        rx: Lane::ZERO,
-        tx: Lane::ZERO,
-    };
+    pub const ZERO: Counters = Counters { rx: Lane::ZERO, tx: Lane::ZERO };
 }
 
 /// The published copy of a port's counters: one writer, any number of readers.
@@ -81,10 +73,7 @@ impl Published {
     /// All zero.
     #[must_use]
     pub fn new() -> Published {
-        Published {
-            sequence: AtomicU64::new(0),
-            words: [const { AtomicU64::new(0) }; 2 * Lane::WORDS],
-        }
+        Published { sequence: AtomicU64::new(0), words: [const { AtomicU64::new(0) }; 2 * Lane::WORDS] }
     }
 
     /// Make `counters` what readers see. Only the port's worker calls it.
@@ -118,10 +107,7 @@ impl Published {
                 queued: word(base + 3),
                 drops: std::array::from_fn(|index| word(base + 4 + index)),
             };
-            let counters = Counters {
-                rx: lane(0),
-                tx: lane(Lane::WORDS),
-            };
+            let counters = Counters { rx: lane(0), tx: lane(Lane::WORDS) };
             fence(Ordering::Acquire);
             if before.is_multiple_of(2) && self.sequence.load(Ordering::Relaxed) == before {
                 return counters;

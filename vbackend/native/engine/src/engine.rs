@@ -95,28 +95,17 @@ impl Engine {
     pub fn new(workers: usize, seed: u64) -> Result<Engine, EngineError> {
         const MOST_WORKERS: usize = 64;
         if !(1..=MOST_WORKERS).contains(&workers) {
-            return Err(EngineError::Invalid(format!(
-                "{workers} workers; 1 to {MOST_WORKERS} are possible"
-            )));
+            return Err(EngineError::Invalid(format!("{workers} workers; 1 to {MOST_WORKERS} are possible")));
         }
         let events = Arc::new(Events::new()?);
-        let engine = Engine {
-            state: Mutex::new(State::default()),
-            events: Arc::clone(&events),
-            workers,
-            seed,
-        };
+        let engine =
+            Engine { state: Mutex::new(State::default()), events: Arc::clone(&events), workers, seed };
         for index in 0..workers {
             let waker = Arc::new(Waker::new()?);
             let worker = Worker::new(index, Arc::clone(&waker), Arc::clone(&events))?;
-            let thread = std::thread::Builder::new()
-                .name(format!("vbackend-{index}"))
-                .spawn(move || worker.run())?;
-            lock(&engine.state).workers.push(WorkerHandle {
-                waker,
-                thread,
-                ports: 0,
-            });
+            let thread =
+                std::thread::Builder::new().name(format!("vbackend-{index}")).spawn(move || worker.run())?;
+            lock(&engine.state).workers.push(WorkerHandle { waker, thread, ports: 0 });
         }
         Ok(engine)
     }
@@ -171,9 +160,7 @@ impl Engine {
         let mut state = self.open()?;
         let members = lock(find_segment(&state, segment)?).members().len();
         if members > 0 {
-            return Err(EngineError::Invalid(format!(
-                "segment {segment} still has {members} ports"
-            )));
+            return Err(EngineError::Invalid(format!("segment {segment} still has {members} ports")));
         }
         state.segments.remove(&segment);
         Ok(())
@@ -187,10 +174,7 @@ impl Engine {
         let now_ms = sys::monotonic_ms();
         let state = self.open()?;
         let entries = lock(find_segment(&state, segment)?).entries(now_ms);
-        Ok(entries
-            .into_iter()
-            .map(|entry| (entry, now_ms.saturating_sub(entry.seen_ms)))
-            .collect())
+        Ok(entries.into_iter().map(|entry| (entry, now_ms.saturating_sub(entry.seen_ms))).collect())
     }
 
     /// Add a port without a session; returns its number.
@@ -199,36 +183,21 @@ impl Engine {
     /// No such worker, or the engine is closed.
     pub fn add_port(&self, config: PortConfig) -> Result<PortId, EngineError> {
         let mut state = self.open()?;
-        let emptiest = (0..self.workers)
-            .min_by_key(|index| state.workers[*index].ports)
-            .unwrap_or(0);
+        let emptiest = (0..self.workers).min_by_key(|index| state.workers[*index].ports).unwrap_or(0);
         let worker = config.worker.unwrap_or(emptiest);
         if worker >= self.workers {
-            return Err(EngineError::Invalid(format!(
-                "no worker {worker}; there are {}",
-                self.workers
-            )));
+            return Err(EngineError::Invalid(format!("no worker {worker}; there are {}", self.workers)));
         }
         let id = state.next_id();
         let waker = Arc::clone(&state.workers[worker].waker);
         let shared = Arc::new(PortShared::new(id, worker, waker, config.limits));
         for index in (0..self.workers).filter(|index| *index != worker) {
-            call(
-                &state.workers[index].waker,
-                Command::AddRemote(Arc::clone(&shared)),
-            )?;
+            call(&state.workers[index].waker, Command::AddRemote(Arc::clone(&shared)))?;
         }
         let port = Box::new(Port::new(Arc::clone(&shared), config.source, config.limits));
         call(&state.workers[worker].waker, Command::AddLocal(port))?;
         state.workers[worker].ports += 1;
-        state.ports.insert(
-            id,
-            PortEntry {
-                shared,
-                config,
-                segment: None,
-            },
-        );
+        state.ports.insert(id, PortEntry { shared, config, segment: None });
         Ok(id)
     }
 
@@ -260,23 +229,14 @@ impl Engine {
         let shared_segment = Arc::clone(find_segment(&state, segment)?);
         let entry = find_port(&state, port)?;
         if let Some(other) = entry.segment {
-            return Err(EngineError::Invalid(format!(
-                "port {} is on segment {other} already",
-                port.0
-            )));
+            return Err(EngineError::Invalid(format!("port {} is on segment {other} already", port.0)));
         }
-        let member = Member {
-            port,
-            isolated: entry.config.isolated,
-        };
+        let member = Member { port, isolated: entry.config.isolated };
         lock(&shared_segment).join(member).map_err(|error| match error {
             JoinError::CableFull => EngineError::Invalid("a cable joins two ports, this one has both".into()),
             JoinError::Twice => EngineError::Invalid(format!("port {} is on that segment already", port.0)),
         })?;
-        call(
-            state.waker_of(port)?,
-            Command::SetSegment(port, Some(shared_segment)),
-        )?;
+        call(state.waker_of(port)?, Command::SetSegment(port, Some(shared_segment)))?;
         if let Some(entry) = state.ports.get_mut(&port) {
             entry.segment = Some(segment);
         }
@@ -312,10 +272,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let mut state = self.open()?;
         let mut limits = find_port(&state, port)?.config.limits;
-        limits = Limits {
-            frames: frames.unwrap_or(limits.frames),
-            bytes: bytes.unwrap_or(limits.bytes),
-        };
+        limits = Limits { frames: frames.unwrap_or(limits.frames), bytes: bytes.unwrap_or(limits.bytes) };
         call(state.waker_of(port)?, Command::SetLimits(port, limits))?;
         if let Some(entry) = state.ports.get_mut(&port) {
             entry.config.limits = limits;
@@ -344,15 +301,9 @@ impl Engine {
         send: Option<OwnedFd>,
     ) -> Result<u64, EngineError> {
         let parse = |text: Option<&str>| {
-            text.map(str::parse::<SocketAddress>)
-                .transpose()
-                .map_err(EngineError::Invalid)
+            text.map(str::parse::<SocketAddress>).transpose().map_err(EngineError::Invalid)
         };
-        let peering = Peering {
-            send_to: parse(send_to)?,
-            accept_from: parse(accept_from)?,
-            send,
-        };
+        let peering = Peering { send_to: parse(send_to)?, accept_from: parse(accept_from)?, send };
         self.attach(port, Link::Dgram(Box::new(Dgram::new(fd, peering)?)))
     }
 
@@ -411,13 +362,7 @@ impl Engine {
     /// End all sessions in order and stop the threads. A second call does nothing.
     pub fn close(&self) {
         let mut state = lock(&self.state);
-        let state = std::mem::replace(
-            &mut *state,
-            State {
-                closed: true,
-                ..State::default()
-            },
-        );
+        let state = std::mem::replace(&mut *state, State { closed: true, ..State::default() });
         for worker in state.workers {
             // A dead worker answers neither; its panic was reported as an event.
             let _dead = call(&worker.waker, Command::Stop);
@@ -432,11 +377,7 @@ impl Engine {
 
     fn open(&self) -> Result<std::sync::MutexGuard<'_, State>, EngineError> {
         let state = lock(&self.state);
-        if state.closed {
-            Err(EngineError::Dead("the engine is closed"))
-        } else {
-            Ok(state)
-        }
+        if state.closed { Err(EngineError::Dead("the engine is closed")) } else { Ok(state) }
     }
 }
 
@@ -450,9 +391,8 @@ impl State {
     /// A number for the next port: the lowest free slot, with a generation of its own.
     fn next_id(&mut self) -> PortId {
         let used: Vec<usize> = self.ports.keys().map(|id| slot_of(*id)).collect();
-        let slot = (0..self.generations.len())
-            .find(|slot| !used.contains(slot))
-            .unwrap_or(self.generations.len());
+        let slot =
+            (0..self.generations.len()).find(|slot| !used.contains(slot)).unwrap_or(self.generations.len());
         if slot == self.generations.len() {
             self.generations.push(0);
         }
@@ -466,17 +406,11 @@ impl State {
 }
 
 fn find_port(state: &State, port: PortId) -> Result<&PortEntry, EngineError> {
-    state
-        .ports
-        .get(&port)
-        .ok_or_else(|| EngineError::Unknown(format!("no port {}", port.0)))
+    state.ports.get(&port).ok_or_else(|| EngineError::Unknown(format!("no port {}", port.0)))
 }
 
 fn find_segment(state: &State, segment: u64) -> Result<&SharedSegment, EngineError> {
-    state
-        .segments
-        .get(&segment)
-        .ok_or_else(|| EngineError::Unknown(format!("no segment {segment}")))
+    state.segments.get(&segment).ok_or_else(|| EngineError::Unknown(format!("no segment {segment}")))
 }
 
 fn leave(state: &mut State, port: PortId) -> Result<(), EngineError> {
@@ -498,9 +432,9 @@ fn call(waker: &Waker, command: Command) -> Result<u64, EngineError> {
     match result.recv() {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(CommandError::UnknownPort)) => Err(EngineError::Unknown("the port is gone".into())),
-        Ok(Err(CommandError::Busy)) => Err(EngineError::Invalid(
-            "the port has a session; detach it first".into(),
-        )),
+        Ok(Err(CommandError::Busy)) => {
+            Err(EngineError::Invalid("the port has a session; detach it first".into()))
+        }
         Ok(Err(CommandError::Io(error))) => Err(EngineError::Io(error)),
         Err(_) => Err(EngineError::Dead("the worker of that port died")),
     }
@@ -511,6 +445,5 @@ fn call(waker: &Waker, command: Command) -> Result<u64, EngineError> {
 /// # Errors
 /// Not an IP address.
 pub fn parse_ip(text: &str) -> Result<IpAddr, EngineError> {
-    text.parse()
-        .map_err(|_| EngineError::Invalid(format!("{text:?} is not an IPv4 or IPv6 address")))
+    text.parse().map_err(|_| EngineError::Invalid(format!("{text:?} is not an IPv4 or IPv6 address")))
 }

@@ -33,10 +33,7 @@ pub struct Mail {
 impl Waker {
     /// A waker with no mail.
     pub fn new() -> io::Result<Waker> {
-        Ok(Waker {
-            mail: Mutex::new(Mail::default()),
-            ready: EventFd::new()?,
-        })
+        Ok(Waker { mail: Mutex::new(Mail::default()), ready: EventFd::new()? })
     }
 
     /// Send a command. A dead worker's answer is that the request is dropped.
@@ -65,10 +62,7 @@ impl Waker {
 
     /// The worker is gone: nobody waits for it any more.
     pub fn close(&self) {
-        *lock(&self.mail) = Mail {
-            dead: true,
-            ..Mail::default()
-        };
+        *lock(&self.mail) = Mail { dead: true, ..Mail::default() };
     }
 }
 
@@ -98,17 +92,8 @@ struct Inbox {
 impl PortShared {
     /// A port without mail and with zero counters.
     pub fn new(id: PortId, worker: usize, waker: Arc<Waker>, limits: Limits) -> PortShared {
-        let inbox = Mutex::new(Inbox {
-            queue: Queue::new(limits),
-            dropped: 0,
-        });
-        PortShared {
-            id,
-            worker,
-            waker,
-            inbox,
-            published: Published::new(),
-        }
+        let inbox = Mutex::new(Inbox { queue: Queue::new(limits), dropped: 0 });
+        PortShared { id, worker, waker, inbox, published: Published::new() }
     }
 
     /// Copy frames from another worker in; what does not fit is dropped and counted here.
@@ -165,29 +150,13 @@ mod tests {
     #[test]
     fn an_inbox_keeps_the_identity() {
         let waker = Arc::new(Waker::new().unwrap());
-        let port = PortShared::new(
-            PortId(3),
-            0,
-            Arc::clone(&waker),
-            Limits {
-                frames: 2,
-                bytes: 1000,
-            },
-        );
+        let port = PortShared::new(PortId(3), 0, Arc::clone(&waker), Limits { frames: 2, bytes: 1000 });
         let mut wire = Vec::new();
         for _ in 0..3 {
             wire.extend_from_slice(&14u32.to_be_bytes());
             wire.extend_from_slice(&[0; 14]);
         }
-        port.deliver(
-            &wire,
-            Run {
-                start: 0,
-                end: wire.len(),
-                frames: 3,
-                vnet: VnetHeader::PLAIN,
-            },
-        );
+        port.deliver(&wire, Run { start: 0, end: wire.len(), frames: 3, vnet: VnetHeader::PLAIN });
         let tx = port.counters().tx;
         assert_eq!((tx.frames_in, tx.queued, tx.total_dropped()), (3, 2, 1));
         assert_eq!(waker.collect().kicked, [PortId(3)]);

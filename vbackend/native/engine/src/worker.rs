@@ -90,14 +90,7 @@ impl Worker {
     /// No epoll to be had.
     pub fn new(index: usize, waker: Arc<Waker>, events: Arc<Events>) -> std::io::Result<Worker> {
         let epoll = Epoll::new()?;
-        epoll.add(
-            waker.as_fd(),
-            WAKE,
-            Interest {
-                read: true,
-                write: false,
-            },
-        )?;
+        epoll.add(waker.as_fd(), WAKE, Interest { read: true, write: false })?;
         Ok(Worker {
             index,
             epoll,
@@ -130,14 +123,10 @@ impl Worker {
     fn turns(&mut self) {
         let mut ready = Vec::new();
         while self.running {
-            let timeout = self
-                .deadline_ms
-                .map(|deadline| deadline.saturating_sub(self.now_ms));
+            let timeout = self.deadline_ms.map(|deadline| deadline.saturating_sub(self.now_ms));
             if let Err(error) = self.epoll.wait(timeout, &mut ready) {
-                self.events.push(Event::WorkerDied {
-                    worker: self.index,
-                    text: format!("epoll_wait: {error}"),
-                });
+                self.events
+                    .push(Event::WorkerDied { worker: self.index, text: format!("epoll_wait: {error}") });
                 return;
             }
             self.now_ms = sys::monotonic_ms();
@@ -190,8 +179,7 @@ impl Worker {
             return;
         }
         let Some(segment) = &port.segment else {
-            runs.iter()
-                .for_each(|run| port.forwarded(*run, Err(DropReason::NoSegment)));
+            runs.iter().for_each(|run| port.forwarded(*run, Err(DropReason::NoSegment)));
             return;
         };
         lock(segment).decide(port.shared.id, wire, runs, self.now_ms, &mut self.plan);
@@ -201,16 +189,9 @@ impl Worker {
                 Fate::Drop(reason) => Err(reason),
                 Fate::To(target) => self.stage(target, wire, hop.run).ok_or(DropReason::NoDestination),
                 Fate::Flood => {
-                    let staged = plan
-                        .flood
-                        .iter()
-                        .filter_map(|target| self.stage(*target, wire, hop.run))
-                        .count();
-                    if staged > 0 {
-                        Ok(())
-                    } else {
-                        Err(DropReason::NoDestination)
-                    }
+                    let staged =
+                        plan.flood.iter().filter_map(|target| self.stage(*target, wire, hop.run)).count();
+                    if staged > 0 { Ok(()) } else { Err(DropReason::NoDestination) }
                 }
             };
             port.forwarded(hop.run, reached);
@@ -265,11 +246,7 @@ impl Worker {
             self.end_session(&mut port);
             port.purge(DropReason::PeerGone);
             let (id, session) = (port.shared.id, port.session);
-            self.events.push(Event::SessionEnded {
-                port: id,
-                session,
-                end,
-            });
+            self.events.push(Event::SessionEnded { port: id, session, end });
         }
         if port.has_generated() {
             self.generating.push(slot);
@@ -300,11 +277,7 @@ impl Worker {
     fn handle_timeouts(&mut self) {
         self.deadline_ms = None;
         for slot in 0..self.table.0.len() {
-            if self
-                .table
-                .local(slot)
-                .is_some_and(|port| port.deadline_ms().is_some())
-            {
+            if self.table.local(slot).is_some_and(|port| port.deadline_ms().is_some()) {
                 let Some(mut port) = self.table.take(slot) else {
                     continue;
                 };
@@ -388,10 +361,7 @@ impl Worker {
                 port.link = Some(*link);
                 port.session += 1;
                 let session = port.session;
-                return self
-                    .begin_session(slot_of(id))
-                    .map(|()| session)
-                    .map_err(CommandError::Io);
+                return self.begin_session(slot_of(id)).map(|()| session).map_err(CommandError::Io);
             }
             Command::Detach(id) => {
                 self.port(id)?;
@@ -410,20 +380,14 @@ impl Worker {
     }
 
     fn port(&mut self, id: PortId) -> Result<&mut Port, CommandError> {
-        self.table
-            .local(slot_of(id))
-            .filter(|port| port.shared.id == id)
-            .ok_or(CommandError::UnknownPort)
+        self.table.local(slot_of(id)).filter(|port| port.shared.id == id).ok_or(CommandError::UnknownPort)
     }
 
     fn begin_session(&mut self, slot: usize) -> std::io::Result<()> {
         let Some(mut port) = self.table.take(slot) else {
             return Ok(());
         };
-        let interest = Interest {
-            read: true,
-            write: false,
-        };
+        let interest = Interest { read: true, write: false };
         let token = port.shared.id.0;
         let added = port
             .link
@@ -482,10 +446,7 @@ impl Worker {
         }
         if let Some(second) = link.write_fd() {
             if wants != port.watched_write {
-                let interest = Interest {
-                    read: false,
-                    write: true,
-                };
+                let interest = Interest { read: false, write: true };
                 let changed = match wants {
                     true => self.epoll.add(second, token | WRITE_FD, interest),
                     false => self.epoll.remove(second),
@@ -494,14 +455,9 @@ impl Worker {
             }
             return;
         }
-        let interest = Interest {
-            read: true,
-            write: wants,
-        };
+        let interest = Interest { read: true, write: wants };
         if port.watched.is_some_and(|watched| watched != interest)
-            && link
-                .fd()
-                .is_some_and(|fd| self.epoll.modify(fd, token, interest).is_ok())
+            && link.fd().is_some_and(|fd| self.epoll.modify(fd, token, interest).is_ok())
         {
             port.watched = Some(interest);
         }

@@ -14,15 +14,12 @@ use vbackend_proto::queue::Limits;
 fn readable(channel: &ChannelEnd) -> bool {
     let path = format!("/proc/self/fdinfo/{}", channel.as_fd().as_raw_fd());
     let info = std::fs::read_to_string(path).unwrap();
-    info.lines()
-        .any(|line| line.starts_with("eventfd-count") && line.split_whitespace().nth(1) != Some("0"))
+    info.lines().any(|line| line.starts_with("eventfd-count") && line.split_whitespace().nth(1) != Some("0"))
 }
 
 fn take(channel: &ChannelEnd, most: usize) -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
-    channel
-        .receive(most, |frame| frames.push(frame.to_vec()))
-        .unwrap();
+    channel.receive(most, |frame| frames.push(frame.to_vec())).unwrap();
     frames
 }
 
@@ -37,9 +34,7 @@ fn frames_go_both_ways_and_readiness_is_exact() {
     assert!(channel.send(&frame(2, 1, 60, 1)).unwrap());
     assert_eq!(read_frame(&mut stream), Some(frame(2, 1, 60, 1)));
     assert!(!readable(&channel));
-    stream
-        .write_all(&wire(&[frame(1, 2, 60, 2), frame(1, 2, 61, 3)]))
-        .unwrap();
+    stream.write_all(&wire(&[frame(1, 2, 60, 2), frame(1, 2, 61, 3)])).unwrap();
     eventually("it is readable", || readable(&channel));
     assert_eq!(take(&channel, 1), [frame(1, 2, 60, 2)]);
     assert!(readable(&channel));
@@ -48,14 +43,8 @@ fn frames_go_both_ways_and_readiness_is_exact() {
     assert!(take(&channel, 9).is_empty());
     engine.remove_port(port).unwrap();
     assert!(readable(&channel), "the end is something to read");
-    assert_eq!(
-        channel.receive(1, |_| ()).unwrap_err().raw_os_error(),
-        Some(libc::ENXIO)
-    );
-    assert_eq!(
-        channel.send(&frame(2, 1, 60, 1)).unwrap_err().raw_os_error(),
-        Some(libc::ENXIO)
-    );
+    assert_eq!(channel.receive(1, |_| ()).unwrap_err().raw_os_error(), Some(libc::ENXIO));
+    assert_eq!(channel.send(&frame(2, 1, 60, 1)).unwrap_err().raw_os_error(), Some(libc::ENXIO));
 }
 
 #[test]
@@ -63,35 +52,20 @@ fn full_queues_and_bad_lengths_are_counted() {
     let engine = Engine::new(1, 1).unwrap();
     let segment = engine.add_cable().unwrap();
     let (_, mut stream) = stream_port(&engine, segment, config());
-    let port = engine
-        .add_port(PortConfig {
-            limits: Limits { frames: 4, ..LIMITS },
-            ..config()
-        })
-        .unwrap();
+    let port = engine.add_port(PortConfig { limits: Limits { frames: 4, ..LIMITS }, ..config() }).unwrap();
     engine.join(port, segment).unwrap();
     let channel = engine.attach_channel(port).unwrap();
     for (len, taken) in [(13, false), (14, true), (69_632, true), (69_633, false)] {
         assert_eq!(channel.send(&vec![0xff; len]).unwrap(), taken, "{len}");
     }
-    stream
-        .write_all(&wire(
-            &(0..6).map(|serial| frame(1, 2, 60, serial)).collect::<Vec<_>>(),
-        ))
-        .unwrap();
+    stream.write_all(&wire(&(0..6).map(|serial| frame(1, 2, 60, serial)).collect::<Vec<_>>())).unwrap();
     eventually("all have arrived", || {
         let counters = engine.counters(port).unwrap();
         assert_balanced(&counters);
         counters.tx.frames_in == 6 && counters.rx.frames_in == 4
     });
     let counters = engine.counters(port).unwrap();
-    assert_eq!(
-        (
-            counters.tx.frames_out,
-            counters.tx.drops[DropReason::QueueFull as usize]
-        ),
-        (4, 2)
-    );
+    assert_eq!((counters.tx.frames_out, counters.tx.drops[DropReason::QueueFull as usize]), (4, 2));
     assert_eq!((counters.rx.frames_out, counters.rx.total_dropped()), (2, 2));
     assert_eq!(take(&channel, 9).len(), 4);
 }

@@ -47,15 +47,10 @@ fn unix_datagrams_come_from_the_peer_only_and_bad_ones_are_counted() {
     let (_, mut stream) = stream_port(&engine, segment, config());
     let port = engine.add_port(config()).unwrap();
     engine.join(port, segment).unwrap();
-    let (ours, peer, stranger) = (
-        bind(&folder.path("ours")),
-        bind(&folder.path("peer")),
-        bind(&folder.path("stranger")),
-    );
+    let (ours, peer, stranger) =
+        (bind(&folder.path("ours")), bind(&folder.path("peer")), bind(&folder.path("stranger")));
     let remote = format!("unix:{}", folder.path("peer").display());
-    engine
-        .attach_dgram(port, ours.into(), Some(&remote), Some(&remote), None)
-        .unwrap();
+    engine.attach_dgram(port, ours.into(), Some(&remote), Some(&remote), None).unwrap();
     let to = folder.path("ours");
     stranger.send_to(&frame(2, 1, 60, 1), &to).unwrap();
     peer.send_to(&[], &to).unwrap();
@@ -63,18 +58,12 @@ fn unix_datagrams_come_from_the_peer_only_and_bad_ones_are_counted() {
     peer.send_to(&vec![0; 70_000], &to).unwrap();
     peer.send_to(&frame(2, 1, 60, 2), &to).unwrap();
     assert_eq!(read_frame(&mut stream), Some(frame(2, 1, 60, 2)));
-    eventually("counters are published", || {
-        engine.counters(port).unwrap().rx.frames_in == 5
-    });
+    eventually("counters are published", || engine.counters(port).unwrap().rx.frames_in == 5);
     let counters = engine.counters(port).unwrap();
     assert_balanced(&counters);
     let dropped = |reason: DropReason| counters.rx.drops[reason as usize];
     assert_eq!(
-        (
-            dropped(DropReason::Sender),
-            dropped(DropReason::Runt),
-            dropped(DropReason::Oversize)
-        ),
+        (dropped(DropReason::Sender), dropped(DropReason::Runt), dropped(DropReason::Oversize)),
         (1, 2, 1)
     );
     stream.write_all(&wire(&[frame(1, 2, 69_632, 3)])).unwrap();
@@ -88,22 +77,11 @@ fn a_full_unix_peer_gets_the_queue_later_and_a_missing_one_costs_its_frames() {
     let (engine, folder) = (Engine::new(1, 1).unwrap(), Folder::new("full"));
     let segment = engine.add_cable().unwrap();
     let (_, mut stream) = stream_port(&engine, segment, config());
-    let limits = Limits {
-        frames: 100,
-        ..LIMITS
-    };
+    let limits = Limits { frames: 100, ..LIMITS };
     let port = engine.add_port(PortConfig { limits, ..config() }).unwrap();
     engine.join(port, segment).unwrap();
     let remote = format!("unix:{}", folder.path("peer").display());
-    engine
-        .attach_dgram(
-            port,
-            bind(&folder.path("ours")).into(),
-            Some(&remote),
-            Some(&remote),
-            None,
-        )
-        .unwrap();
+    engine.attach_dgram(port, bind(&folder.path("ours")).into(), Some(&remote), Some(&remote), None).unwrap();
     let tx = || {
         let counters = engine.counters(port).unwrap();
         assert_balanced(&counters);
@@ -111,9 +89,7 @@ fn a_full_unix_peer_gets_the_queue_later_and_a_missing_one_costs_its_frames() {
     };
     for round in 0..2 {
         let base = tx();
-        stream
-            .write_all(&wire(&[frame(1, 2, 60, 0), frame(1, 2, 60, 0)]))
-            .unwrap();
+        stream.write_all(&wire(&[frame(1, 2, 60, 0), frame(1, 2, 60, 0)])).unwrap();
         eventually("nobody is there", || {
             tx().drops[DropReason::NoPeer as usize] == base.drops[DropReason::NoPeer as usize] + 2
         });
@@ -166,9 +142,7 @@ fn our_own_multicast_echo_is_not_received() {
     );
     let group = receiving.local_addr().unwrap();
     sending.connect(group).unwrap();
-    engine
-        .attach_dgram(port, receiving.into(), None, None, Some(sending.into()))
-        .unwrap();
+    engine.attach_dgram(port, receiving.into(), None, None, Some(sending.into())).unwrap();
     stream.write_all(&wire(&[frame(1, 2, 60, 0)])).unwrap();
     eventually("the echo is refused", || {
         engine.counters(port).unwrap().rx.drops[DropReason::Sender as usize] == 1

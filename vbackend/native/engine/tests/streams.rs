@@ -31,9 +31,7 @@ fn frames_cross_a_switch_in_order_and_unchanged() {
         for peer in [&mut peer_a, &mut peer_c] {
             assert_eq!(read_frame(peer), Some(frame(0xff, 2, 60, 7)));
         }
-        eventually("counters are published", || {
-            engine.counters(b).unwrap().tx.frames_out == 100
-        });
+        eventually("counters are published", || engine.counters(b).unwrap().tx.frames_out == 100);
         assert_balanced(&engine.counters(a).unwrap());
         assert_balanced(&engine.counters(b).unwrap());
     }
@@ -44,22 +42,14 @@ fn a_stalled_peer_loses_its_own_frames_only() {
     let engine = Engine::new(1, 1).unwrap();
     let segment = engine.add_switch(300_000, 64).unwrap();
     let (a, mut peer_a) = stream_port(&engine, segment, config());
-    let small = PortConfig {
-        limits: Limits {
-            frames: 10,
-            bytes: 1 << 20,
-        },
-        ..config()
-    };
+    let small = PortConfig { limits: Limits { frames: 10, bytes: 1 << 20 }, ..config() };
     let (stalled, mut peer_stalled) = stream_port(&engine, segment, small);
     let (b, mut peer_b) = stream_port(&engine, segment, config());
     introduce(&engine, stalled, &mut peer_stalled, 2);
     introduce(&engine, b, &mut peer_b, 3);
     let mut sent = 0;
     while engine.counters(stalled).unwrap().tx.drops[DropReason::QueueFull as usize] < 100 {
-        peer_a
-            .write_all(&wire(&[frame(2, 1, 1500, sent), frame(3, 1, 60, sent)]))
-            .unwrap();
+        peer_a.write_all(&wire(&[frame(2, 1, 1500, sent), frame(3, 1, 60, sent)])).unwrap();
         assert_eq!(read_frame(&mut peer_b), Some(frame(3, 1, 60, sent)));
         sent += 1;
     }
@@ -70,14 +60,9 @@ fn a_stalled_peer_loses_its_own_frames_only() {
     eventually("the sender is gone", || engine.drain_events().len() == 1);
     let expected = u64::from(sent) - engine.counters(stalled).unwrap().tx.total_dropped();
     for serial in 0..expected {
-        assert_eq!(
-            read_frame(&mut peer_stalled),
-            Some(frame(2, 1, 1500, u32::try_from(serial).unwrap()))
-        );
+        assert_eq!(read_frame(&mut peer_stalled), Some(frame(2, 1, 1500, u32::try_from(serial).unwrap())));
     }
-    eventually("the queue is empty", || {
-        engine.counters(stalled).unwrap().tx.queued == 0
-    });
+    eventually("the queue is empty", || engine.counters(stalled).unwrap().tx.queued == 0);
     assert_balanced(&engine.counters(stalled).unwrap());
     assert_balanced(&engine.counters(a).unwrap());
 }
@@ -112,19 +97,8 @@ fn sessions_end_with_a_reason_and_the_port_takes_the_next_peer() {
             events.extend(engine.drain_events());
             !events.is_empty()
         });
-        assert_eq!(
-            events,
-            [Event::SessionEnded {
-                port,
-                session,
-                end: *expected
-            }]
-        );
-        assert_eq!(
-            theirs.read(&mut [0; 1]).unwrap_or(0),
-            0,
-            "the engine closed its end"
-        );
+        assert_eq!(events, [Event::SessionEnded { port, session, end: *expected }]);
+        assert_eq!(theirs.read(&mut [0; 1]).unwrap_or(0), 0, "the engine closed its end");
         assert_balanced(&engine.counters(port).unwrap());
     }
 }
@@ -136,13 +110,8 @@ fn short_frames_are_counted_and_the_rest_goes_on() {
     let (a, mut peer_a) = stream_port(&engine, segment, config());
     let (_, mut peer_b) = stream_port(&engine, segment, config());
     let good = frame(0xff, 1, 60, 1);
-    peer_a
-        .write_all(&wire(&[vec![], good.clone(), vec![0; 13], good.clone()]))
-        .unwrap();
-    assert_eq!(
-        (read_frame(&mut peer_b), read_frame(&mut peer_b)),
-        (Some(good.clone()), Some(good))
-    );
+    peer_a.write_all(&wire(&[vec![], good.clone(), vec![0; 13], good.clone()])).unwrap();
+    assert_eq!((read_frame(&mut peer_b), read_frame(&mut peer_b)), (Some(good.clone()), Some(good)));
     eventually("counters are published", || {
         let rx = engine.counters(a).unwrap().rx;
         (rx.frames_in, rx.drops[DropReason::Runt as usize]) == (4, 2)
@@ -171,10 +140,7 @@ fn the_largest_frame_passes_a_cable_byte_by_byte() {
 fn down_spoofed_and_unjoined_frames_have_their_counters() {
     let engine = Engine::new(1, 1).unwrap();
     let segment = engine.add_cable().unwrap();
-    let bound = PortConfig {
-        source: Some([2, 0, 0, 0, 0, 1]),
-        ..config()
-    };
+    let bound = PortConfig { source: Some([2, 0, 0, 0, 0, 1]), ..config() };
     let (a, mut peer_a) = stream_port(&engine, segment, bound);
     let (b, mut peer_b) = stream_port(&engine, segment, config());
     let count = |port, reason| {
@@ -182,22 +148,14 @@ fn down_spoofed_and_unjoined_frames_have_their_counters() {
         assert_balanced(&counters);
         counters.rx.drops[reason as usize] + counters.tx.drops[reason as usize]
     };
-    peer_a
-        .write_all(&wire(&[frame(2, 9, 60, 1), frame(2, 1, 60, 2)]))
-        .unwrap();
+    peer_a.write_all(&wire(&[frame(2, 9, 60, 1), frame(2, 1, 60, 2)])).unwrap();
     assert_eq!(read_frame(&mut peer_b), Some(frame(2, 1, 60, 2)));
-    eventually("the spoofed frame is counted", || {
-        count(a, DropReason::Spoofed) == 1
-    });
+    eventually("the spoofed frame is counted", || count(a, DropReason::Spoofed) == 1);
     engine.set_up(b, false).unwrap();
     peer_a.write_all(&wire(&[frame(2, 1, 60, 3)])).unwrap();
-    eventually("the port is down for others", || {
-        count(b, DropReason::PortDown) == 1
-    });
+    eventually("the port is down for others", || count(b, DropReason::PortDown) == 1);
     peer_b.write_all(&wire(&[frame(1, 2, 60, 3)])).unwrap();
-    eventually("the port is down for its peer", || {
-        count(b, DropReason::PortDown) == 2
-    });
+    eventually("the port is down for its peer", || count(b, DropReason::PortDown) == 2);
     engine.set_up(b, true).unwrap();
     engine.detach(b).unwrap();
     assert_eq!(peer_b.read(&mut [0; 1]).unwrap(), 0);
@@ -237,19 +195,10 @@ fn wrong_calls_say_what_is_wrong() {
     assert!(matches!(engine.join(c, cable), Err(EngineError::Invalid(_))));
     assert!(matches!(engine.join(a, cable), Err(EngineError::Invalid(_))));
     assert!(matches!(engine.join(c, 99), Err(EngineError::Unknown(_))));
+    assert!(matches!(engine.attach_stream(a, socket()), Err(EngineError::Invalid(_))));
+    assert!(matches!(engine.remove_segment(cable), Err(EngineError::Invalid(_))));
     assert!(matches!(
-        engine.attach_stream(a, socket()),
-        Err(EngineError::Invalid(_))
-    ));
-    assert!(matches!(
-        engine.remove_segment(cable),
-        Err(EngineError::Invalid(_))
-    ));
-    assert!(matches!(
-        engine.add_port(PortConfig {
-            worker: Some(5),
-            ..config()
-        }),
+        engine.add_port(PortConfig { worker: Some(5), ..config() }),
         Err(EngineError::Invalid(_))
     ));
     assert!(matches!(Engine::new(0, 1), Err(EngineError::Invalid(_))));
@@ -278,9 +227,7 @@ fn nothing_is_unaccounted_at_any_moment() {
         let watcher = scope.spawn(|| {
             let mut looks = 0u64;
             while !done.load(Ordering::Relaxed) || looks == 0 {
-                ports
-                    .iter()
-                    .for_each(|port| assert_balanced(&engine.counters(*port).unwrap()));
+                ports.iter().for_each(|port| assert_balanced(&engine.counters(*port).unwrap()));
                 looks += 1;
             }
         });
@@ -308,17 +255,14 @@ fn nothing_is_unaccounted_at_any_moment() {
                     };
                     let len = 14 + (state >> 8) as usize % 1500;
                     let source = u8::try_from(index + 1).unwrap();
-                    writing
-                        .write_all(&wire(&[frame(to, source, len, serial)]))
-                        .unwrap();
+                    writing.write_all(&wire(&[frame(to, source, len, serial)])).unwrap();
                 }
             }));
         }
         writers.into_iter().for_each(|writer| writer.join().unwrap());
         eventually("everything is received or dropped", || {
             let all: Vec<_> = ports.iter().map(|port| engine.counters(*port).unwrap()).collect();
-            all.iter()
-                .all(|counters| counters.rx.frames_in == 2_001 && counters.tx.queued == 0)
+            all.iter().all(|counters| counters.rx.frames_in == 2_001 && counters.tx.queued == 0)
         });
         done.store(true, Ordering::Relaxed);
         watcher.join().unwrap();

@@ -181,11 +181,7 @@ mod tests {
         ] {
             let mut bytes = vec![1; len];
             let outcome = complete(&mut bytes, start, offset);
-            assert_eq!(
-                outcome.is_ok(),
-                good,
-                "{len} bytes, start {start}, offset {offset}"
-            );
+            assert_eq!(outcome.is_ok(), good, "{len} bytes, start {start}, offset {offset}");
             assert!(good || bytes.iter().all(|byte| *byte == 1));
         }
     }
@@ -197,9 +193,6 @@ mod tests {
         laid_out.extend_from_slice(&v6.octets());
         laid_out.extend_from_slice(&v6.octets());
         laid_out.extend_from_slice(&[0, 1, 0, 32, 0, 0, 0, 58]);
-        assert_eq!(
-            pseudo_header_v6(v6, v6, 58, 0x1_0020).folded(),
-            sum(&laid_out).folded()
-        );
+        assert_eq!(pseudo_header_v6(v6, v6, 58, 0x1_0020).folded(), sum(&laid_out).folded());
     }
 }

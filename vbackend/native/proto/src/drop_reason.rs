@@ -67,13 +67,7 @@ mod tests {
         for (index, reason) in DropReason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, index);
             assert!(!reason.text().is_empty());
-            assert_eq!(
-                DropReason::ALL
-                    .iter()
-                    .filter(|other| other.name() == reason.name())
-                    .count(),
-                1
-            );
+            assert_eq!(DropReason::ALL.iter().filter(|other| other.name() == reason.name()).count(), 1);
         }
     }
 }

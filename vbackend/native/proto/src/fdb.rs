@@ -25,11 +25,7 @@ struct Slot {
 }
 
 const USED: u64 = 1 << 48;
-const EMPTY: Slot = Slot {
-    key: 0,
-    port: PortId(0),
-    seen_ms: 0,
-};
+const EMPTY: Slot = Slot { key: 0, port: PortId(0), seen_ms: 0 };
 
 /// Bounded, ageing table MAC → port.
 pub struct Fdb {
@@ -46,14 +42,7 @@ impl Fdb {
     #[must_use]
     pub fn new(max_entries: usize, ageing_ms: u64, seed: u64) -> Fdb {
         let capacity = (max_entries.max(1) * 2).next_power_of_two();
-        Fdb {
-            slots: vec![EMPTY; capacity],
-            len: 0,
-            max_entries,
-            ageing_ms,
-            seed: seed | 1,
-            swept_ms: 0,
-        }
+        Fdb { slots: vec![EMPTY; capacity], len: 0, max_entries, ageing_ms, seed: seed | 1, swept_ms: 0 }
     }
 
     /// Addresses in the table, aged ones included until they are swept.
@@ -86,11 +75,7 @@ impl Fdb {
             self.slots[at].seen_ms = now_ms;
         } else if self.make_room(now_ms) {
             let at = self.find(key);
-            self.slots[at] = Slot {
-                key,
-                port,
-                seen_ms: now_ms,
-            };
+            self.slots[at] = Slot { key, port, seen_ms: now_ms };
             self.len += 1;
         }
     }
@@ -105,11 +90,7 @@ impl Fdb {
     pub fn entries(&self, now_ms: u64) -> Vec<FdbEntry> {
         let fresh = |slot: &&Slot| slot.key != 0 && now_ms.saturating_sub(slot.seen_ms) < self.ageing_ms;
         let mut entries: Vec<FdbEntry> = (self.slots.iter().filter(fresh))
-            .map(|slot| FdbEntry {
-                mac: mac_of(slot.key),
-                port: slot.port,
-                seen_ms: slot.seen_ms,
-            })
+            .map(|slot| FdbEntry { mac: mac_of(slot.key), port: slot.port, seen_ms: slot.seen_ms })
             .collect();
         entries.sort_by_key(|entry| entry.mac);
         entries
@@ -144,12 +125,7 @@ impl Fdb {
     }
 
     fn retain(&mut self, keep: impl Fn(&Slot) -> bool) {
-        let kept: Vec<Slot> = self
-            .slots
-            .iter()
-            .filter(|slot| slot.key != 0 && keep(slot))
-            .copied()
-            .collect();
+        let kept: Vec<Slot> = self.slots.iter().filter(|slot| slot.key != 0 && keep(slot)).copied().collect();
         if kept.len() == self.len {
             return;
         }

@@ -38,12 +38,7 @@ impl Run {
     /// A run of one frame whose prefix starts at `start` and whose body has `len` bytes.
     #[must_use]
     pub fn one(start: usize, len: usize, vnet: VnetHeader) -> Run {
-        Run {
-            start,
-            end: start + PREFIX_LEN + len,
-            frames: 1,
-            vnet,
-        }
+        Run { start, end: start + PREFIX_LEN + len, frames: 1, vnet }
     }
 
     /// Bytes of all frames, prefixes not counted.
@@ -108,18 +103,8 @@ pub struct Scan {
 ///
 /// A length above [`MAX_FRAME`] ends the scan at that frame; the ones in front of it are good.
 pub fn scan(wire: &[u8], runs: &mut Vec<Run>) -> Scan {
-    let mut found = Scan {
-        consumed: 0,
-        frames: 0,
-        runts: 0,
-        oversize: None,
-    };
-    let mut run = Run {
-        start: 0,
-        end: 0,
-        frames: 0,
-        vnet: VnetHeader::PLAIN,
-    };
+    let mut found = Scan { consumed: 0, frames: 0, runts: 0, oversize: None };
+    let mut run = Run { start: 0, end: 0, frames: 0, vnet: VnetHeader::PLAIN };
     let mut at = 0;
     while wire.len() - at >= PREFIX_LEN {
         let len = prefix_at(wire, at);
@@ -140,12 +125,7 @@ pub fn scan(wire: &[u8], runs: &mut Vec<Run>) -> Scan {
             if run.frames > 0 {
                 runs.push(run);
             }
-            run = Run {
-                start: next,
-                end: next,
-                frames: 0,
-                vnet: VnetHeader::PLAIN,
-            };
+            run = Run { start: next, end: next, frames: 0, vnet: VnetHeader::PLAIN };
         }
         at = next;
     }
@@ -218,11 +198,7 @@ mod tests {
         for (lengths, good, runts, count) in table {
             let wire = wire_of(lengths);
             let (runs, scan) = scanned(&wire);
-            assert_eq!(
-                runs.iter().map(|run| run.frames).sum::<usize>(),
-                *good,
-                "{lengths:?}"
-            );
+            assert_eq!(runs.iter().map(|run| run.frames).sum::<usize>(), *good, "{lengths:?}");
             assert_eq!((scan.runts, scan.frames), (*runts, good + runts), "{lengths:?}");
             assert_eq!(runs.len(), *count, "{lengths:?}");
             assert_eq!((scan.consumed, scan.oversize), (wire.len(), None), "{lengths:?}");
@@ -245,10 +221,7 @@ mod tests {
         let mut wire = wire_of(&[20]);
         wire.extend_from_slice(b"GET / HTTP/1.1");
         let (runs, scan) = scanned(&wire);
-        assert_eq!(
-            (runs.len(), scan.oversize),
-            (1, Some(u32::from_be_bytes(*b"GET ")))
-        );
+        assert_eq!((runs.len(), scan.oversize), (1, Some(u32::from_be_bytes(*b"GET "))));
         assert_eq!(scan.consumed, 24);
     }
 
@@ -264,15 +237,8 @@ mod tests {
         }
         let (mut runs, _) = scanned(&wire);
         assert_eq!(keep_source(&wire, &mut runs, good), 1);
-        assert_eq!(
-            runs.iter().map(|run| (run.start, run.frames)).collect::<Vec<_>>(),
-            [(0, 1), (48, 2)]
-        );
-        assert!(
-            runs.iter()
-                .flat_map(|run| frames_of(&wire, *run))
-                .all(|frame| frame[6..12] == good)
-        );
+        assert_eq!(runs.iter().map(|run| (run.start, run.frames)).collect::<Vec<_>>(), [(0, 1), (48, 2)]);
+        assert!(runs.iter().flat_map(|run| frames_of(&wire, *run)).all(|frame| frame[6..12] == good));
     }
 
     #[test]

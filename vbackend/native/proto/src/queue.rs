@@ -102,11 +102,7 @@ impl Queue {
             taken += 1;
         }
         if taken > 0 {
-            let run = Run {
-                end,
-                frames: taken,
-                ..run
-            };
+            let run = Run { end, frames: taken, ..run };
             self.append(&wire[run.start..end], run, prefix_at(wire, run.start));
         }
         taken
@@ -130,11 +126,7 @@ impl Queue {
     /// It is taken whatever the limits say: half a frame on a stream must be completed.
     pub fn offer_rest(&mut self, wire: &[u8], frame: Run, written: usize) {
         debug_assert!(self.is_empty() && written < frame.end - frame.start);
-        self.append(
-            &wire[frame.start + written..frame.end],
-            frame,
-            frame.frame_bytes(),
-        );
+        self.append(&wire[frame.start + written..frame.end], frame, frame.frame_bytes());
         self.front = frame.end - frame.start - written;
     }
 
@@ -153,10 +145,7 @@ impl Queue {
         self.frame_bytes += run.frame_bytes();
         match self.metas.back_mut() {
             Some(last) if last.vnet == run.vnet => last.frames += run.frames,
-            _ => self.metas.push_back(Meta {
-                frames: run.frames,
-                vnet: run.vnet,
-            }),
+            _ => self.metas.push_back(Meta { frames: run.frames, vnet: run.vnet }),
         }
     }
 
@@ -257,14 +246,9 @@ mod tests {
     #[test]
     fn both_limits_hold() {
         let (wire, run) = wire_of(&[20, 20, 20, 20]);
-        for (frames, bytes, taken) in [
-            (0, 1000, 0),
-            (3, 1000, 3),
-            (9, 1000, 4),
-            (9, 48, 2),
-            (9, 47, 1),
-            (9, 23, 0),
-        ] {
+        for (frames, bytes, taken) in
+            [(0, 1000, 0), (3, 1000, 3), (9, 1000, 4), (9, 48, 2), (9, 47, 1), (9, 23, 0)]
+        {
             let mut queue = Queue::new(Limits { frames, bytes });
             assert_eq!(queue.offer(&wire, run), taken, "limits {frames} {bytes}");
             assert_eq!((queue.len(), queue.wire().len()), (taken, taken * 24));
@@ -274,10 +258,7 @@ mod tests {
     #[test]
     fn a_stream_takes_it_byte_by_byte() {
         let (wire, run) = wire_of(&[20, 14, 30]);
-        let mut queue = Queue::new(Limits {
-            frames: 8,
-            bytes: 1000,
-        });
+        let mut queue = Queue::new(Limits { frames: 8, bytes: 1000 });
         queue.offer(&wire, run);
         let (mut read, mut done) = (Vec::new(), Vec::new());
         assert_eq!(queue.frame_bytes(), 64);
@@ -303,16 +284,9 @@ mod tests {
 
     #[test]
     fn whole_frames_come_out_with_their_offload_state() {
-        let partial = VnetHeader {
-            flags: crate::vnet::NEEDS_CSUM,
-            csum_start: 34,
-            ..VnetHeader::PLAIN
-        };
+        let partial = VnetHeader { flags: crate::vnet::NEEDS_CSUM, csum_start: 34, ..VnetHeader::PLAIN };
         let (wire, run) = wire_of(&[20, 14]);
-        let mut queue = Queue::new(Limits {
-            frames: 8,
-            bytes: 1000,
-        });
+        let mut queue = Queue::new(Limits { frames: 8, bytes: 1000 });
         queue.offer(&wire, run);
         assert!(queue.offer_frame(&wire[4..24], partial));
         let mut seen = Vec::new();
@@ -320,9 +294,6 @@ mod tests {
             seen.push((frame.len(), vnet));
             queue.pop();
         }
-        assert_eq!(
-            seen,
-            [(20, VnetHeader::PLAIN), (14, VnetHeader::PLAIN), (20, partial)]
-        );
+        assert_eq!(seen, [(20, VnetHeader::PLAIN), (14, VnetHeader::PLAIN), (20, partial)]);
     }
 }

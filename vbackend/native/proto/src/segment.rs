@@ -68,19 +68,13 @@ impl Segment {
     /// Two ports; every frame that goes in comes out, link-local group addresses included.
     #[must_use]
     pub fn cable() -> Segment {
-        Segment {
-            members: Vec::with_capacity(2),
-            fdb: None,
-        }
+        Segment { members: Vec::with_capacity(2), fdb: None }
     }
 
     /// A learning switch (IEEE 802.1D-2004 §7.7 to §7.9, without spanning tree).
     #[must_use]
     pub fn switch(fdb: Fdb) -> Segment {
-        Segment {
-            members: Vec::new(),
-            fdb: Some(fdb),
-        }
+        Segment { members: Vec::new(), fdb: Some(fdb) }
     }
 
     /// Whether it is a cable.
@@ -134,43 +128,27 @@ impl Segment {
     pub fn decide(&mut self, ingress: PortId, wire: &[u8], runs: &[Run], now_ms: u64, plan: &mut Plan) {
         plan.hops.clear();
         plan.flood.clear();
-        let Some(isolated) = self
-            .members
-            .iter()
-            .find(|m| m.port == ingress)
-            .map(|m| m.isolated)
-        else {
-            plan.hops.extend(runs.iter().map(|run| Hop {
-                run: *run,
-                fate: Fate::Drop(DropReason::NoSegment),
-            }));
+        let Some(isolated) = self.members.iter().find(|m| m.port == ingress).map(|m| m.isolated) else {
+            plan.hops
+                .extend(runs.iter().map(|run| Hop { run: *run, fate: Fate::Drop(DropReason::NoSegment) }));
             return;
         };
         match &mut self.fdb {
             None => {
                 let other = self.members.iter().find(|member| member.port != ingress);
-                let fate = other.map_or(Fate::Drop(DropReason::NoDestination), |member| {
-                    Fate::To(member.port)
-                });
+                let fate =
+                    other.map_or(Fate::Drop(DropReason::NoDestination), |member| Fate::To(member.port));
                 plan.hops.extend(runs.iter().map(|run| Hop { run: *run, fate }));
             }
             Some(fdb) => {
                 let reachable = |m: &&Member| m.port != ingress && !(isolated && m.isolated);
                 let hears = self.members.iter().any(|member| reachable(&member));
-                let mut switch = Switching {
-                    fdb,
-                    members: &self.members,
-                    ingress,
-                    isolated,
-                    hears,
-                    now_ms,
-                };
+                let mut switch = Switching { fdb, members: &self.members, ingress, isolated, hears, now_ms };
                 for run in runs {
                     switch.split(wire, *run, &mut plan.hops);
                 }
                 if plan.hops.iter().any(|hop| hop.fate == Fate::Flood) {
-                    plan.flood
-                        .extend(self.members.iter().filter(reachable).map(|member| member.port));
+                    plan.flood.extend(self.members.iter().filter(reachable).map(|member| member.port));
                 }
             }
         }
@@ -192,14 +170,7 @@ impl Switching<'_> {
     /// flow costs one table lookup per batch.
     fn split(&mut self, wire: &[u8], run: Run, hops: &mut Vec<Hop>) {
         const ADDRESSES: usize = 12;
-        let mut hop = Hop {
-            run: Run {
-                end: run.start,
-                frames: 0,
-                ..run
-            },
-            fate: Fate::Flood,
-        };
+        let mut hop = Hop { run: Run { end: run.start, frames: 0, ..run }, fate: Fate::Flood };
         let mut known: &[u8] = &[];
         let mut at = run.start;
         while at < run.end {
@@ -211,12 +182,7 @@ impl Switching<'_> {
                 let fate = self.fate(addresses);
                 if fate != hop.fate && hop.run.frames > 0 {
                     hops.push(hop);
-                    hop.run = Run {
-                        start: at,
-                        end: at,
-                        frames: 0,
-                        ..run
-                    };
+                    hop.run = Run { start: at, end: at, frames: 0, ..run };
                 }
                 hop.fate = fate;
             }
@@ -243,11 +209,7 @@ impl Switching<'_> {
         if is_link_local_group(destination) {
             return Fate::Drop(DropReason::LinkLocal);
         }
-        let flood = if self.hears {
-            Fate::Flood
-        } else {
-            Fate::Drop(DropReason::NoDestination)
-        };
+        let flood = if self.hears { Fate::Flood } else { Fate::Drop(DropReason::NoDestination) };
         if is_group(destination) {
             return flood;
         }
@@ -301,12 +263,7 @@ mod tests {
     fn switch(members: &[(PortId, bool)]) -> Segment {
         let mut segment = Segment::switch(Fdb::new(16, 1000, 7));
         for (port, isolated) in members {
-            segment
-                .join(Member {
-                    port: *port,
-                    isolated: *isolated,
-                })
-                .unwrap();
+            segment.join(Member { port: *port, isolated: *isolated }).unwrap();
         }
         segment
     }
@@ -326,23 +283,11 @@ mod tests {
     #[test]
     fn a_switch_floods_the_unknown_and_then_knows_it() {
         let mut segment = switch(&[(A, false), (B, false), (C, false)]);
-        assert_eq!(
-            fates(&mut segment, A, &[(host(2), host(1))], 0),
-            [(Fate::Flood, 1)]
-        );
-        assert_eq!(
-            fates(&mut segment, B, &[(host(1), host(2))], 1),
-            [(Fate::To(A), 1)]
-        );
-        assert_eq!(
-            fates(&mut segment, A, &[(host(2), host(1)); 5], 2),
-            [(Fate::To(B), 5)]
-        );
+        assert_eq!(fates(&mut segment, A, &[(host(2), host(1))], 0), [(Fate::Flood, 1)]);
+        assert_eq!(fates(&mut segment, B, &[(host(1), host(2))], 1), [(Fate::To(A), 1)]);
+        assert_eq!(fates(&mut segment, A, &[(host(2), host(1)); 5], 2), [(Fate::To(B), 5)]);
         // Aged: B was last heard at 1.
-        assert_eq!(
-            fates(&mut segment, A, &[(host(2), host(1))], 1001),
-            [(Fate::Flood, 1)]
-        );
+        assert_eq!(fates(&mut segment, A, &[(host(2), host(1))], 1001), [(Fate::Flood, 1)]);
     }
 
     #[test]
@@ -353,12 +298,7 @@ mod tests {
         let (to_b, to_c, all) = ((host(2), host(1)), (host(3), host(1)), (BROADCAST, host(1)));
         assert_eq!(
             fates(&mut segment, A, &[to_b, to_b, all, to_c, to_b], 0),
-            [
-                (Fate::To(B), 2),
-                (Fate::Flood, 1),
-                (Fate::To(C), 1),
-                (Fate::To(B), 1)
-            ]
+            [(Fate::To(B), 2), (Fate::Flood, 1), (Fate::To(C), 1), (Fate::To(B), 1)]
         );
     }
 
@@ -405,41 +345,16 @@ mod tests {
     #[test]
     fn a_cable_passes_everything() {
         let mut segment = Segment::cable();
-        segment
-            .join(Member {
-                port: A,
-                isolated: true,
-            })
-            .unwrap();
+        segment.join(Member { port: A, isolated: true }).unwrap();
         let stp = [0x01, 0x80, 0xc2, 0, 0, 0];
         assert_eq!(
             fates(&mut segment, A, &[(stp, host(1))], 0),
             [(Fate::Drop(DropReason::NoDestination), 1)]
         );
-        segment
-            .join(Member {
-                port: B,
-                isolated: true,
-            })
-            .unwrap();
-        assert_eq!(
-            fates(&mut segment, A, &[(stp, host(1)), (host(1), host(1))], 0),
-            [(Fate::To(B), 2)]
-        );
-        assert_eq!(
-            segment.join(Member {
-                port: C,
-                isolated: false
-            }),
-            Err(JoinError::CableFull)
-        );
-        assert_eq!(
-            segment.join(Member {
-                port: B,
-                isolated: false
-            }),
-            Err(JoinError::Twice)
-        );
+        segment.join(Member { port: B, isolated: true }).unwrap();
+        assert_eq!(fates(&mut segment, A, &[(stp, host(1)), (host(1), host(1))], 0), [(Fate::To(B), 2)]);
+        assert_eq!(segment.join(Member { port: C, isolated: false }), Err(JoinError::CableFull));
+        assert_eq!(segment.join(Member { port: B, isolated: false }), Err(JoinError::Twice));
     }
 
     #[test]

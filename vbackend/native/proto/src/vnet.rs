@@ -32,14 +32,8 @@ pub struct VnetHeader {
 
 impl VnetHeader {
     /// Nothing left to do.
-    pub const PLAIN: VnetHeader = VnetHeader {
-        flags: 0,
-        gso_type: GSO_NONE,
-        hdr_len: 0,
-        gso_size: 0,
-        csum_start: 0,
-        csum_offset: 0,
-    };
+    pub const PLAIN: VnetHeader =
+        VnetHeader { flags: 0, gso_type: GSO_NONE, hdr_len: 0, gso_size: 0, csum_start: 0, csum_offset: 0 };
 
     /// Whether the frame can go anywhere as it is.
     #[must_use]
@@ -71,11 +65,7 @@ impl VnetHeader {
             csum_start: word(6),
             csum_offset: word(8),
         };
-        if header.is_plain() {
-            VnetHeader::PLAIN
-        } else {
-            header
-        }
+        if header.is_plain() { VnetHeader::PLAIN } else { header }
     }
 
     /// The header in wire form.

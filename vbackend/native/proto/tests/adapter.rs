@@ -55,13 +55,8 @@ fn packet(destination: IpAddr, number: u32) -> Vec<u8> {
         }
         IpAddr::V6(destination) => {
             let source = Ipv6Addr::new(0xfd07, 0, 0, 0, 0, 0, 0, 1);
-            let header = ipv6::Header {
-                payload_len: 4,
-                next_header: 253,
-                hop_limit: 64,
-                source,
-                destination,
-            };
+            let header =
+                ipv6::Header { payload_len: 4, next_header: 253, hop_limit: 64, source, destination };
             [&header.emit()[..], &number.to_be_bytes()].concat()
         }
     }
@@ -91,16 +86,7 @@ fn announcement(address: IpAddr, mac: Mac) -> Vec<u8> {
 }
 
 fn frames(wire: &[u8]) -> Vec<&[u8]> {
-    frames_of(
-        wire,
-        Run {
-            start: 0,
-            end: wire.len(),
-            frames: 0,
-            vnet: VnetHeader::PLAIN,
-        },
-    )
-    .collect()
+    frames_of(wire, Run { start: 0, end: wire.len(), frames: 0, vnet: VnetHeader::PLAIN }).collect()
 }
 
 /// The destination and number of a frame that holds one of our packets; `None` for the adapter's questions.
@@ -139,9 +125,7 @@ impl Twin {
             return VecDeque::new();
         }
         self.owners.insert(address, (guest, now_ms));
-        self.waiting
-            .remove(&address)
-            .map_or_else(VecDeque::new, |(_, numbers)| numbers)
+        self.waiting.remove(&address).map_or_else(VecDeque::new, |(_, numbers)| numbers)
     }
 
     fn send(&mut self, address: u8, number: u32, now_ms: u64) -> ToGuest {

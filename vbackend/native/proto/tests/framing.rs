@@ -22,15 +22,8 @@ fn reassemble(wire: &[u8], cuts: &[usize]) -> (Vec<Vec<u8>>, usize) {
         let mut runs: Vec<Run> = Vec::new();
         let found = scan(&buffer, &mut runs);
         runts += found.runts;
-        frames.extend(
-            runs.iter()
-                .flat_map(|run| frames_of(&buffer, *run))
-                .map(<[u8]>::to_vec),
-        );
-        assert_eq!(
-            runs.iter().map(|run| run.frames).sum::<usize>() + found.runts,
-            found.frames
-        );
+        frames.extend(runs.iter().flat_map(|run| frames_of(&buffer, *run)).map(<[u8]>::to_vec));
+        assert_eq!(runs.iter().map(|run| run.frames).sum::<usize>() + found.runts, found.frames);
         buffer.drain(..found.consumed);
     }
     (frames, runts)

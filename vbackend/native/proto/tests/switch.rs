@@ -32,10 +32,7 @@ impl NaiveSwitch {
             return Err(DropReason::LinkLocal);
         }
         let isolated = |port: u64| self.ports.contains(&(port, true));
-        let known = self
-            .seen
-            .get(&destination)
-            .filter(|(_, when)| now_ms - when < AGEING_MS);
+        let known = self.seen.get(&destination).filter(|(_, when)| now_ms - when < AGEING_MS);
         match known {
             Some((port, _)) if destination[0] & 1 == 0 => match *port {
                 port if port == ingress => Err(DropReason::Hairpin),
@@ -45,11 +42,7 @@ impl NaiveSwitch {
             _ => {
                 let hears = |(port, alone): &&(u64, bool)| *port != ingress && !(*alone && isolated(ingress));
                 let all: Vec<u64> = self.ports.iter().filter(hears).map(|(port, _)| *port).collect();
-                if all.is_empty() {
-                    Err(DropReason::NoDestination)
-                } else {
-                    Ok(all)
-                }
+                if all.is_empty() { Err(DropReason::NoDestination) } else { Ok(all) }
             }
         }
     }
@@ -67,16 +60,10 @@ impl NaiveSwitch {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Frames {
-        ingress: u64,
-        addresses: Vec<([u8; 6], [u8; 6])>,
-    },
+    Frames { ingress: u64, addresses: Vec<([u8; 6], [u8; 6])> },
     Wait(u64),
     Leave(u64),
-    Join {
-        port: u64,
-        isolated: bool,
-    },
+    Join { port: u64, isolated: bool },
 }
 
 fn mac() -> impl Strategy<Value = [u8; 6]> {

@@ -40,8 +40,7 @@ impl PyChannel {
     #[pyo3(signature = (most = 256))]
     fn recv_batch<'py>(&self, py: Python<'py>, most: usize) -> Result<Vec<Bound<'py, PyBytes>>, NativeError> {
         let mut frames = Vec::new();
-        self.0
-            .receive(most, |bytes| frames.push(PyBytes::new(py, bytes)))?;
+        self.0.receive(most, |bytes| frames.push(PyBytes::new(py, bytes)))?;
         Ok(frames)
     }
 

@@ -43,11 +43,7 @@ impl From<Event> for PyEvent {
                     End::Oversize(length) => ("oversize", i64::from(length)),
                     End::Error(errno) => ("error", i64::from(errno)),
                 };
-                PyEvent {
-                    port: port.0,
-                    session,
-                    ..of("session-ended", reason, value)
-                }
+                PyEvent { port: port.0, session, ..of("session-ended", reason, value) }
             }
             Event::WorkerDied { worker, text } => {
                 of("worker-died", &text, i64::try_from(worker).unwrap_or(i64::MAX))
@@ -75,10 +71,7 @@ impl Drop for PyEngine {
 
 impl PyEngine {
     fn get(&self) -> Result<&Engine, NativeError> {
-        self.engine
-            .as_ref()
-            .filter(|_| self.pid == std::process::id())
-            .ok_or(NativeError::Forked)
+        self.engine.as_ref().filter(|_| self.pid == std::process::id()).ok_or(NativeError::Forked)
     }
 
     /// Take a descriptor over from Python.
@@ -97,10 +90,7 @@ impl PyEngine {
     #[pyo3(signature = (workers = 1))]
     fn new(workers: usize) -> Result<PyEngine, NativeError> {
         let seed = RandomState::new().hash_one(std::process::id());
-        Ok(PyEngine {
-            engine: Some(Engine::new(workers, seed)?),
-            pid: std::process::id(),
-        })
+        Ok(PyEngine { engine: Some(Engine::new(workers, seed)?), pid: std::process::id() })
     }
 
     #[getter]
@@ -135,19 +125,8 @@ impl PyEngine {
         isolated: bool,
         worker: Option<usize>,
     ) -> Result<u64, NativeError> {
-        let limits = Limits {
-            frames: queue_frames,
-            bytes: queue_bytes,
-        };
-        Ok(self
-            .get()?
-            .add_port(PortConfig {
-                limits,
-                source: mac,
-                isolated,
-                worker,
-            })?
-            .0)
+        let limits = Limits { frames: queue_frames, bytes: queue_bytes };
+        Ok(self.get()?.add_port(PortConfig { limits, source: mac, isolated, worker })?.0)
     }
 
     fn remove_port(&self, py: Python<'_>, port: u64) -> Result<(), NativeError> {
@@ -180,10 +159,7 @@ impl PyEngine {
 
     fn attach_stream(&self, port: u64, fd: RawFd) -> PyResult<u64> {
         let fd = Self::take(fd)?;
-        Ok(self
-            .get()?
-            .attach_stream(PortId(port), fd)
-            .map_err(NativeError::from)?)
+        Ok(self.get()?.attach_stream(PortId(port), fd).map_err(NativeError::from)?)
     }
 
     #[pyo3(signature = (port, fd, *, send_to = None, accept_from = None, send_fd = None))]
@@ -196,27 +172,18 @@ impl PyEngine {
         send_fd: Option<RawFd>,
     ) -> PyResult<u64> {
         let (fd, send) = (Self::take(fd)?, send_fd.map(Self::take).transpose()?);
-        let session = self
-            .get()?
-            .attach_dgram(PortId(port), fd, send_to, accept_from, send);
+        let session = self.get()?.attach_dgram(PortId(port), fd, send_to, accept_from, send);
         Ok(session.map_err(NativeError::from)?)
     }
 
     #[pyo3(signature = (port, fd, *, vnet_hdr))]
     fn attach_tap(&self, port: u64, fd: RawFd, vnet_hdr: bool) -> PyResult<u64> {
         let fd = Self::take(fd)?;
-        Ok(self
-            .get()?
-            .attach_tap(PortId(port), fd, vnet_hdr)
-            .map_err(NativeError::from)?)
+        Ok(self.get()?.attach_tap(PortId(port), fd, vnet_hdr).map_err(NativeError::from)?)
     }
 
     #[pyo3(signature = (port, fd, *, packet_info, mac, local, peers))]
-    #[allow(
-        clippy::too_many_arguments,
-        clippy::needless_pass_by_value,
-        reason = "the signature is Python's"
-    )]
+    #[allow(clippy::too_many_arguments, clippy::needless_pass_by_value, reason = "the signature is Python's")]
     fn attach_tun(
         &self,
         port: u64,
@@ -227,22 +194,10 @@ impl PyEngine {
         peers: Vec<String>,
     ) -> PyResult<u64> {
         let fd = Self::take(fd)?;
-        let parse = |texts: &[String]| {
-            texts
-                .iter()
-                .map(|text| parse_ip(text))
-                .collect::<Result<Vec<_>, _>>()
-        };
+        let parse = |texts: &[String]| texts.iter().map(|text| parse_ip(text)).collect::<Result<Vec<_>, _>>();
         let attach = || -> Result<u64, EngineError> {
-            let config = TunConfig {
-                mac,
-                local: parse(&local)?,
-                peers: parse(&peers)?,
-                packet_info,
-            };
-            let engine = self
-                .get()
-                .map_err(|_| EngineError::Dead("the engine does not survive a fork"))?;
+            let config = TunConfig { mac, local: parse(&local)?, peers: parse(&peers)?, packet_info };
+            let engine = self.get().map_err(|_| EngineError::Dead("the engine does not survive a fork"))?;
             engine.attach_tun(PortId(port), fd, config)
         };
         Ok(attach().map_err(NativeError::from)?)
@@ -258,12 +213,7 @@ impl PyEngine {
     }
 
     fn drain_events(&self) -> Result<Vec<PyEvent>, NativeError> {
-        Ok(self
-            .get()?
-            .drain_events()
-            .into_iter()
-            .map(PyEvent::from)
-            .collect())
+        Ok(self.get()?.drain_events().into_iter().map(PyEvent::from).collect())
     }
 
     fn counters(&self, port: u64) -> Result<BTreeMap<&'static str, BTreeMap<String, u64>>, NativeError> {
@@ -277,10 +227,7 @@ impl PyEngine {
         segment: u64,
     ) -> Result<Vec<(Bound<'py, PyBytes>, u64, u64)>, NativeError> {
         let entries = self.get()?.fdb(segment)?;
-        Ok(entries
-            .iter()
-            .map(|(entry, age)| (PyBytes::new(py, &entry.mac), entry.port.0, *age))
-            .collect())
+        Ok(entries.iter().map(|(entry, age)| (PyBytes::new(py, &entry.mac), entry.port.0, *age)).collect())
     }
 
     fn close(&self, py: Python<'_>) -> Result<(), NativeError> {
@@ -298,10 +245,7 @@ fn lane(lane: &Lane) -> BTreeMap<String, u64> {
         ("queued".to_owned(), lane.queued),
     ]
     .into();
-    let lost = DropReason::ALL
-        .iter()
-        .zip(&lane.drops)
-        .filter(|(_, frames)| **frames > 0);
+    let lost = DropReason::ALL.iter().zip(&lane.drops).filter(|(_, frames)| **frames > 0);
     all.extend(lost.map(|(reason, frames)| (format!("drop:{}", reason.name()), *frames)));
     all
 }

@@ -1,8 +1,5 @@
 //! The extension module `vbackend._native`: conversions only. Its typed face is `vbackend/_native.pyi`.
-#![allow(
-    unsafe_code,
-    reason = "PyO3's macros; this crate writes none of its own but fd ownership"
-)]
+#![allow(unsafe_code, reason = "PyO3's macros; this crate writes none of its own but fd ownership")]
 
 mod channel;
 mod engine;
@@ -21,18 +18,12 @@ fn build_info() -> std::collections::BTreeMap<&'static str, &'static str> {
 /// Every drop reason's name with one line that explains it.
 #[pyfunction]
 fn drop_reasons() -> Vec<(&'static str, &'static str)> {
-    DropReason::ALL
-        .iter()
-        .map(|reason| (reason.name(), reason.text()))
-        .collect()
+    DropReason::ALL.iter().map(|reason| (reason.name(), reason.text())).collect()
 }
 
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add(
-        "__all__",
-        ["Channel", "Engine", "Event", "build_info", "drop_reasons"],
-    )?;
+    module.add("__all__", ["Channel", "Engine", "Event", "build_info", "drop_reasons"])?;
     module.add_class::<engine::PyEngine>()?;
     module.add_class::<engine::PyEvent>()?;
     module.add_class::<channel::PyChannel>()?;

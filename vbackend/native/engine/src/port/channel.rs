@@ -62,12 +62,7 @@ pub fn channel(port: Arc<PortShared>, limits: Limits) -> io::Result<(EngineEnd, 
         to_engine: Mutex::new(to_engine),
         readable: EventFd::new()?,
     });
-    Ok((
-        EngineEnd {
-            pipe: Arc::clone(&pipe),
-        },
-        ChannelEnd { pipe },
-    ))
+    Ok((EngineEnd { pipe: Arc::clone(&pipe) }, ChannelEnd { pipe }))
 }
 
 /// The end a worker holds.

@@ -49,13 +49,7 @@ impl Dgram {
             }
             None => None,
         };
-        Ok(Dgram {
-            fd,
-            peering,
-            own,
-            room: None,
-            room_is_new: false,
-        })
+        Ok(Dgram { fd, peering, own, room: None, room_is_new: false })
     }
 
     pub fn fd(&self) -> BorrowedFd<'_> {
@@ -174,15 +168,8 @@ impl Dgram {
                 None => return Ok(None),
             },
         };
-        let bytes: usize = frames_of(wire, run)
-            .take(done)
-            .map(|frame| PREFIX_LEN + frame.len())
-            .sum();
-        Ok(Some(Run {
-            start: run.start + bytes,
-            frames: run.frames - done,
-            ..run
-        }))
+        let bytes: usize = frames_of(wire, run).take(done).map(|frame| PREFIX_LEN + frame.len()).sum();
+        Ok(Some(Run { start: run.start + bytes, frames: run.frames - done, ..run }))
     }
 
     /// What a failed send means: a lost frame (its reason), a peer without room (None), or the end.

@@ -329,10 +329,7 @@ impl Port {
 
     /// Whether the peer has said something that was not received yet.
     pub fn has_unread(&self) -> bool {
-        self.link
-            .as_ref()
-            .and_then(Link::fd)
-            .is_some_and(sys::is_readable)
+        self.link.as_ref().and_then(Link::fd).is_some_and(sys::is_readable)
     }
 
     /// Take frames for the peer; returns whether they are the first of this turn. They are sent by `transmit`.

@@ -30,10 +30,7 @@ impl Stream {
     /// It cannot be made non-blocking.
     pub fn new(fd: OwnedFd) -> io::Result<Stream> {
         sys::set_nonblocking(&fd)?;
-        Ok(Stream {
-            fd,
-            carry: Vec::new(),
-        })
+        Ok(Stream { fd, carry: Vec::new() })
     }
 
     pub fn fd(&self) -> BorrowedFd<'_> {
@@ -72,8 +69,7 @@ impl Stream {
                 Ok(written) => written,
                 Err(error) if sys::would_block(&error) => 0,
                 Err(error) => {
-                    out.tx
-                        .dropped(DropReason::PeerGone, left.iter().map(|run| run.frames).sum());
+                    out.tx.dropped(DropReason::PeerGone, left.iter().map(|run| run.frames).sum());
                     return Err(error.into());
                 }
             };
@@ -136,20 +132,12 @@ fn cut(wire: &[u8], run: Run, written: usize, out: &mut Outgoing<'_>) {
         if one.end > stop {
             if one.start < stop {
                 out.queue.offer_rest(wire, one, stop - one.start);
-                left = Run {
-                    start: one.end,
-                    frames: left.frames - 1,
-                    ..left
-                };
+                left = Run { start: one.end, frames: left.frames - 1, ..left };
             }
             break;
         }
         out.tx.sent(1, frame.len());
-        left = Run {
-            start: one.end,
-            frames: left.frames - 1,
-            ..left
-        };
+        left = Run { start: one.end, frames: left.frames - 1, ..left };
     }
     if left.frames > 0 {
         out.enqueue(wire, left);

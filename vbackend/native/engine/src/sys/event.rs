@@ -46,17 +46,11 @@ impl Epoll {
         check(fd)?;
         // SAFETY: the call succeeded, so `fd` is open and nobody else owns it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Epoll {
-            fd,
-            events: vec![libc::epoll_event { events: 0, u64: 0 }; 64],
-        })
+        Ok(Epoll { fd, events: vec![libc::epoll_event { events: 0, u64: 0 }; 64] })
     }
 
     fn control(&self, operation: i32, fd: BorrowedFd<'_>, token: u64, interest: Interest) -> io::Result<()> {
-        let mut event = libc::epoll_event {
-            events: interest.mask(),
-            u64: token,
-        };
+        let mut event = libc::epoll_event { events: interest.mask(), u64: token };
         // SAFETY: both descriptors are open while borrowed; `event` outlives the call.
         let result =
             unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), operation, fd.as_raw_fd(), &raw mut event) };
@@ -75,15 +69,7 @@ impl Epoll {
 
     /// Stop watching. Needed before a close, since another process may hold the same open file.
     pub fn remove(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        self.control(
-            libc::EPOLL_CTL_DEL,
-            fd,
-            0,
-            Interest {
-                read: false,
-                write: false,
-            },
-        )
+        self.control(libc::EPOLL_CTL_DEL, fd, 0, Interest { read: false, write: false })
     }
 
     /// Wait until something is ready or `timeout_ms` passed (None: for ever); a signal counts as nothing ready.
@@ -149,37 +135,15 @@ mod tests {
     fn an_eventfd_is_ready_while_signalled() {
         let (mut epoll, event) = (Epoll::new().unwrap(), EventFd::new().unwrap());
         let mut ready = Vec::new();
-        epoll
-            .add(
-                event.as_fd(),
-                7,
-                Interest {
-                    read: true,
-                    write: false,
-                },
-            )
-            .unwrap();
+        epoll.add(event.as_fd(), 7, Interest { read: true, write: false }).unwrap();
         for (signals, expected) in [(0, 0), (1, 1), (3, 1)] {
             (0..signals).for_each(|_| event.signal());
             epoll.wait(Some(0), &mut ready).unwrap();
             assert_eq!(ready.len(), expected);
-            assert!(
-                ready
-                    .iter()
-                    .all(|entry| entry.token == 7 && entry.readable && !entry.writable)
-            );
+            assert!(ready.iter().all(|entry| entry.token == 7 && entry.readable && !entry.writable));
             event.clear();
         }
-        epoll
-            .modify(
-                event.as_fd(),
-                8,
-                Interest {
-                    read: true,
-                    write: true,
-                },
-            )
-            .unwrap();
+        epoll.modify(event.as_fd(), 8, Interest { read: true, write: true }).unwrap();
         epoll.wait(Some(0), &mut ready).unwrap();
         assert!(ready[0].token == 8 && ready[0].writable && !ready[0].readable);
         epoll.remove(event.as_fd()).unwrap();

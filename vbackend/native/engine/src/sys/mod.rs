@@ -26,10 +26,7 @@ pub fn would_block(error: &io::Error) -> bool {
 
 /// Milliseconds of the monotonic clock; the only clock the engine reads.
 pub fn monotonic_ms() -> u64 {
-    let mut now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `now` is a valid timespec to write to; CLOCK_MONOTONIC always exists.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut now) };
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
@@ -48,11 +45,7 @@ pub fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
 
 /// Whether a read would give something (or an end) at once.
 pub fn is_readable(fd: BorrowedFd<'_>) -> bool {
-    let mut entry = libc::pollfd {
-        fd: fd.as_raw_fd(),
-        events: libc::POLLIN,
-        revents: 0,
-    };
+    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // SAFETY: `entry` is one valid pollfd that lives through the call.
     let found = unsafe { libc::poll(&raw mut entry, 1, 0) };
     found == 1 && entry.revents & libc::POLLIN != 0
@@ -61,14 +54,8 @@ pub fn is_readable(fd: BorrowedFd<'_>) -> bool {
 /// Read into two buffers, one behind the other (a device's header, then its frame).
 pub fn read_two(fd: BorrowedFd<'_>, first: &mut [u8], second: &mut [u8]) -> io::Result<usize> {
     let parts = [
-        libc::iovec {
-            iov_base: first.as_mut_ptr().cast(),
-            iov_len: first.len(),
-        },
-        libc::iovec {
-            iov_base: second.as_mut_ptr().cast(),
-            iov_len: second.len(),
-        },
+        libc::iovec { iov_base: first.as_mut_ptr().cast(), iov_len: first.len() },
+        libc::iovec { iov_base: second.as_mut_ptr().cast(), iov_len: second.len() },
     ];
     // SAFETY: both iovecs point to live, exclusively borrowed memory of the given lengths.
     check(unsafe { libc::readv(fd.as_raw_fd(), parts.as_ptr(), 2) })
@@ -83,14 +70,8 @@ pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
 /// Write two buffers as one (a device's header and its frame).
 pub fn write_two(fd: BorrowedFd<'_>, first: &[u8], second: &[u8]) -> io::Result<usize> {
     let parts = [
-        libc::iovec {
-            iov_base: first.as_ptr().cast_mut().cast(),
-            iov_len: first.len(),
-        },
-        libc::iovec {
-            iov_base: second.as_ptr().cast_mut().cast(),
-            iov_len: second.len(),
-        },
+        libc::iovec { iov_base: first.as_ptr().cast_mut().cast(), iov_len: first.len() },
+        libc::iovec { iov_base: second.as_ptr().cast_mut().cast(), iov_len: second.len() },
     ];
     // SAFETY: both iovecs point to live memory of the given lengths, which writev only reads.
     check(unsafe { libc::writev(fd.as_raw_fd(), parts.as_ptr(), 2) })

@@ -14,14 +14,7 @@ const MAX_PARTS: usize = 1024;
 /// Read from a stream socket.
 pub fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     // SAFETY: `buffer` is live, exclusively borrowed memory of the given length.
-    check(unsafe {
-        libc::recv(
-            fd.as_raw_fd(),
-            buffer.as_mut_ptr().cast(),
-            buffer.len(),
-            libc::MSG_DONTWAIT,
-        )
-    })
+    check(unsafe { libc::recv(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT) })
 }
 
 /// Write ranges of `wire`, one behind the other, to a stream socket; returns how many bytes went.
@@ -44,10 +37,7 @@ pub fn send_gathered(
     let mut vectors: [mem::MaybeUninit<libc::iovec>; MAX_PARTS] = [mem::MaybeUninit::uninit(); MAX_PARTS];
     for (vector, (start, end)) in vectors.iter_mut().zip(parts.iter()) {
         let bytes = &wire[*start..*end];
-        vector.write(libc::iovec {
-            iov_base: bytes.as_ptr().cast_mut().cast(),
-            iov_len: bytes.len(),
-        });
+        vector.write(libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() });
     }
     let mut message = empty_header();
     message.msg_iov = vectors.as_mut_ptr().cast();
@@ -228,18 +218,12 @@ impl Messages {
     /// Bytes of the `index`th datagram received, and whether it was longer than its buffer.
     pub fn received(&self, index: usize) -> (usize, bool) {
         let header = &self.headers[index];
-        (
-            header.msg_len as usize,
-            header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
-        )
+        (header.msg_len as usize, header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0)
     }
 
     /// Who sent the `index`th datagram received.
     pub fn sender(&self, index: usize) -> SocketAddress {
-        SocketAddress {
-            len: self.headers[index].msg_hdr.msg_namelen,
-            ..self.senders[index]
-        }
+        SocketAddress { len: self.headers[index].msg_hdr.msg_namelen, ..self.senders[index] }
     }
 }
 
@@ -255,10 +239,7 @@ pub fn receive_batch(
     let count = messages.capacity().min(buffer.len() / stride);
     for (index, slot) in buffer.chunks_exact_mut(stride).take(count).enumerate() {
         let body = &mut slot[offset..];
-        messages.vectors[index] = libc::iovec {
-            iov_base: body.as_mut_ptr().cast(),
-            iov_len: body.len(),
-        };
+        messages.vectors[index] = libc::iovec { iov_base: body.as_mut_ptr().cast(), iov_len: body.len() };
         let header = &mut messages.headers[index].msg_hdr;
         *header = empty_header();
         header.msg_iov = &raw mut messages.vectors[index];
@@ -270,13 +251,7 @@ pub fn receive_batch(
     // SAFETY: the first `count` headers point to distinct parts of `buffer` and to their own iovec and address,
     // all of which live and stay put through the call.
     let found = unsafe {
-        libc::recvmmsg(
-            fd.as_raw_fd(),
-            headers,
-            count as u32,
-            libc::MSG_DONTWAIT,
-            std::ptr::null_mut(),
-        )
+        libc::recvmmsg(fd.as_raw_fd(), headers, count as u32, libc::MSG_DONTWAIT, std::ptr::null_mut())
     };
     check(found)
 }
@@ -290,10 +265,8 @@ pub fn send_batch<'a>(
 ) -> io::Result<usize> {
     let mut count = 0;
     for (index, datagram) in datagrams.take(messages.capacity()).enumerate() {
-        messages.vectors[index] = libc::iovec {
-            iov_base: datagram.as_ptr().cast_mut().cast(),
-            iov_len: datagram.len(),
-        };
+        messages.vectors[index] =
+            libc::iovec { iov_base: datagram.as_ptr().cast_mut().cast(), iov_len: datagram.len() };
         let header = &mut messages.headers[index].msg_hdr;
         *header = empty_header();
         header.msg_iov = &raw mut messages.vectors[index];
@@ -337,40 +310,26 @@ mod tests {
     fn addresses_parse_or_say_why() {
         for good in ["unix:/tmp/x", "unix:@name", "127.0.0.1:7", "[::1]:7"] {
             let address = SocketAddress::from_str(good).unwrap();
-            assert!(
-                address.same_peer(&SocketAddress::from_str(good).unwrap()),
-                "{good}"
-            );
+            assert!(address.same_peer(&SocketAddress::from_str(good).unwrap()), "{good}");
             assert_eq!(address.is_unix(), good.starts_with("unix"));
         }
         for bad in ["", "unix:", "127.0.0.1", &format!("unix:{}", "x".repeat(108))] {
             assert!(SocketAddress::from_str(bad).is_err(), "{bad}");
         }
-        let (a, b) = (
-            SocketAddress::from_str("[::1]:7").unwrap(),
-            SocketAddress::from_str("[::2]:7").unwrap(),
-        );
+        let (a, b) =
+            (SocketAddress::from_str("[::1]:7").unwrap(), SocketAddress::from_str("[::2]:7").unwrap());
         assert!(!a.same_peer(&b));
     }
 
     #[test]
     fn batches_of_datagrams_keep_their_senders() {
-        let (a, b) = (
-            UdpSocket::bind("127.0.0.1:0").unwrap(),
-            UdpSocket::bind("127.0.0.1:0").unwrap(),
-        );
+        let (a, b) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
         let to = local_address(b.as_fd()).unwrap();
         let mut messages = Messages::new(4);
         let datagrams: [&[u8]; 3] = [b"one", b"", b"longer than eight"];
-        assert_eq!(
-            send_batch(a.as_fd(), datagrams.into_iter(), Some(&to), &mut messages).unwrap(),
-            3
-        );
+        assert_eq!(send_batch(a.as_fd(), datagrams.into_iter(), Some(&to), &mut messages).unwrap(), 3);
         let mut buffer = [0; 40];
-        assert_eq!(
-            receive_batch(b.as_fd(), &mut buffer, 10, 2, &mut messages).unwrap(),
-            3
-        );
+        assert_eq!(receive_batch(b.as_fd(), &mut buffer, 10, 2, &mut messages).unwrap(), 3);
         assert_eq!(
             (0..3).map(|n| messages.received(n)).collect::<Vec<_>>(),
             [(3, false), (0, false), (8, true)]

@@ -15,28 +15,16 @@ use vbackend_engine::{Engine, PortConfig};
 use vbackend_proto::queue::Limits;
 use vbackend_proto::segment::PortId;
 
-pub const LIMITS: Limits = Limits {
-    frames: 256,
-    bytes: 1 << 21,
-};
+pub const LIMITS: Limits = Limits { frames: 256, bytes: 1 << 21 };
 
 pub fn config() -> PortConfig {
-    PortConfig {
-        limits: LIMITS,
-        source: None,
-        isolated: false,
-        worker: None,
-    }
+    PortConfig { limits: LIMITS, source: None, isolated: false, worker: None }
 }
 
 /// An Ethernet frame from host `source` to host `destination` (0xff: broadcast), `len` bytes, with a serial number.
 pub fn frame(destination: u8, source: u8, len: usize, serial: u32) -> Vec<u8> {
     let mut frame = vec![0; len];
-    let to = if destination == 0xff {
-        [0xff; 6]
-    } else {
-        [2, 0, 0, 0, 0, destination]
-    };
+    let to = if destination == 0xff { [0xff; 6] } else { [2, 0, 0, 0, 0, destination] };
     frame[..6].copy_from_slice(&to);
     frame[6..12].copy_from_slice(&[2, 0, 0, 0, 0, source]);
     frame[12..14].copy_from_slice(&[0x88, 0xb5]);
@@ -79,9 +67,7 @@ pub fn stream_port(engine: &Engine, segment: u64, config: PortConfig) -> (PortId
 pub fn introduce(engine: &Engine, port: PortId, peer: &mut UnixStream, host: u8) {
     let before = engine.counters(port).unwrap().rx.frames_in;
     peer.write_all(&wire(&[frame(host, host, 14, 0)])).unwrap();
-    eventually("the switch sees the frame", || {
-        engine.counters(port).unwrap().rx.frames_in > before
-    });
+    eventually("the switch sees the frame", || engine.counters(port).unwrap().rx.frames_in > before);
 }
 
 /// Wait until `condition` holds, at most ten seconds.
@@ -98,8 +84,5 @@ pub fn balanced(lane: &Lane) -> bool {
 }
 
 pub fn assert_balanced(counters: &Counters) {
-    assert!(
-        balanced(&counters.rx) && balanced(&counters.tx),
-        "frames are missing: {counters:?}"
-    );
+    assert!(balanced(&counters.rx) && balanced(&counters.tx), "frames are missing: {counters:?}");
 }

@@ -92,11 +92,7 @@ impl Config {
             return destination;
         }
         let same_family = |peer: &&IpAddr| peer.is_ipv4() == destination.is_ipv4();
-        self.peers
-            .iter()
-            .find(same_family)
-            .copied()
-            .unwrap_or(destination)
+        self.peers.iter().find(same_family).copied().unwrap_or(destination)
     }
 
     /// The address that ARP requests come from; unspecified when the unit has none (RFC 5227 §1.1: a probe).
@@ -142,11 +138,7 @@ mod tests {
             ("ff02::1", false),
         ] {
             let address = address.parse().unwrap();
-            assert_eq!(
-                config(Mode::Broadcast).guest_may_own(address),
-                expected,
-                "{address}"
-            );
+            assert_eq!(config(Mode::Broadcast).guest_may_own(address), expected, "{address}");
         }
     }
 
@@ -162,11 +154,7 @@ mod tests {
         ] {
             let (destination, expected): (IpAddr, IpAddr) =
                 (destination.parse().unwrap(), expected.parse().unwrap());
-            assert_eq!(
-                config(Mode::PointToPoint).next_hop(destination),
-                expected,
-                "{destination}"
-            );
+            assert_eq!(config(Mode::PointToPoint).next_hop(destination), expected, "{destination}");
             assert_eq!(config(Mode::Broadcast).next_hop(destination), destination);
         }
         let bare = Config::new(Mac([2, 0, 0, 0, 0, 1]), Mode::PointToPoint);

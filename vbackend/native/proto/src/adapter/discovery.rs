@@ -52,18 +52,12 @@ pub(super) fn handle_arp(
         WireError::Truncated => DropReason::BadIp,
         _ => DropReason::NotIp,
     })?;
-    let asker = Party {
-        mac: message.sender_mac(),
-        ip: message.sender_ip(),
-    };
+    let asker = Party { mac: message.sender_mac(), ip: message.sender_ip() };
     let target = message.target_ip();
     match message.operation() {
         arp::REQUEST => {
             if claim(config, known, target.into(), asker.ip.into(), now_ms).is_some() {
-                let own = Party {
-                    mac: config.mac,
-                    ip: target,
-                };
+                let own = Party { mac: config.mac, ip: target };
                 let header = ethernet::emit(frame.source(), config.mac, ETHERTYPE_ARP);
                 push_frame(out, &header, &arp::emit(arp::REPLY, own, asker));
             }
@@ -85,13 +79,7 @@ pub(super) fn handle_neighbour(
 ) -> Result<Told, DropReason> {
     let message = Neighbour::parse(packet).map_err(|_| DropReason::BadIp)?;
     if message.kind == SOLICITATION
-        && let Some(claim) = claim(
-            config,
-            known,
-            message.target.into(),
-            message.source.into(),
-            now_ms,
-        )
+        && let Some(claim) = claim(config, known, message.target.into(), message.source.into(), now_ms)
     {
         advertise(config, &message, claim, from, out);
     }
@@ -133,14 +121,8 @@ fn advertise(config: &Config, asked: &Neighbour, claim: Claim, from: Mac, out: &
 pub(super) fn ask(config: &Config, address: IpAddr, last: Option<Mac>, out: &mut Vec<u8>) {
     match address {
         IpAddr::V4(address) => {
-            let own = Party {
-                mac: config.mac,
-                ip: config.arp_source(),
-            };
-            let target = Party {
-                mac: Mac::ZERO,
-                ip: address,
-            };
+            let own = Party { mac: config.mac, ip: config.arp_source() };
+            let target = Party { mac: Mac::ZERO, ip: address };
             let header = ethernet::emit(last.unwrap_or(Mac::BROADCAST), config.mac, ETHERTYPE_ARP);
             push_frame(out, &header, &arp::emit(arp::REQUEST, own, target));
         }

@@ -88,11 +88,7 @@ impl Adapter {
     /// An adapter that knows no guest yet.
     #[must_use]
     pub fn new(config: Config) -> Adapter {
-        Adapter {
-            config,
-            neighbours: Neighbours::new(),
-            parked: Parked::new(),
-        }
+        Adapter { config, neighbours: Neighbours::new(), parked: Parked::new() }
     }
 
     /// The addresses and mode in force.
@@ -257,10 +253,7 @@ impl Adapter {
                 Step::Lost(packets) => lost += packets,
             }
         }
-        Polled {
-            lost,
-            deadline_ms: self.deadline_ms(),
-        }
+        Polled { lost, deadline_ms: self.deadline_ms() }
     }
 
     /// When [`Adapter::poll`] has something to do; `None` when nothing is parked.
@@ -295,11 +288,7 @@ impl Adapter {
 }
 
 fn packet_of(family: Family, packet: &[u8]) -> FromGuest {
-    FromGuest::Packet {
-        family,
-        start: HEADER_LEN,
-        end: HEADER_LEN + packet.len(),
-    }
+    FromGuest::Packet { family, start: HEADER_LEN, end: HEADER_LEN + packet.len() }
 }
 
 /// Append a frame in wire format.

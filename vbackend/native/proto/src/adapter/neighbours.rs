@@ -60,10 +60,7 @@ pub(super) struct Neighbours {
 
 impl Neighbours {
     pub fn new() -> Neighbours {
-        Neighbours {
-            map: HashMap::with_hasher(Seed::new()),
-            swept_ms: None,
-        }
+        Neighbours { map: HashMap::with_hasher(Seed::new()), swept_ms: None }
     }
 
     /// Entries, aged ones included until they are swept.
@@ -82,11 +79,7 @@ impl Neighbours {
             }
             Some(entry) if entry.is_fresh(now_ms) => false,
             Some(entry) => {
-                *entry = Entry {
-                    mac,
-                    seen_ms: now_ms,
-                    asked_ms: now_ms,
-                };
+                *entry = Entry { mac, seen_ms: now_ms, asked_ms: now_ms };
                 true
             }
             None => {
@@ -97,19 +90,13 @@ impl Neighbours {
     }
 
     fn insert(&mut self, address: IpAddr, mac: Mac, now_ms: u64, limit: usize) {
-        let swept = self
-            .swept_ms
-            .is_some_and(|swept_ms| now_ms.saturating_sub(swept_ms) < SWEEP_INTERVAL_MS);
+        let swept = self.swept_ms.is_some_and(|swept_ms| now_ms.saturating_sub(swept_ms) < SWEEP_INTERVAL_MS);
         if self.map.len() >= limit && !swept {
             self.swept_ms = Some(now_ms);
             self.map.retain(|_, entry| entry.is_fresh(now_ms));
         }
         if self.map.len() < limit {
-            let entry = Entry {
-                mac,
-                seen_ms: now_ms,
-                asked_ms: now_ms,
-            };
+            let entry = Entry { mac, seen_ms: now_ms, asked_ms: now_ms };
             self.map.insert(address, entry);
         }
     }
@@ -139,11 +126,7 @@ impl Neighbours {
     pub fn entries(&self, now_ms: u64) -> Vec<Neighbour> {
         let fresh = self.map.iter().filter(|(_, entry)| entry.is_fresh(now_ms));
         let mut entries: Vec<Neighbour> = fresh
-            .map(|(address, entry)| Neighbour {
-                address: *address,
-                mac: entry.mac,
-                seen_ms: entry.seen_ms,
-            })
+            .map(|(address, entry)| Neighbour { address: *address, mac: entry.mac, seen_ms: entry.seen_ms })
             .collect();
         entries.sort_by_key(|entry| entry.address);
         entries
@@ -239,9 +222,7 @@ mod tests {
         assert_eq!((table.lookup(ip(9), 5000), table.len()), (None, 4));
         table.learn(ip(9), A, FRESH_MS + 1000, 4);
         assert_eq!((table.lookup(ip(9), FRESH_MS + 1000), table.len()), (Some(A), 3));
-        let left: Vec<IpAddr> = (table.entries(FRESH_MS + 1000).iter())
-            .map(|entry| entry.address)
-            .collect();
+        let left: Vec<IpAddr> = (table.entries(FRESH_MS + 1000).iter()).map(|entry| entry.address).collect();
         assert_eq!(left, [ip(2), ip(3), ip(9)]);
     }
 
@@ -259,11 +240,7 @@ mod tests {
             (FRESH_MS - 1, Some(true)),
             (FRESH_MS, None),
         ] {
-            assert_eq!(
-                table.route(ip(1), now_ms).map(|route| route.ask),
-                expected,
-                "at {now_ms}"
-            );
+            assert_eq!(table.route(ip(1), now_ms).map(|route| route.ask), expected, "at {now_ms}");
         }
     }
 }

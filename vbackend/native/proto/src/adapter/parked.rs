@@ -60,10 +60,7 @@ pub(super) struct Parked {
 
 impl Parked {
     pub fn new() -> Parked {
-        Parked {
-            waiting: Vec::new(),
-            len: 0,
-        }
+        Parked { waiting: Vec::new(), len: 0 }
     }
 
     /// Packets.
@@ -85,10 +82,7 @@ impl Parked {
             Some(_) => Parking::Waits,
             None => Parking::Ask,
         };
-        let packet = Packet {
-            family,
-            bytes: packet.to_vec(),
-        };
+        let packet = Packet { family, bytes: packet.to_vec() };
         match known {
             Some(waiting) => {
                 if parking == Parking::Displaced {
@@ -160,9 +154,7 @@ mod tests {
     }
 
     fn released(parked: &mut Parked, last: u8) -> Vec<u8> {
-        (parked.release(ip(last)).iter())
-            .map(|packet| packet.bytes[0])
-            .collect()
+        (parked.release(ip(last)).iter()).map(|packet| packet.bytes[0]).collect()
     }
 
     #[test]
@@ -187,11 +179,7 @@ mod tests {
     fn the_whole_is_bounded() {
         let mut parked = Parked::new();
         for last in 0..=255 {
-            let expected = if parked.len() < MAX_PACKETS {
-                Parking::Ask
-            } else {
-                Parking::Full
-            };
+            let expected = if parked.len() < MAX_PACKETS { Parking::Ask } else { Parking::Full };
             assert_eq!(park(&mut parked, last, 0, 0), expected);
         }
         assert_eq!(park(&mut parked, 0, 0, 0), Parking::Full);

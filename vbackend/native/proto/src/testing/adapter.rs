@@ -128,10 +128,7 @@ impl World {
         match self.adapter.to_guest(packet, self.now_ms, out) {
             ToGuest::Header(header) => {
                 let frame = Frame::new_checked(&header).expect("is a header");
-                assert_eq!(
-                    Some(frame.ether_type()),
-                    Family::of(packet).map(Family::ether_type)
-                );
+                assert_eq!(Some(frame.ether_type()), Family::of(packet).map(Family::ether_type));
                 assert_eq!(frame.source(), UNIT);
                 assert!(frame.destination() != UNIT && frame.destination() != Mac::ZERO);
             }
@@ -151,11 +148,7 @@ impl World {
         let polled = self.adapter.poll(self.now_ms, out);
         self.parked -= polled.lost;
         assert_eq!(polled.deadline_ms, self.adapter.deadline_ms());
-        assert!(
-            polled
-                .deadline_ms
-                .is_none_or(|deadline_ms| deadline_ms > self.now_ms)
-        );
+        assert!(polled.deadline_ms.is_none_or(|deadline_ms| deadline_ms > self.now_ms));
     }
 
     /// What must hold after a step that sent `out`.
@@ -166,24 +159,16 @@ impl World {
         }
         assert!(released <= MAX_PACKETS_PER_ADDRESS);
         self.parked -= released;
-        assert_eq!(
-            self.adapter.parked(),
-            self.parked,
-            "a parked packet is lost or doubled"
-        );
+        assert_eq!(self.adapter.parked(), self.parked, "a parked packet is lost or doubled");
         assert!(self.parked <= MAX_PACKETS);
         assert_eq!(self.adapter.deadline_ms().is_some(), self.parked > 0);
         assert!(self.adapter.remembered() <= LIMIT + self.adapter.config().peers.len());
         let entries = self.adapter.neighbours(self.now_ms);
         for (address, (mac, _)) in &self.fresh {
-            let kept = entries
-                .iter()
-                .any(|entry| entry.address == *address && entry.mac == *mac);
+            let kept = entries.iter().any(|entry| entry.address == *address && entry.mac == *mac);
             assert!(kept, "{address} was taken from {mac}");
         }
-        self.fresh = (entries.iter())
-            .map(|entry| (entry.address, (entry.mac, entry.seen_ms)))
-            .collect();
+        self.fresh = (entries.iter()).map(|entry| (entry.address, (entry.mac, entry.seen_ms))).collect();
     }
 
     /// Check one frame to the guests; returns 1 when it was parked before.
@@ -233,8 +218,7 @@ impl World {
 
     fn forget_aged(&mut self) {
         let now_ms = self.now_ms;
-        self.fresh
-            .retain(|_, (_, seen_ms)| now_ms.saturating_sub(*seen_ms) < FRESH_MS);
+        self.fresh.retain(|_, (_, seen_ms)| now_ms.saturating_sub(*seen_ms) < FRESH_MS);
     }
 
     /// Whatever was parked is gone after all tries, or at once when the unit goes down.
@@ -275,11 +259,7 @@ fn message(input: &mut Input<'_>) -> Neighbour {
         _ => Ipv6Addr::UNSPECIFIED,
     };
     Neighbour {
-        kind: if shape & 1 == 0 {
-            ndp::SOLICITATION
-        } else {
-            ndp::ADVERTISEMENT
-        },
+        kind: if shape & 1 == 0 { ndp::SOLICITATION } else { ndp::ADVERTISEMENT },
         flags: if shape & 1 == 0 { 0 } else { input.byte() },
         source,
         destination: match shape & 4 {

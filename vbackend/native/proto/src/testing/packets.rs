@@ -62,20 +62,9 @@ pub fn ether_type(address: IpAddr) -> u16 {
 /// An ARP frame sent by `source`, who also says to be the sender.
 #[must_use]
 pub fn arp(destination: Mac, source: Mac, operation: u16, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
-    let sender = arp::Party {
-        mac: source,
-        ip: sender,
-    };
-    let target = arp::Party {
-        mac: Mac::ZERO,
-        ip: target,
-    };
-    frame(
-        destination,
-        source,
-        ETHERTYPE_ARP,
-        &arp::emit(operation, sender, target),
-    )
+    let sender = arp::Party { mac: source, ip: sender };
+    let target = arp::Party { mac: Mac::ZERO, ip: target };
+    frame(destination, source, ETHERTYPE_ARP, &arp::emit(operation, sender, target))
 }
 
 /// A frame with a neighbour solicitation or advertisement, to the Ethernet group of its destination if that is one.
@@ -91,11 +80,6 @@ pub fn neighbour(unicast: Mac, source: Mac, message: &Neighbour) -> Vec<u8> {
 /// The frames in a vector in wire format.
 #[must_use]
 pub fn frames(wire: &[u8]) -> Vec<Vec<u8>> {
-    let whole = Run {
-        start: 0,
-        end: wire.len(),
-        frames: 0,
-        vnet: VnetHeader::PLAIN,
-    };
+    let whole = Run { start: 0, end: wire.len(), frames: 0, vnet: VnetHeader::PLAIN };
     frames_of(wire, whole).map(<[u8]>::to_vec).collect()
 }

@@ -108,21 +108,14 @@ mod tests {
     use super::*;
 
     /// A request as a Linux guest sends it: who has 10.7.0.1, tell 10.7.0.2.
-    const CAPTURED: [u8; LEN] = [
-        0, 1, 8, 0, 6, 4, 0, 1, 0x52, 0x54, 0, 0x12, 0x34, 0x56, 10, 7, 0, 2, 0, 0, 0, 0, 0, 0, 10, 7, 0, 1,
-    ];
+    const CAPTURED: [u8; LEN] =
+        [0, 1, 8, 0, 6, 4, 0, 1, 0x52, 0x54, 0, 0x12, 0x34, 0x56, 10, 7, 0, 2, 0, 0, 0, 0, 0, 0, 10, 7, 0, 1];
 
     #[test]
     fn a_captured_request_reads_and_is_what_emit_makes() {
         let message = Message::new_checked(&CAPTURED).unwrap();
-        let sender = Party {
-            mac: message.sender_mac(),
-            ip: message.sender_ip(),
-        };
-        let target = Party {
-            mac: message.target_mac(),
-            ip: message.target_ip(),
-        };
+        let sender = Party { mac: message.sender_mac(), ip: message.sender_ip() };
+        let target = Party { mac: message.target_mac(), ip: message.target_ip() };
         assert_eq!(sender.mac, Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]));
         assert_eq!(sender.ip, Ipv4Addr::new(10, 7, 0, 2));
         assert_eq!((target.mac, target.ip), (Mac::ZERO, Ipv4Addr::new(10, 7, 0, 1)));
@@ -134,15 +127,8 @@ mod tests {
         for (at, value) in [(1, 6), (3, 6), (4, 8), (5, 16)] {
             let mut other = CAPTURED;
             other[at] = value;
-            assert_eq!(
-                Message::new_checked(&other).err(),
-                Some(WireError::Version),
-                "byte {at}"
-            );
+            assert_eq!(Message::new_checked(&other).err(), Some(WireError::Version), "byte {at}");
         }
-        assert_eq!(
-            Message::new_checked(&CAPTURED[..27]).err(),
-            Some(WireError::Truncated)
-        );
+        assert_eq!(Message::new_checked(&CAPTURED[..27]).err(), Some(WireError::Truncated));
     }
 }

@@ -249,16 +249,11 @@ mod tests {
 
     #[test]
     fn groups_map_as_the_rfcs_say() {
-        for (group, expected) in [
-            ("224.0.0.251", "01:00:5e:00:00:fb"),
-            ("239.255.1.2", "01:00:5e:7f:01:02"),
-        ] {
+        for (group, expected) in [("224.0.0.251", "01:00:5e:00:00:fb"), ("239.255.1.2", "01:00:5e:7f:01:02")]
+        {
             assert_eq!(Mac::of_ipv4_group(group.parse().unwrap()), mac(expected));
         }
-        assert_eq!(
-            Mac::of_ipv6_group("ff02::1:ff12:3456".parse().unwrap()),
-            mac("33:33:ff:12:34:56")
-        );
+        assert_eq!(Mac::of_ipv6_group("ff02::1:ff12:3456".parse().unwrap()), mac("33:33:ff:12:34:56"));
     }
 
     #[test]
@@ -267,18 +262,8 @@ mod tests {
         assert!(Frame::new_checked(&header[..13]).is_err());
         let frame = Frame::new_checked(&header).unwrap();
         assert_eq!(
-            (
-                frame.destination(),
-                frame.source(),
-                frame.ether_type(),
-                frame.payload()
-            ),
-            (
-                Mac::BROADCAST,
-                Mac([2, 0, 0, 0, 0, 1]),
-                ETHERTYPE_ARP,
-                &[] as &[u8]
-            )
+            (frame.destination(), frame.source(), frame.ether_type(), frame.payload()),
+            (Mac::BROADCAST, Mac([2, 0, 0, 0, 0, 1]), ETHERTYPE_ARP, &[] as &[u8])
         );
     }
 }

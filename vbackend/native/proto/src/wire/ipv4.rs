@@ -123,10 +123,7 @@ mod tests {
             let view = Packet::new_checked(&bytes).map(|packet| packet.bytes().len());
             assert_eq!(view, expected, "{version_ihl:#x} {total} {len}");
         }
-        assert_eq!(
-            Packet::new_checked(&bytes(0x45, 20, 20)[..19]).err(),
-            Some(Truncated)
-        );
+        assert_eq!(Packet::new_checked(&bytes(0x45, 20, 20)[..19]).err(), Some(Truncated));
     }
 
     #[test]

@@ -46,9 +46,7 @@ impl<'a> Packet<'a> {
         if payload == 0 && bytes[NEXT_HEADER] == HOP_BY_HOP {
             return Err(WireError::Malformed);
         }
-        (bytes.get(..HEADER_LEN + payload))
-            .map(Packet)
-            .ok_or(WireError::Truncated)
+        (bytes.get(..HEADER_LEN + payload)).map(Packet).ok_or(WireError::Truncated)
     }
 
     /// The packet, header and payload.
@@ -170,11 +168,7 @@ mod tests {
             (0x60, HOP_BY_HOP, 8, 60, Ok(48)),
             (0x45, 17, 8, 48, Err(Version)),
         ] {
-            let header = Header {
-                payload_len,
-                next_header,
-                ..HEADER
-            };
+            let header = Header { payload_len, next_header, ..HEADER };
             let mut bytes = header.emit().to_vec();
             bytes.resize(len, 0);
             bytes[0] = first;
@@ -188,9 +182,6 @@ mod tests {
     fn derived_addresses() {
         let mac = Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
         assert_eq!(link_local(mac).to_string(), "fe80::5054:ff:fe12:3456");
-        assert_eq!(
-            solicited_node("fd00::12:3456".parse().unwrap()).to_string(),
-            "ff02::1:ff12:3456"
-        );
+        assert_eq!(solicited_node("fd00::12:3456".parse().unwrap()).to_string(), "ff02::1:ff12:3456");
     }
 }

@@ -216,10 +216,7 @@ mod tests {
     /// fe80::5054:ff:fe12:3456 asks for fe80::1; the checksum was worked out with scapy.
     #[test]
     fn the_checksum_is_the_one_others_compute() {
-        assert_eq!(
-            solicitation().emit()[HEADER_LEN + 2..HEADER_LEN + 4],
-            [0x72, 0x22]
-        );
+        assert_eq!(solicitation().emit()[HEADER_LEN + 2..HEADER_LEN + 4], [0x72, 0x22]);
     }
 
     #[test]
@@ -238,11 +235,7 @@ mod tests {
             (vec![14, 0, 0, 0, 0, 0, 0, 0], Err(WireError::Malformed)),
         ] {
             let bytes = with_message(&bytes, &[fixed, &options].concat());
-            assert_eq!(
-                parse(&bytes).map(|neighbour| neighbour.link_layer),
-                expected,
-                "{options:?}"
-            );
+            assert_eq!(parse(&bytes).map(|neighbour| neighbour.link_layer), expected, "{options:?}");
         }
     }
 
@@ -250,39 +243,20 @@ mod tests {
     fn what_the_rfc_forbids_is_refused() {
         let unspecified = Ipv6Addr::UNSPECIFIED;
         let forbidden = [
-            Neighbour {
-                source: unspecified,
-                ..solicitation()
-            },
+            Neighbour { source: unspecified, ..solicitation() },
             Neighbour {
                 source: unspecified,
                 link_layer: None,
                 destination: "fe80::1".parse().unwrap(),
                 ..solicitation()
             },
-            Neighbour {
-                source: ipv6::ALL_NODES,
-                ..solicitation()
-            },
-            Neighbour {
-                target: ipv6::ALL_NODES,
-                ..solicitation()
-            },
-            Neighbour {
-                target: ipv6::ALL_NODES,
-                ..advertisement()
-            },
-            Neighbour {
-                destination: ipv6::ALL_NODES,
-                ..advertisement()
-            },
+            Neighbour { source: ipv6::ALL_NODES, ..solicitation() },
+            Neighbour { target: ipv6::ALL_NODES, ..solicitation() },
+            Neighbour { target: ipv6::ALL_NODES, ..advertisement() },
+            Neighbour { destination: ipv6::ALL_NODES, ..advertisement() },
         ];
         for neighbour in forbidden {
-            assert_eq!(
-                parse(&neighbour.emit()),
-                Err(WireError::Malformed),
-                "{neighbour:?}"
-            );
+            assert_eq!(parse(&neighbour.emit()), Err(WireError::Malformed), "{neighbour:?}");
         }
         let good = solicitation().emit();
         let mut code = good.clone();
@@ -301,15 +275,8 @@ mod tests {
 
     #[test]
     fn detection_of_a_duplicate_is_accepted() {
-        let detection = Neighbour {
-            source: Ipv6Addr::UNSPECIFIED,
-            link_layer: None,
-            ..solicitation()
-        };
+        let detection = Neighbour { source: Ipv6Addr::UNSPECIFIED, link_layer: None, ..solicitation() };
         let bytes = detection.emit();
-        assert_eq!(
-            (bytes.len(), parse(&bytes)),
-            (HEADER_LEN + OPTIONS, Ok(detection))
-        );
+        assert_eq!((bytes.len(), parse(&bytes)), (HEADER_LEN + OPTIONS, Ok(detection)));
     }
 }

@@ -53,11 +53,7 @@ fn hear(adapter: &mut Adapter, address: IpAddr, mac: Mac, now_ms: u64) -> Vec<Ve
         IpAddr::V6(_) => LOCAL6.into(),
     };
     let packet = packets::ip(address, destination, b"hello");
-    let (what, sent) = from_guest(
-        adapter,
-        &frame(UNIT, mac, packets::ether_type(address), &packet),
-        now_ms,
-    );
+    let (what, sent) = from_guest(adapter, &frame(UNIT, mac, packets::ether_type(address), &packet), now_ms);
     assert!(matches!(what, FromGuest::Packet { .. }), "{what:?}");
     sent
 }

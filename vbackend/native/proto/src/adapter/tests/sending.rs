@@ -9,18 +9,10 @@ fn groups_need_nobody() {
         (Ipv4Addr::new(224, 0, 0, 251).into(), "01:00:5e:00:00:fb"),
         (ipv6::ALL_NODES.into(), "33:33:00:00:00:01"),
     ] {
-        let source = if destination.is_ipv4() {
-            IpAddr::from(LOCAL)
-        } else {
-            LOCAL6.into()
-        };
+        let source = if destination.is_ipv4() { IpAddr::from(LOCAL) } else { LOCAL6.into() };
         let packet = packets::ip(source, destination, b"");
         let expected = header(mac.parse().unwrap(), packets::ether_type(destination));
-        assert_eq!(
-            to_guest(&mut adapter(Mode::Broadcast), &packet, 0),
-            (expected, vec![]),
-            "{destination}"
-        );
+        assert_eq!(to_guest(&mut adapter(Mode::Broadcast), &packet, 0), (expected, vec![]), "{destination}");
     }
 }
 
@@ -44,10 +36,7 @@ fn what_cannot_be_sent() {
 
 #[test]
 fn an_unknown_guest_is_asked_and_gets_what_waited() {
-    for (near, peer) in [
-        (IpAddr::from(LOCAL), IpAddr::from(PEER)),
-        (LOCAL6.into(), PEER6.into()),
-    ] {
+    for (near, peer) in [(IpAddr::from(LOCAL), IpAddr::from(PEER)), (LOCAL6.into(), PEER6.into())] {
         for mode in [Mode::PointToPoint, Mode::Broadcast] {
             let mut adapter = adapter(mode);
             let packet = |text: &[u8]| packets::ip(near, peer, text);
@@ -62,10 +51,7 @@ fn an_unknown_guest_is_asked_and_gets_what_waited() {
             let expected = [b"one", b"two"].map(|text| frame(GUEST, UNIT, ether_type, &packet(text)));
             assert_eq!(hear(&mut adapter, peer, GUEST, 2), expected);
             assert_eq!((adapter.parked(), adapter.deadline_ms()), (0, None));
-            assert_eq!(
-                to_guest(&mut adapter, &packet(b"three"), 3),
-                (header(GUEST, ether_type), vec![])
-            );
+            assert_eq!(to_guest(&mut adapter, &packet(b"three"), 3), (header(GUEST, ether_type), vec![]));
         }
     }
 }
@@ -77,10 +63,7 @@ fn questions_are_asked_by_group_first_and_by_unicast_later() {
     let group = Frame::new_checked(&sent[0]).unwrap();
     let message = arp::Message::new_checked(group.payload()).unwrap();
     assert_eq!((group.destination(), group.source()), (Mac::BROADCAST, UNIT));
-    assert_eq!(
-        (message.operation(), message.sender_ip(), message.target_ip()),
-        (arp::REQUEST, LOCAL, PEER)
-    );
+    assert_eq!((message.operation(), message.sender_ip(), message.target_ip()), (arp::REQUEST, LOCAL, PEER));
 
     let (_, sent) = to_guest(&mut adapter, &packets::ipv6(FAR6, PEER6, b""), 0);
     let (mac, message) = parse(&sent[0]);
@@ -106,24 +89,15 @@ fn the_peer_is_the_next_hop_of_a_point_to_point_unit() {
     let (what, sent) = to_guest(&mut unit, &packet, 0);
     assert_eq!(what, ToGuest::Parked { displaced: 0 });
     let question = Frame::new_checked(&sent[0]).unwrap();
-    assert_eq!(
-        arp::Message::new_checked(question.payload()).unwrap().target_ip(),
-        PEER
-    );
-    assert_eq!(
-        hear(&mut unit, PEER.into(), GUEST, 1),
-        [frame(GUEST, UNIT, ETHERTYPE_IPV4, &packet)]
-    );
+    assert_eq!(arp::Message::new_checked(question.payload()).unwrap().target_ip(), PEER);
+    assert_eq!(hear(&mut unit, PEER.into(), GUEST, 1), [frame(GUEST, UNIT, ETHERTYPE_IPV4, &packet)]);
     assert_eq!(to_guest(&mut unit, &packet, 2).0, header(GUEST, ETHERTYPE_IPV4));
     hear(&mut unit, FAR.into(), OTHER, 3);
     assert_eq!(to_guest(&mut unit, &packet, 4).0, header(OTHER, ETHERTYPE_IPV4));
 
     let mut unit = adapter(Mode::Broadcast);
     hear(&mut unit, PEER.into(), GUEST, 0);
-    assert_eq!(
-        to_guest(&mut unit, &packet, 1).0,
-        ToGuest::Parked { displaced: 0 }
-    );
+    assert_eq!(to_guest(&mut unit, &packet, 1).0, ToGuest::Parked { displaced: 0 });
 }
 
 #[test]
@@ -141,19 +115,11 @@ fn nobody_answers() {
         (4000, 0, 0, None),
     ] {
         let mut out = Vec::new();
-        assert_eq!(
-            adapter.poll(now_ms, &mut out),
-            Polled { lost, deadline_ms },
-            "at {now_ms}"
-        );
+        assert_eq!(adapter.poll(now_ms, &mut out), Polled { lost, deadline_ms }, "at {now_ms}");
         assert_eq!(packets::frames(&out).len(), questions, "at {now_ms}");
     }
     let (what, sent) = to_guest(&mut adapter, &packet, 5000);
-    assert_eq!(
-        (what, sent.len()),
-        (ToGuest::Parked { displaced: 0 }, 1),
-        "asks anew"
-    );
+    assert_eq!((what, sent.len()), (ToGuest::Parked { displaced: 0 }, 1), "asks anew");
 }
 
 #[test]
@@ -161,30 +127,18 @@ fn what_waits_is_bounded() {
     let mut adapter = adapter(Mode::Broadcast);
     let packet = |last| packets::ipv4(LOCAL, Ipv4Addr::new(10, 7, 1, last), b"");
     for displaced in [0, 0, 0, 1, 1] {
-        assert_eq!(
-            to_guest(&mut adapter, &packet(0), 0).0,
-            ToGuest::Parked { displaced }
-        );
+        assert_eq!(to_guest(&mut adapter, &packet(0), 0).0, ToGuest::Parked { displaced });
     }
     for last in 1..=61 {
-        assert_eq!(
-            to_guest(&mut adapter, &packet(last), 0).0,
-            ToGuest::Parked { displaced: 0 }
-        );
+        assert_eq!(to_guest(&mut adapter, &packet(last), 0).0, ToGuest::Parked { displaced: 0 });
     }
-    assert_eq!(
-        to_guest(&mut adapter, &packet(99), 0),
-        (ToGuest::Drop(DropReason::NoNeighbour), vec![])
-    );
+    assert_eq!(to_guest(&mut adapter, &packet(99), 0), (ToGuest::Drop(DropReason::NoNeighbour), vec![]));
     assert_eq!(adapter.reset(), MAX_PACKETS);
 }
 
 #[test]
 fn a_full_table_still_learns_the_peer_and_releases_what_waits() {
-    let mut adapter = Adapter::new(Config {
-        max_neighbours: 2,
-        ..adapter(Mode::Broadcast).config().clone()
-    });
+    let mut adapter = Adapter::new(Config { max_neighbours: 2, ..adapter(Mode::Broadcast).config().clone() });
     for last in 10..20 {
         hear(&mut adapter, Ipv4Addr::new(10, 7, 0, last).into(), GUEST, 0);
     }
@@ -200,10 +154,7 @@ fn a_full_table_still_learns_the_peer_and_releases_what_waits() {
 fn addresses_may_change_while_it_runs() {
     let mut adapter = adapter(Mode::PointToPoint);
     let request = packets::arp(Mac::BROADCAST, GUEST, arp::REQUEST, PEER, LOCAL);
-    let config = Config {
-        local: vec![FAR.into()],
-        ..Config::new(UNIT, Mode::Broadcast)
-    };
+    let config = Config { local: vec![FAR.into()], ..Config::new(UNIT, Mode::Broadcast) };
     assert_eq!(from_guest(&mut adapter, &request, 0).1.len(), 1);
     adapter.set_config(config);
     assert_eq!(from_guest(&mut adapter, &request, 0).1.len(), 0);
