@@ -23,7 +23,7 @@ from typing import Any, Final
 from tests.support.accounting import assert_accounts
 from vbackend.snapshot import BackendSnapshot, PortSnapshot
 
-__all__ = ["DEADLINE_S", "NotReadyError", "Run", "journals", "vbackend_run", "wait_until"]
+__all__ = ["DEADLINE_S", "NotReadyError", "Run", "vbackend_run", "wait_until"]
 
 DEADLINE_S: Final = 20.0
 _ROOT: Final = Path(__file__).resolve().parents[2]
@@ -45,11 +45,6 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"not within {DEADLINE_S:.0f} s: {what}"
         time.sleep(0.01)
-
-
-def journals(pid: int) -> list[Path]:
-    """What a process of root says it has yet to take away from the host."""
-    return sorted(Path("/run/vbackend").glob(f"{pid}-*"))
 
 
 class Run:
