@@ -6,12 +6,19 @@
 pub mod adapter;
 pub mod checksum;
 pub mod packets;
+pub mod stream;
+pub mod switch;
 
 /// A target by its name; the folders of `tests/fuzz/corpora` have the same.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: &[Target] = &[("adapter", adapter::run), ("checksum", checksum::run)];
+pub const TARGETS: &[Target] = &[
+    ("adapter", adapter::run),
+    ("checksum", checksum::run),
+    ("stream", stream::run),
+    ("switch", switch::run),
+];
 
 /// Fuzzer bytes, read as a program: what is missing at the end reads as zero.
 pub struct Input<'a>(&'a [u8]);
