@@ -17,7 +17,6 @@ from vbackend.errors import HostError
 
 __all__ = ["Apt", "AptError", "Package", "follow", "parse_packages", "unpack"]
 
-SYSTEM_LISTS: Final = Path("/var/lib/apt/lists")
 UPDATE_LIMIT_S: Final = 300
 DOWNLOAD_LIMIT_S: Final = 900
 
@@ -81,7 +80,7 @@ class Apt:
     """apt with the system's package lists, or with lists of our own in `private`."""
 
     def __init__(self, private: Path | None = None) -> None:
-        for program in ("apt-cache", "apt-get", "dpkg-deb", "tar"):
+        for program in ("apt-cache", "apt-config", "apt-get", "dpkg-deb", "tar"):
             if shutil.which(program) is None:
                 raise HostError(
                     f"building a guest image needs {program}: it is made of Debian packages, build it on Debian"
@@ -99,7 +98,8 @@ class Apt:
 
     def state(self) -> bytes:
         """Changes whenever the package lists do: what was looked up is valid as long as this stays the same."""
-        lists = SYSTEM_LISTS if self.private is None else self.private / "state/lists"
+        told = self._run(["apt-config", *self._options(), "shell", "lists", "Dir::State::lists/d"], 10).stdout
+        lists = Path(told.partition("=")[2].strip().strip("'"))
         files = sorted(path for path in lists.glob("*") if path.is_file())
         return repr([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]).encode()
 
@@ -116,7 +116,8 @@ class Apt:
         (self.private / "complete").touch()
 
     def download(self, packages: Sequence[Package], folder: Path) -> list[Path]:
-        """Fetch exactly these versions. AptError when one is gone from the archive or the network is."""
+        """Fetch exactly these versions into a new folder. AptError when one is gone from the archive."""
+        folder.mkdir()
         command = ["apt-get", *self._options(), "--quiet=2", "download", *map(str, packages)]
         done = self._run(command, DOWNLOAD_LIMIT_S, folder)
         if done.returncode != 0:
@@ -129,6 +130,7 @@ class Apt:
         if self.private is not None:
             settings += [
                 f"Dir::State={self.private / 'state'}",
+                f"Dir::State::lists={self.private / 'state/lists'}",
                 f"Dir::State::status={self.private / 'status'}",
                 f"Dir::Cache={self.private / 'cache'}",
             ]

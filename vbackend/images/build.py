@@ -128,11 +128,9 @@ def _build(order: _Order, packages: Sequence[Package], apt: Apt, private: Apt, c
     """Build and publish. Versions that the system's lists name but the archive no longer has are looked up again."""
     wanted = key = _key(order.recipe, order.overlay, packages)
     with cache.workspace() as work:
-        downloads = work / "deb"
-        downloads.mkdir()
         try:
             order.say(f"downloading {len(packages)} packages")
-            archives = apt.download(packages, downloads)
+            archives = apt.download(packages, work / "deb")
         except AptError:
             order.say("fetching newer package lists")
             with cache.lock(".apt"):
@@ -144,7 +142,7 @@ def _build(order: _Order, packages: Sequence[Package], apt: Apt, private: Apt, c
                 cache.link(order.name, wanted, key)
                 return found
             order.say(f"downloading {len(packages)} packages")
-            archives = private.download(packages, downloads)
+            archives = private.download(packages, work / "newer")
         folder = _assemble(order, packages, archives, work)
         found = cache.publish(folder, order.name, key)
         if key != wanted:

@@ -73,6 +73,8 @@ class ImageCache:
     def publish(self, built: Path, name: str, key: str) -> Path:
         """Make `built`, a folder in the workspace, the image. Under the lock."""
         folder = self._folder(name, key)
+        if folder.is_symlink():  # to an image that was removed
+            folder.unlink()
         built.rename(folder)
         return folder
 

@@ -4,6 +4,7 @@ Reads the unpacked packages and the recipe's overlay, runs the image's busybox o
 writes nothing. Everything lies in /usr, with /bin, /sbin and /lib as links into it, whatever the packages say.
 """
 
+import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -26,7 +27,8 @@ __all__ = [
 ]
 
 USR_MERGED: Final = ("bin", "sbin", "lib", "lib64")
-LIBRARY_FOLDERS: Final = ("usr/lib/x86_64-linux-gnu", "usr/lib")
+LIBRARY_FOLDERS: Final = ("usr/lib/x86_64-linux-gnu", "usr/lib", "usr/lib64")
+MOST_LINKS: Final = 40  # as the kernel's own limit
 
 Tree = dict[PurePosixPath, cpio.Entry]
 
@@ -122,10 +124,10 @@ def program_tree(root: Path, programs: Sequence[PurePosixPath]) -> Tree:
         path = todo.pop()
         if path in tree:
             continue
-        try:
-            content = (root / path).read_bytes()
-        except FileNotFoundError as error:
-            raise ConfigError(f"no package of the recipe holds /{path}") from error
+        found = _inside(root, path)
+        if found is None:
+            raise ConfigError(f"no package of the recipe holds /{path}")
+        content = found.read_bytes()
         tree[path] = cpio.File(content, 0o755)
         needs = read_needs(content)
         if needs is None:
@@ -135,10 +137,20 @@ def program_tree(root: Path, programs: Sequence[PurePosixPath]) -> Tree:
         for soname in set(needs.libraries) - libraries:
             libraries.add(soname)
             places = [PurePosixPath(folder, soname) for folder in LIBRARY_FOLDERS]
-            found = next((place for place in places if (root / place).exists()), None)
-            if found is None:
+            place = next((place for place in places if _inside(root, place) is not None), None)
+            if place is None:
                 raise ConfigError(
                     f"/{path} needs {soname}, which no package of the recipe brings: add the one that does"
                 )
-            todo.append(found)
+            todo.append(place)
     return tree
+
+
+def _inside(root: Path, path: PurePosixPath) -> Path | None:
+    """The file at `path` below the root, its links followed as the guest will: an absolute one starts at the root."""
+    for _ in range(MOST_LINKS):
+        if not (root / path).is_symlink():
+            return root / path if (root / path).is_file() else None
+        target = PurePosixPath(os.path.normpath(path.parent / (root / path).readlink()))
+        path = merged(target)
+    return None

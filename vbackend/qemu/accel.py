@@ -18,6 +18,7 @@ from vbackend.qemu.process import QEMU
 
 __all__ = ["PROBE_SECTOR", "KvmProbe", "accelerator", "probe_kvm", "probe_machine", "runtime_folder"]
 
+DEVICE: Final = Path("/dev/kvm")
 PROBE_LIMIT_S: Final = 4.0  # a KVM that works needs 0.3 s
 EXIT_PORT: Final = 0xF4
 EXIT_STATUS: Final = 0x10 << 1 | 1  # QEMU's isa-debug-exit: the byte written, shifted, plus one
@@ -60,12 +61,11 @@ def accelerator(binary: str = QEMU) -> str:
 @cache
 def probe_kvm(binary: str = QEMU, limit_s: float = PROBE_LIMIT_S) -> KvmProbe:
     """Boot on KVM unless that was tried since the host's last boot. Takes at most `limit_s` seconds."""
-    device = Path("/dev/kvm")
-    if not device.exists():
+    if not DEVICE.exists():
         return KvmProbe(
             works=False, detail="there is no /dev/kvm: load kvm_intel or kvm_amd, or allow nested KVM"
         )
-    if not os.access(device, os.R_OK | os.W_OK):
+    if not os.access(DEVICE, os.R_OK | os.W_OK):
         return KvmProbe(works=False, detail="no permission for /dev/kvm: join its group (kvm)")
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     note = runtime_folder(os.environ, os.geteuid()) / "kvm-probe.json"

@@ -81,7 +81,7 @@ class Ended:
 class Codec:
     """Splits what the guest sends into events, wherever it was cut."""
 
-    def __init__(self, most_line: int = MOST_LINE) -> None:
+    def __init__(self, most_line: int) -> None:
         self._most = most_line
         self._rest = bytearray()
 
@@ -214,7 +214,7 @@ class Agent:
                 await self._lose(f"its agent's port is gone ({error.strerror})")
 
     async def _read(self) -> None:
-        codec = Codec()
+        codec = Codec(MOST_LINE)
         loop = asyncio.get_running_loop()
         reason = "its agent's port was closed: QEMU has ended"
         try:
