@@ -19,23 +19,18 @@ __all__ = ["build_engine", "setup", "upgrade"]
 
 # package -> (a program that proves it elsewhere than on Debian, what it is for)
 DEBIAN_PACKAGES = {
-    "arping": ("arping", "guest image"),
-    "busybox-static": ("busybox", "guest image"),
+    "busybox-static": ("busybox", "tests"),
     "ca-certificates": (None, "downloads"),
-    "cpio": ("cpio", "guest image"),
-    "ethtool": ("ethtool", "guest image"),
+    "ethtool": ("ethtool", "looking at taps"),
     "gcc": ("cc", "linker of the engine"),
-    "iperf3": ("iperf3", "guest image, demo and bench"),
+    "iperf3": ("iperf3", "demo"),
     "iproute2": ("ip", "network namespaces"),
     "iputils-ping": ("ping", "tests and demo"),
     "libc6-dev": (None, "linker of the engine"),
     "nftables": ("nft", "tests"),
     "qemu-system-x86": ("qemu-system-x86_64", "guests"),
-    "tcpdump": ("tcpdump", "guest image and demo"),
-    "tshark": ("tshark", "tests read captures with it"),
+    "tcpdump": ("tcpdump", "demo"),
     "vde2": ("vde_switch", "reference of the bench"),
-    "xz-utils": ("xz", "guest image"),
-    "zstd": ("zstd", "guest image"),
 }
 RUST_VERSION = (1, 85)  # rust-version of vbackend/native/Cargo.toml
 NATIVE = ROOT / "vbackend" / "native"
