@@ -99,8 +99,9 @@ class Engine:
     ) -> int:
         """Start a session on a bound datagram socket.
 
-        `send_to`/`accept_from`: "unix:PATH", "unix:@NAME" or "IP:PORT" / "[IP6]:PORT"; None: the socket is connected / any sender but
-        `send_fd` itself. `send_fd`: a second, connected socket to send on (multicast), whose own address is never accepted.
+        `send_to`, `accept_from`: "unix:PATH", "unix:@NAME", "IP:PORT" or "[IP6]:PORT". Without `send_to` the socket is
+        connected; without `accept_from` any sender is accepted but `send_fd`, a second, connected socket to send on
+        (multicast).
         """
 
     def attach_tap(self, port: int, fd: int, *, vnet_hdr: bool) -> int:
@@ -124,7 +125,7 @@ class Engine:
 
     def drain_events(self) -> list[Event]: ...
     def counters(self, port: int) -> dict[str, dict[str, int]]:
-        """{"rx": {...}, "tx": {...}}: frames_in frames_out bytes_out queued, and a key `drop:REASON` per non-zero reason.
+        """{"rx": {...}, "tx": {...}}: frames_in frames_out bytes_out queued, and `drop:REASON` for non-zero reasons.
 
         Consistent: frames_in == frames_out + queued + all drops, in each lane, at every moment.
         """

@@ -116,6 +116,7 @@ class Backend:
                     f"a cable joins two ports, not {len(specs) + to_come}; use a switch for more"
                 )
             names = self._all_names(specs)
+            await self._host_devices().sweep()
             self._open_engine()
             try:
                 for name, spec in zip(names, specs, strict=True):

@@ -4,6 +4,7 @@ Compared are everything in the namespace, the folder of the socket files, and /r
 one of its own. And what it does without privileges.
 """
 
+import fcntl
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -25,6 +26,8 @@ from tests.support.netns import Namespace, differences, netns
 from tests.support.qemu_peers import FakeStreamPeer
 from tests.support.run import NotReadyError, Run, vbackend_run, wait_until
 from tests.support.stacks import RawPort, socket_in
+from vbackend.host.changes import BridgeMade
+from vbackend.host.journal import Journal, sweep
 
 __all__ = ["netns"]
 
@@ -133,6 +136,22 @@ def test_killed_again_and_again(place: Place) -> None:
     with place.run(*place.ports()):
         pass
     assert place.left() == []
+
+
+def test_of_two_starts_at_once_one_takes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A journal that another start has dealt with meanwhile is history: what it lists may have been made anew."""
+    dead = Journal(tmp_path)
+    dead.record(BridgeMade(netns=None, inode=1, bridge="br0", mac="02:00:00:00:00:01"))
+    dead.close()
+    (path,) = tmp_path.iterdir()
+    lock = fcntl.flock
+
+    def late(file: IO[str], operation: int) -> None:
+        path.unlink()
+        lock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    assert sweep(lambda _: pytest.fail("undone twice"), tmp_path) == 0
 
 
 @pytest.mark.parametrize(

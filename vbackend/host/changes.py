@@ -5,7 +5,6 @@ along. Rule: what is gone already, or has been changed again by somebody else, i
 """
 
 import errno
-import os
 import time
 from ipaddress import ip_interface
 from pathlib import Path
@@ -23,7 +22,6 @@ __all__ = [
     "BridgeMade",
     "JoinedBridge",
     "LinkSet",
-    "SocketMade",
     "TunAttached",
     "disable_ipv6_path",
     "parse_change",
@@ -34,24 +32,22 @@ _ATTACH_PATIENCE_S: Final = 0.5  # the engine closes its descriptor within one t
 
 
 class _Change(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class _InNamespace(_Change):
     """`inode` tells the namespace from a later one of the same name; `netns` None: the process's own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     netns: str | None
     inode: int
 
 
-class _OfDevice(_InNamespace):
+class _OfDevice(_Change):
     """On a device that was there before; found again by its number, which the kernel does not use twice."""
 
     ifname: str
     ifindex: int
 
 
-class BridgeMade(_InNamespace):
+class BridgeMade(_Change):
     """A bridge that was not there before. Its MAC was drawn at random, so it also says that it is ours."""
 
     kind: Literal["bridge-made"] = "bridge-made"
@@ -87,16 +83,7 @@ class TunAttached(_OfDevice):
     header: int  # bytes
 
 
-class SocketMade(_Change):
-    """A socket's file, known again by its device and inode."""
-
-    kind: Literal["socket-made"] = "socket-made"
-    path: str
-    st_dev: int
-    st_ino: int
-
-
-AnyChange = BridgeMade | AddressAdded | JoinedBridge | LinkSet | TunAttached | SocketMade
+AnyChange = BridgeMade | AddressAdded | JoinedBridge | LinkSet | TunAttached
 _parser: TypeAdapter[AnyChange] = TypeAdapter(Annotated[AnyChange, Field(discriminator="kind")])
 
 
@@ -138,8 +125,6 @@ def undo(change: AnyChange, links: Links) -> bool:
             link = links.at(change.ifindex)
             if link is not None and link.tun is not None:
                 _reattach(link.name, change)
-        case SocketMade():
-            _remove_socket(change)
         case _:
             assert_never(change)
     return True
@@ -181,12 +166,3 @@ def _reattach(ifname: str, change: TunAttached) -> None:
         time.sleep(0.005)
     with fd:
         set_header(fd, change.header)
-
-
-def _remove_socket(change: SocketMade) -> None:
-    try:
-        found = os.lstat(change.path)
-    except FileNotFoundError:
-        return
-    if (found.st_dev, found.st_ino) == (change.st_dev, change.st_ino):
-        os.unlink(change.path)  # noqa: PTH108 (a path may hold bytes pathlib would normalise)

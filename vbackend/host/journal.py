@@ -124,6 +124,8 @@ def sweep(undo: Callable[[AnyChange], bool], directory: Path) -> int:
         try:
             with path.open("r+") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(file.fileno()).st_nlink == 0:  # another sweep was faster
+                    continue
                 left = [
                     change for change in still_made(file.read().splitlines()) if not _undone(undo, change)
                 ]

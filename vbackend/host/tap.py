@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 
 from vbackend.errors import HostError, VbackendError
 from vbackend.fds import OwnedFd
-from vbackend.host.changes import AnyChange, BridgeMade, SocketMade, undo
+from vbackend.host.changes import AnyChange, BridgeMade, undo
 from vbackend.host.device import check_ifname, user_id
 from vbackend.host.journal import Journal, sweep
 from vbackend.host.link import Address, Links
@@ -204,8 +204,6 @@ def _remove(device: OpenDevice) -> None:
 
 def _undo_one(change: AnyChange) -> bool:
     """Undo wherever the change was made; True: nothing is left to do."""
-    if isinstance(change, SocketMade):
-        return _undo_here(change)
     if namespace_inode(change.netns) != change.inode:
         # A named namespace is gone, with all in it. One without a name is that of another container.
         return change.netns is not None

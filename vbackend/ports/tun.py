@@ -16,7 +16,6 @@ from vbackend.ports.tap import DevicePort
 __all__ = ["TunPort", "stable_mac"]
 
 
-
 def stable_mac(ifname: str) -> bytes:
     """A locally administered station address (IEEE 802: bit 1 set, bit 0 clear), one for each name."""
     digest = sha256(f"vbackend tun {ifname}".encode()).digest()

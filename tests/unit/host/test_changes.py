@@ -1,9 +1,7 @@
 """Undoing single changes. The sequence of them, on devices of all kinds, is in tests/host."""
 
 import os
-import socket
 from collections.abc import Callable
-from pathlib import Path
 from typing import cast
 
 import pytest
@@ -15,7 +13,6 @@ from vbackend.host.changes import (
     BridgeMade,
     JoinedBridge,
     LinkSet,
-    SocketMade,
     TunAttached,
     disable_ipv6_path,
     parse_change,
@@ -35,7 +32,6 @@ EVERY_KIND: list[AnyChange] = [
     JoinedBridge.model_validate({**DEVICE, "bridge": "br0"}),
     LinkSet.model_validate({**DEVICE, "setting": "mtu", "was": "1500", "now": "9000"}),
     TunAttached.model_validate({**DEVICE, "flags": 0x1002, "header": 10}),
-    SocketMade(path="/run/a.sock", st_dev=1, st_ino=2),
 ]
 
 
@@ -54,25 +50,6 @@ def test_every_kind_is_in_the_table() -> None:
 
 def without_netlink(change: AnyChange) -> bool:
     return undo(change, cast(Links, None))
-
-
-def test_a_socket_file_is_removed_once(tmp_path: Path) -> None:
-    path = tmp_path / "a.sock"
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.bind(str(path))
-    made = path.stat()
-    change = SocketMade(path=str(path), st_dev=made.st_dev, st_ino=made.st_ino)
-    assert without_netlink(change)
-    assert not path.exists()
-    assert without_netlink(change)
-
-
-def test_a_successors_socket_file_stays(tmp_path: Path) -> None:
-    path = tmp_path / "a.sock"
-    path.touch()
-    made = path.stat()
-    assert without_netlink(SocketMade(path=str(path), st_dev=made.st_dev, st_ino=made.st_ino + 1))
-    assert path.exists()
 
 
 def in_links(netns: Namespace, change: Callable[[Links], AnyChange]) -> bool:

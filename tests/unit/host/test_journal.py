@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vbackend.errors import HostError
-from vbackend.host.changes import AnyChange, BridgeMade, SocketMade
+from vbackend.host.changes import AnyChange, BridgeMade
 from vbackend.host.journal import Journal, journal_dir, still_made, sweep
 
 
@@ -102,7 +102,7 @@ def test_an_undone_line_takes_one_of_two_equal_changes() -> None:
 
 
 def test_every_kind_of_change_survives_the_file(tmp_path: Path) -> None:
-    made = SocketMade(path="/tmp/a b\n.sock", st_dev=1, st_ino=2)
+    made = BridgeMade(netns="a b\nc", inode=2, bridge="br1", mac="02:00:00:00:00:02")
     left_by_a_dead_process(tmp_path, change(1), made)
     swept: list[AnyChange] = []
 

@@ -27,7 +27,9 @@ def test_gone_after_a_failure_with_what_ran_in_it() -> None:
 
     def fail() -> None:
         with namespace() as ns:
-            child = subprocess.Popen(ns.command("sh", "-c", "echo inside; exec sleep 60"), stdout=subprocess.PIPE)
+            child = subprocess.Popen(
+                ns.command("sh", "-c", "echo inside; exec sleep 60"), stdout=subprocess.PIPE
+            )
             started.append((ns, child))
             assert child.stdout is not None
             with child.stdout as words:
