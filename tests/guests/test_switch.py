@@ -52,7 +52,7 @@ async def _pings_in_all_directions(a: Guest, b: Guest, host: Namespace) -> None:
 
 
 async def _multicast(a: Guest) -> None:
-    """All nodes on the link answer, the other guest and the host; ping ends with the first answer to the last request."""
+    """All nodes on the link answer, the other guest and the host; the last request's first answer ends the ping."""
     name = await a.interface(mac(1))
     result = await a.run(f"/bin/ping -n -L -q -c 3 -i 0.2 -W 3 ff02::1%{name}", timeout=30)
     pinged = parse_ping(result.text)
