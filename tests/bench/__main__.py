@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="three rounds, a fifth of the frames")
     parser.add_argument("--rounds", type=int, metavar="N", help="interleaved rounds [5]")
     parser.add_argument(
-        "--frames", type=int, metavar="N", help="frames of a b1 run; b32 sends twice as many [200000]"
+        "--frames", type=int, metavar="N", help="frames of a b1 run; b32 sends twice as many [100000]"
     )
     parser.add_argument(
         "--window",
@@ -65,7 +65,7 @@ def plan_of(arguments: Sequence[str]) -> tuple[Plan, bool]:
     if unknown := [name for name in names if name not in list(FORWARDERS)]:
         parser.error(f"--forwarders: no {unknown[0]!r}; there are {', '.join(FORWARDERS)}")
     rounds = (3 if chosen.quick else 5) if chosen.rounds is None else chosen.rounds
-    frames = (40_000 if chosen.quick else 200_000) if chosen.frames is None else chosen.frames
+    frames = (20_000 if chosen.quick else 100_000) if chosen.frames is None else chosen.frames
     if rounds < 1 or frames < 1:
         parser.error("--rounds and --frames: at least 1")
     if chosen.window < max(s.burst for s in scenarios):

@@ -34,7 +34,7 @@ def _table(report: Report, path: Path, scenarios: list[Scenario], forwarders: li
     table = Table(title=path.replace("-", " → "), title_justify="left", title_style="bold")
     table.add_column("frame")
     for forwarder in forwarders:
-        table.add_column(f"{TITLES[forwarder]}\nµs/frame  of floor  kframes/s", justify="right")
+        table.add_column(f"{TITLES[forwarder]}\nµs/frame ratio  kf/s", justify="right")
     table.add_column("target", justify="right")
     for scenario in scenarios:
         row = [f"{scenario.size} B, b{scenario.burst}"]
@@ -48,7 +48,7 @@ def _figures(cell: Cell | None) -> str:
         return "-"
     ratio = "-" if cell.ratio is None else f"{cell.ratio:.2f}"
     lost = f"\n[red]{cell.lost} of {cell.sent} lost[/]" if cell.lost else ""
-    return f"{cell.cpu_per_frame / 1000:.3f}  {ratio:>8}  {cell.rate / 1000:>9.0f}{lost}"
+    return f"{cell.cpu_per_frame / 1000:.3f} {ratio:>6} {cell.rate / 1000:>6.0f}{lost}"
 
 
 def _target(cell: Cell | None) -> str:
@@ -61,8 +61,8 @@ def _target(cell: Cell | None) -> str:
 def _legend(report: Report) -> Text:
     lines = [
         "µs/frame: CPU time of the forwarding process per frame that arrived, median of "
-        f"{report.rounds} interleaved rounds; of floor: its multiple of the floor's, median of the rounds' ratios; "
-        "bN: N frames a system call.",
+        f"{report.rounds} interleaved rounds; ratio: to the floor's, median of the rounds' ratios; "
+        "kf/s: thousands of frames a second; bN: N frames a system call.",
     ]
     if report.idle_ns:
         idle = ", ".join(f"{TITLES[f]} {ns / 1000:.0f} µs" for f, ns in report.idle_ns.items())

@@ -12,7 +12,7 @@ def test_defaults() -> None:
     assert (len(plan.scenarios), plan.rounds, plan.frames, plan.pinned, as_json) == (
         12,
         5,
-        200_000,
+        100_000,
         True,
         False,
     )
@@ -20,7 +20,7 @@ def test_defaults() -> None:
 
 def test_quick_gives_way_to_what_is_said() -> None:
     assert (plan := bench.plan_of(["--quick"])[0]).rounds == 3
-    assert plan.frames == 40_000
+    assert plan.frames == 20_000
     assert bench.plan_of(["--quick", "--rounds", "9"])[0].rounds == 9
 
 
