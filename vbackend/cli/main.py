@@ -76,9 +76,17 @@ def entry(arguments: Sequence[str]) -> int:
         return _complain(1, "aborted")
     except ConfigError as error:
         return _complain(2, str(error))
-    except (VbackendError, OSError) as error:
+    except VbackendError as error:
         return _complain(1, str(error))
+    except OSError as error:
+        return _complain(1, _host_words(error))
     return result if isinstance(result, int) else 0
+
+
+def _host_words(error: OSError) -> str:
+    """What the host refused, without the number that only programs want."""
+    place = "" if error.filename is None else f"{error.filename}: "
+    return f"{place}{error.strerror}" if error.strerror else str(error)
 
 
 def _usage(error: Exception) -> tuple[str, str]:

@@ -89,7 +89,8 @@ def bind_unix(
         try:
             sock.bind(address)
         except OSError as error:
-            raise OSError(error.errno, f"cannot bind: {error.strerror}", path) from None
+            hint = "; make its folder first" if error.errno == errno.ENOENT else ""
+            raise OSError(error.errno, f"cannot bind: {error.strerror}{hint}", path) from None
         identity = _identity(path)
         try:
             if backlog is not None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -79,6 +80,16 @@ def test_help_is_plain_text(capsys: pytest.CaptureFixture[str], line: str) -> No
     assert (outcome.status, outcome.err) == (0, "")
     assert outcome.out.startswith("Usage: vbackend")
     assert outcome.out.isascii()
+
+
+def test_the_hosts_refusal_is_in_words(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "missing" / "a.sock"
+    ports = [f"stream:unix:{path}", f"stream:unix:{tmp_path}/b.sock"]
+    outcome = vbackend(capsys, "run", "--control", str(tmp_path / "control"), *ports)
+    assert outcome.status == 1
+    assert outcome.err.splitlines()[-1] == (
+        f"vbackend: {path}: cannot bind: No such file or directory; make its folder first"
+    )
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,11 +73,15 @@ impl Dgram {
             Err(error) if self.is_passing(&error) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        rx.frames_in += count as u64;
         for index in 0..count {
+            let sender = messages.sender(index);
+            if self.own.is_some_and(|own| own.same_peer(&sender)) {
+                continue; // our own multicast echo is nobody's frame
+            }
+            rx.frames_in += 1;
             let (len, truncated) = messages.received(index);
             let verdict = match () {
-                () if !self.accepts(messages.sender(index)) => Err(DropReason::Sender),
+                () if !self.accepts(&sender) => Err(DropReason::Sender),
                 () if truncated || len > MAX_FRAME => Err(DropReason::Oversize),
                 () if len < MIN_FRAME => Err(DropReason::Runt),
                 () => Ok(Run::one(index * SLOT, len, VnetHeader::PLAIN)),
@@ -93,12 +97,8 @@ impl Dgram {
         Ok(())
     }
 
-    fn accepts(&self, sender: SocketAddress) -> bool {
-        match (&self.peering.accept_from, &self.own) {
-            (Some(peer), _) => peer.same_peer(&sender),
-            (None, Some(own)) => !own.same_peer(&sender),
-            (None, None) => true,
-        }
+    fn accepts(&self, sender: &SocketAddress) -> bool {
+        self.peering.accept_from.is_none_or(|peer| peer.same_peer(sender))
     }
 
     /// Whether an error says that the peer is not there now, but may come (back): not with a connected pair.
