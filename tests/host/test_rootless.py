@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.netns import Namespace, differences, netns
+from tests.support.privileges import as_user
 
 __all__ = ["netns"]
 
@@ -40,15 +41,13 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-AS_USER = ("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--")
-
 # `ip netns exec` has mounts of its own, so the node that everybody may open is seen by this child only.
 OPEN_NODE = 'mknod "$0" c 10 200 && chmod 0666 "$0" && mount --bind "$0" /dev/net/tun && rm "$0" && exec "$@"'
 
 
-def as_user(netns: Namespace, directory: Path, text: str) -> subprocess.Popen[str]:
+def opened_by_user(netns: Namespace, directory: Path, text: str) -> subprocess.Popen[str]:
     """Run SCRIPT as an ordinary user without capabilities, in the namespace."""
-    script = (*AS_USER, sys.executable, "-c", SCRIPT, str(directory), text)
+    script = (*as_user(USER), sys.executable, "-c", SCRIPT, str(directory), text)
     return subprocess.Popen(
         netns.command("sh", "-c", OPEN_NODE, str(directory.with_name("tun")), *script),
         stdin=subprocess.PIPE,
@@ -62,10 +61,6 @@ def as_user(netns: Namespace, directory: Path, text: str) -> subprocess.Popen[st
 @pytest.fixture
 def readable(tmp_path: Path) -> Path:
     """A directory of the user's own."""
-    probe = [*AS_USER, sys.executable, "-c", "import vbackend.host.tap"]
-    done = subprocess.run(probe, cwd=Path(__file__).parents[2], capture_output=True, check=False)
-    if done.returncode != 0:
-        pytest.skip("needs a checkout that other users can read: put it and its .venv outside of /root")
     for directory in (tmp_path, *tmp_path.parents[:2]):
         directory.chmod(0o755)
     own = tmp_path / "run"
@@ -80,7 +75,7 @@ def test_attaches_to_a_device_made_for_them(netns: Namespace, readable: Path, te
     netns.ip("address", "add", "10.0.0.1/24", "dev", "mine0")
     netns.ip("link", "set", "mine0", "up")
     before = netns.state()
-    with as_user(netns, readable, text) as child:
+    with opened_by_user(netns, readable, text) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "opened mine0 attached\n"
         assert "LOWER_UP" in netns.links()["mine0"]["flags"]
@@ -137,7 +132,7 @@ def test_what_needs_privilege_says_so(
     if made:
         netns.ip(*made)
     before = netns.state()
-    with as_user(netns, readable, text.replace("NAME", netns.name)) as child:
+    with opened_by_user(netns, readable, text.replace("NAME", netns.name)) as child:
         out, _ = child.communicate("\n", timeout=20)
     assert out.startswith("HostError: "), out
     assert message in out

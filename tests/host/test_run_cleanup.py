@@ -8,13 +8,10 @@ import fcntl
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any
@@ -23,6 +20,7 @@ import pytest
 
 from tests.support.frames import BROADCAST, mac, numbered, stream
 from tests.support.netns import Namespace, differences, netns
+from tests.support.privileges import as_user
 from tests.support.qemu_peers import FakeStreamPeer
 from tests.support.run import NotReadyError, Run, vbackend_run, wait_until
 from tests.support.stacks import RawPort, socket_in
@@ -216,22 +214,7 @@ def theirs(place: Place) -> Iterator[Place]:
 
 def as_nobody(netns: Namespace) -> list[str]:
     """The command that becomes another one as nobody."""
-    return ["unshare", "--mount", "sh", "-c", TUN_FOR_ALL, "sh", *netns.command(*dropping())]
-
-
-@cache
-def dropping() -> tuple[str, ...]:
-    """The command that gives privileges up, all but reading where Python or the checkout lie in a folder of root's."""
-
-    def keeping(capability: str) -> tuple[str, ...]:
-        return (
-            *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs"),
-            *(f"--{which}={capability}" for which in ("bounding-set", "inh-caps", "ambient-caps")),
-        )
-
-    tried = [*keeping("-all"), sys.executable, "-c", "import vbackend.cli.main"]
-    reachable = subprocess.run(tried, cwd="/", env={}, capture_output=True, check=False).returncode == 0
-    return keeping("-all" if reachable else "-all,+dac_read_search")
+    return ["unshare", "--mount", "sh", "-c", TUN_FOR_ALL, "sh", *netns.command(*as_user(NOBODY))]
 
 
 def premade(ns: Namespace) -> dict[str, Any]:

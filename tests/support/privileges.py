@@ -1,0 +1,25 @@
+"""Running a command as an ordinary user, wherever Python and the checkout lie."""
+
+import subprocess
+import sys
+from functools import cache
+
+__all__ = ["as_user"]
+
+
+@cache
+def as_user(uid: int) -> tuple[str, ...]:
+    """The command that becomes the one behind it, as user `uid` without capabilities.
+
+    Only reading is kept where Python or the checkout lie in a folder of root's, as a clone below /root does.
+    """
+
+    def keeping(capability: str) -> tuple[str, ...]:
+        return (
+            *("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--no-new-privs"),
+            *(f"--{which}={capability}" for which in ("bounding-set", "inh-caps", "ambient-caps")),
+        )
+
+    tried = [*keeping("-all"), sys.executable, "-c", "import vbackend.cli.main"]
+    reachable = subprocess.run(tried, cwd="/", env={}, capture_output=True, check=False).returncode == 0
+    return keeping("-all" if reachable else "-all,+dac_read_search")
