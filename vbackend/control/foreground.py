@@ -10,6 +10,7 @@ import asyncio
 import logging
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_END_S: Final = 2.0  # what an end in order may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,18 +163,27 @@ def _failed(failure: asyncio.Future[str], ending: Ending) -> None:
 
 
 @contextmanager
-def signals_end(on_first: Callable[[], None]) -> Iterator[None]:
-    """Call `on_first` on the first SIGINT or SIGTERM; the second cancels the task, the third kills."""
+def signals_end(
+    on_first: Callable[[], None], *, clock: Callable[[], float] = time.monotonic
+) -> Iterator[None]:
+    """Call `on_first` on the first SIGINT or SIGTERM.
+
+    Those of the next two seconds, which the end may take, say nothing new: timeout(1) sends each signal twice.
+    The first one after that cancels the task, the next one kills.
+    """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None, "runs in a task"
-    seen = 0
+    patient_until: float | None = None
 
     def caught(number: signal.Signals) -> None:
-        nonlocal seen
-        seen += 1
-        if seen == 1:
+        nonlocal patient_until
+        now = clock()
+        if patient_until is None:
+            patient_until = now + _END_S
             log.info("got %s", number.name)
             on_first()
+            return
+        if now < patient_until:
             return
         log.warning("got %s again: not waiting any longer", number.name)
         for each in _SIGNALS:
