@@ -13,10 +13,18 @@ use crate::command::End;
 use crate::counters::Lane;
 use crate::sys;
 
+/// Frames up to this length are copied behind their virtio-net header and written in one piece: a copy costs less than
+/// the kernel's handling of a second piece.
+const COPIED: usize = 2048;
+
+/// Bytes of the header that do not fit into the prefix's place.
+const HEADROOM: usize = VNET_HEADER_LEN - PREFIX_LEN;
+
 /// An attached tap.
 pub struct Tap {
     fd: OwnedFd,
     vnet: bool,
+    staging: Box<[u8; VNET_HEADER_LEN + COPIED]>, // begins with a plain header
 }
 
 impl Tap {
@@ -26,7 +34,9 @@ impl Tap {
     /// It cannot be made non-blocking.
     pub fn new(fd: OwnedFd, vnet: bool) -> io::Result<Tap> {
         sys::set_nonblocking(&fd)?;
-        Ok(Tap { fd, vnet })
+        let mut staging = Box::new([0; VNET_HEADER_LEN + COPIED]);
+        staging[..VNET_HEADER_LEN].copy_from_slice(&VnetHeader::PLAIN.emit());
+        Ok(Tap { fd, vnet, staging })
     }
 
     pub fn fd(&self) -> BorrowedFd<'_> {
@@ -38,22 +48,26 @@ impl Tap {
     }
 
     pub fn receive(&mut self, scratch: &mut Scratch, rx: &mut Lane) -> Result<(), End> {
-        let mut at = 0;
+        let header = if self.vnet { VNET_HEADER_LEN } else { 0 };
+        let mut at = HEADROOM;
         for _ in 0..BUDGET {
-            let mut raw = [0; VNET_HEADER_LEN];
-            let header = if self.vnet { &mut raw[..] } else { &mut [] };
-            let skipped = header.len();
-            let body = &mut scratch.wire[at + PREFIX_LEN..at + PREFIX_LEN + MAX_FRAME];
-            let len = match sys::read_two(self.fd.as_fd(), header, body) {
-                Ok(len) => len.saturating_sub(skipped),
+            // One read for both: the header lies over the prefix to come and the last bytes in front of it.
+            let from = at + PREFIX_LEN - header;
+            let mut before = [0; HEADROOM];
+            before.copy_from_slice(&scratch.wire[at - HEADROOM..at]);
+            let piece = &mut scratch.wire[from..from + header + MAX_FRAME];
+            let len = match sys::read(self.fd.as_fd(), piece) {
+                Ok(len) => len.saturating_sub(header),
                 Err(error) if sys::would_block(&error) => return Ok(()),
                 Err(error) => return Err(error.into()),
             };
+            let vnet = piece.first_chunk().filter(|_| self.vnet).map_or(VnetHeader::PLAIN, VnetHeader::parse);
+            scratch.wire[at - HEADROOM..at].copy_from_slice(&before);
             rx.frames_in += 1;
             match check_len(len) {
                 Ok(()) => {
                     put_prefix(&mut scratch.wire, at, len);
-                    let run = Run::one(at, len, VnetHeader::parse(&raw));
+                    let run = Run::one(at, len, vnet);
                     push_run(&mut scratch.runs, run);
                     at = run.end;
                 }
@@ -71,11 +85,15 @@ impl Tap {
         out.each_queued(|frame, run| self.write(frame, run))
     }
 
-    fn write(&self, frame: &[u8], run: &Run) -> Result<Sent, End> {
-        let result = if self.vnet {
-            sys::write_two(self.fd.as_fd(), &run.vnet.emit(), frame)
-        } else {
+    fn write(&mut self, frame: &[u8], run: &Run) -> Result<Sent, End> {
+        let result = if !self.vnet {
             sys::write(self.fd.as_fd(), frame)
+        } else if frame.len() <= COPIED && run.vnet.is_plain() {
+            let end = VNET_HEADER_LEN + frame.len();
+            self.staging[VNET_HEADER_LEN..end].copy_from_slice(frame);
+            sys::write(self.fd.as_fd(), &self.staging[..end])
+        } else {
+            sys::write_two(self.fd.as_fd(), &run.vnet.emit(), frame)
         };
         sent(result, frame.len())
     }

@@ -41,7 +41,7 @@ pub struct Scratch {
 
 impl Scratch {
     /// Bytes of `wire`.
-    pub const WIRE_BYTES: usize = BUDGET * SLOT;
+    pub const WIRE_BYTES: usize = (BUDGET + 1) * SLOT;
 
     /// New buffers.
     pub fn new() -> Scratch {
