@@ -62,9 +62,12 @@ pub fn read_two(fd: BorrowedFd<'_>, first: &mut [u8], second: &mut [u8]) -> io::
 }
 
 /// Read into one buffer.
+///
+/// Devices are read and written a frame a call, so this and [`write()`] go around libc's cancellation points, which cost
+/// a process with threads two atomic operations each.
 pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     // SAFETY: `buffer` is live, exclusively borrowed memory of the given length.
-    check(unsafe { libc::read(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) })
+    check(unsafe { libc::syscall(libc::SYS_read, fd.as_raw_fd(), buffer.as_mut_ptr(), buffer.len()) })
 }
 
 /// Write two buffers as one (a device's header and its frame).
@@ -80,7 +83,7 @@ pub fn write_two(fd: BorrowedFd<'_>, first: &[u8], second: &[u8]) -> io::Result<
 /// Write one buffer.
 pub fn write(fd: BorrowedFd<'_>, buffer: &[u8]) -> io::Result<usize> {
     // SAFETY: `buffer` is live memory of the given length, which write only reads.
-    check(unsafe { libc::write(fd.as_raw_fd(), buffer.as_ptr().cast(), buffer.len()) })
+    check(unsafe { libc::syscall(libc::SYS_write, fd.as_raw_fd(), buffer.as_ptr(), buffer.len()) })
 }
 
 #[cfg(test)]
