@@ -53,6 +53,27 @@ async def test_a_killed_vbackend_comes_back_under_running_guests(
         assert result.received == 20, result
 
 
+async def test_a_restart_in_the_middle_of_a_flood_wedges_nobody(guests: Guests, tmp_path: Path) -> None:
+    """A QEMU whose send is blocked when its peer closes never sends again: vbackend reads to the end before it goes."""
+    ports = [DIALLED.port(tmp_path, name) for name in "ab"]
+    with vbackend_run(tmp_path, *ports) as run:
+        a, b = await asyncio.gather(
+            *(boot(guests, DIALLED, tmp_path, name, number) for number, name in enumerate("ab", 1))
+        )
+        await a.wait_ping("10.5.0.2")
+        await a.agent.start("while true; do /bin/ping -n -q -f -w 60 -s 1400 10.5.0.2; done")
+        for _ in range(3):
+            before = run.port("a").rx.frames_in
+            run.wait_for(lambda before=before: run.port("a").rx.frames_in > before + 200, "the flood")  # type: ignore[misc]
+        assert run.stop() == 0
+    for _ in range(2):
+        with vbackend_run(tmp_path, *ports) as run:
+            run.wait_connected("a", "b")
+            run.wait_for(lambda run=run: run.port("a").rx.frames_in > 200, "the flood goes on")  # type: ignore[misc]
+            await b.wait_ping("10.5.0.1")
+            assert run.stop() == 0
+
+
 async def test_resets_pauses_and_downs_end_nothing(guests: Guests, tmp_path: Path) -> None:
     with vbackend_run(tmp_path, *(LISTENING.port(tmp_path, name) for name in "abc")) as run:
         a, b, c = await asyncio.gather(
