@@ -444,18 +444,18 @@ impl Worker {
         if link.take_write_fd_is_new() {
             port.watched_write = false;
         }
-        if let Some(second) = link.write_fd() {
-            if wants != port.watched_write {
-                let interest = Interest { read: false, write: true };
-                let changed = match wants {
-                    true => self.epoll.add(second, token | WRITE_FD, interest),
-                    false => self.epoll.remove(second),
-                };
-                port.watched_write = wants && changed.is_ok();
-            }
-            return;
+        let second = link.write_fd();
+        if let Some(second) = second
+            && wants != port.watched_write
+        {
+            let interest = Interest { read: false, write: true };
+            let changed = match wants {
+                true => self.epoll.add(second, token | WRITE_FD, interest),
+                false => self.epoll.remove(second),
+            };
+            port.watched_write = wants && changed.is_ok();
         }
-        let interest = Interest { read: true, write: wants };
+        let interest = Interest { read: true, write: wants && second.is_none() };
         if port.watched.is_some_and(|watched| watched != interest)
             && link.fd().is_some_and(|fd| self.epoll.modify(fd, token, interest).is_ok())
         {

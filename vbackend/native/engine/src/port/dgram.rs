@@ -31,7 +31,7 @@ pub struct Dgram {
     fd: OwnedFd,
     peering: Peering,
     own: Option<SocketAddress>, // the address of `peering.send`: our own echo
-    room: Option<OwnedFd>,      // polls writable when a Unix peer's queue has room; only while it has none
+    room: Option<OwnedFd>, // polls writable when a Unix peer's queue has room; only when that was what lacked
     room_is_new: bool,
 }
 
@@ -183,18 +183,20 @@ impl Dgram {
         }
     }
 
-    /// The send buffer or the peer's queue is full. An unconnected Unix socket polls writable all the same, so wait
-    /// on a connected one, made anew each time because the peer may be another by now; when that is impossible the
-    /// peer is gone.
+    /// What is full: our send buffer, or a Unix peer's queue? The sending socket itself polls writable when its buffer
+    /// has room. An unconnected Unix socket knows nothing of its peer's queue, so wait for that on a connected one,
+    /// made anew each time because the peer may be another by now; when that is impossible the peer is gone.
     fn wait_for_room(&mut self) -> Option<DropReason> {
         let to = self.peering.send_to.as_ref().filter(|to| to.is_unix())?;
-        match sys::unix_poll_socket(to) {
-            Ok(socket) => {
-                self.room = Some(socket);
-                self.room_is_new = true;
-                None
+        let own = self.peering.send.as_ref().unwrap_or(&self.fd).as_fd();
+        self.room_is_new |= self.room.take().is_some();
+        if sys::is_writable(own) {
+            match sys::unix_poll_socket(to) {
+                Ok(socket) => self.room = Some(socket),
+                Err(_) => return Some(DropReason::NoPeer),
             }
-            Err(_) => Some(DropReason::NoPeer),
+            self.room_is_new = true;
         }
+        None
     }
 }

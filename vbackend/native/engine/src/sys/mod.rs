@@ -45,10 +45,19 @@ pub fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
 
 /// Whether a read would give something (or an end) at once.
 pub fn is_readable(fd: BorrowedFd<'_>) -> bool {
-    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    polls(fd, libc::POLLIN)
+}
+
+/// Whether there is room in a socket's send buffer.
+pub fn is_writable(fd: BorrowedFd<'_>) -> bool {
+    polls(fd, libc::POLLOUT)
+}
+
+fn polls(fd: BorrowedFd<'_>, events: i16) -> bool {
+    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
     // SAFETY: `entry` is one valid pollfd that lives through the call.
     let found = unsafe { libc::poll(&raw mut entry, 1, 0) };
-    found == 1 && entry.revents & libc::POLLIN != 0
+    found == 1 && entry.revents & events != 0
 }
 
 /// Read into two buffers, one behind the other (a device's header, then its frame).
