@@ -34,12 +34,13 @@ def terminal() -> Console:
 
 def backend_view(snapshot: BackendSnapshot, *, now: float, reasons: Mapping[str, str]) -> RenderableType:
     """The whole picture. `now`: seconds since the epoch; `reasons`: a line for each reason of a drop."""
+    ports = _families(snapshot.ports)
     parts: list[RenderableType] = [
         _headline(snapshot, now),
-        _ports(snapshot.ports, now),
-        _traffic(snapshot.ports),
+        _ports(ports, now),
+        _traffic(ports),
     ]
-    drops = list(_drop_rows(snapshot.ports, reasons))
+    drops = list(_drop_rows(ports, reasons))
     if drops:
         parts.append(_drops(drops))
     parts += [_addresses(segment) for segment in snapshot.segments if segment.kind == "switch"]
@@ -116,6 +117,14 @@ def _ports(ports: Iterable[PortSnapshot], now: float) -> Table:
         state = Text(port.state, _STATE_STYLE[port.state])
         found.add_row(Text(port.name), state, Text(port.where), Text(_peer(port, now)))
     return found
+
+
+def _families(ports: Iterable[PortSnapshot]) -> tuple[PortSnapshot, ...]:
+    """In the order they came, but the guests of a `multi` port directly below it."""
+    first: dict[str, int] = {}
+    for port in ports:
+        first.setdefault(port.parent or port.name, len(first))
+    return tuple(sorted(ports, key=lambda port: (first[port.parent or port.name], port.parent is not None)))
 
 
 def _peer(port: PortSnapshot, now: float) -> str:

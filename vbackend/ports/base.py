@@ -182,7 +182,6 @@ class Port:
             if self.engine_port is None
             else self.context.dataplane.counters(self.engine_port)
         )
-        options = self.spec.options
         return PortSnapshot(
             name=self.name,
             kind=self.kind,
@@ -196,8 +195,8 @@ class Port:
             last_end=self.last_end,
             queue_frames=self.queue_frames,
             queue_bytes=self.queue_bytes,
-            mac=None if options.mac is None else options.mac.hex(":"),
-            isolated=options.isolated,
+            mac=None if self.source_mac is None else self.source_mac.hex(":"),
+            isolated=self.spec.options.isolated,
             parent=self.parent,
             worker=self.worker,
             rx=rx,

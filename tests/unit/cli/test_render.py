@@ -75,6 +75,17 @@ def test_everything_fits_and_nothing_is_cut(width: int) -> None:
     assert "1,234,577" in text
 
 
+def test_guests_of_a_multi_port_stand_below_it() -> None:
+    names = ("lab", "web", "lab.1", "lab.2")
+    backend = FakeBackend()
+    backend.ports = {
+        name: port(name).model_copy(update={"parent": "lab" if "." in name else None}) for name in names
+    }
+    text = printed(backend_view(backend.snapshot(), now=0.0, reasons={}))
+    table = text.split("PORTS\n")[1].split("\n\n")[0]
+    assert [line.split()[0] for line in table.splitlines()[1:]] == ["lab", "lab.1", "lab.2", "web"]
+
+
 def test_markup_in_names_is_only_text() -> None:
     backend = FakeBackend()
     backend.ports = {"x": port("x", "stream:unix:/tmp/[red]x[/red]")}

@@ -72,3 +72,4 @@ async def test_behind_a_bridge_any_station_may_speak(netns: str) -> None:
             [parse_port(text), parse_port(f"{text},bridge=br0,name=b".replace("tap0", "tap1"))]
         )
         assert [port.source_mac for port in backend._ports.values()] == [bytes.fromhex("525400000099"), None]
+        assert [port.mac for port in backend.snapshot().ports] == ["52:54:00:00:00:99", None]
