@@ -17,9 +17,16 @@ def args(
     """Print QEMU's -netdev and -device arguments for a PORT, quoted for the shell."""
     import shlex
 
+    from vbackend.errors import ConfigError
+    from vbackend.ports import values
     from vbackend.ports.parse import parse_port
 
     spec = parse_port(port)
+    if mac is not None:
+        try:
+            values.mac_address("--mac", mac)
+        except ValueError as error:
+            raise ConfigError(f"args: {error}") from None
     from vbackend.qemu.netdev import netdev_arguments
     from vbackend.qemu.version import qemu_version
 

@@ -49,7 +49,7 @@ async def resolve(address: TcpAddress, kind: socket.SocketKind) -> tuple[socket.
         found = await loop.getaddrinfo(address.host, address.port, type=kind)
     except (socket.gaierror, UnicodeError) as error:
         raise ConfigError(
-            f"host name {address.host!r} does not resolve: {error}; give an IP address"
+            f"host name {address.host!r} does not resolve: {_words(error)}; give an IP address"
         ) from None
     for family, _, _, _, place in found:
         if family in (socket.AF_INET, socket.AF_INET6) and isinstance(place[0], str):
@@ -106,6 +106,10 @@ def address_text(place: SocketAddress) -> str:
 def engine_address(place: UnixAddress | SocketAddress) -> str:
     """An address as the engine's attach_dgram takes it."""
     return f"unix:{place.path}" if isinstance(place, UnixAddress) else address_text(place)
+
+
+def _words(error: OSError | UnicodeError) -> str:
+    return (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)
 
 
 def _command(pid: int) -> str:

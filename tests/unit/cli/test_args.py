@@ -21,3 +21,10 @@ def test_arguments_can_be_given_to_qemu(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_no_such_qemu(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no-such-qemu" in one_line(vbackend(capsys, "args", "stream:unix:/a", "--qemu", "no-such-qemu"), 1)
+
+
+@pytest.mark.parametrize("mac", ["zz", "52:54:00:00:00", "01:00:5e:00:00:01"])
+def test_a_card_needs_a_stations_address(capsys: pytest.CaptureFixture[str], mac: str) -> None:
+    complaint = one_line(vbackend(capsys, "args", "stream:unix:/a", "--mac", mac), 2)
+    assert "--mac" in complaint
+    assert mac in complaint
