@@ -14,7 +14,7 @@ from typing import Final, Self
 from pydantic import JsonValue, TypeAdapter, ValidationError
 from qemu.qmp import ConnectError, ExecuteError, Message, QMPClient, QMPError
 
-from vbackend.control.place import running_names
+from vbackend.control.place import control_path, running_names
 from vbackend.control.protocol import ErrorClass
 from vbackend.errors import ConfigError, ControlError
 from vbackend.ports.unixsock import socket_address
@@ -117,7 +117,8 @@ def _other_version(path: str, error: ValidationError) -> str:
 def _why_not(path: str, error: Exception) -> str:
     match error:
         case FileNotFoundError() | ConnectionRefusedError():
-            names = ", ".join(running_names(os.environ))
+            there = running_names(os.environ)
+            names = ", ".join(name for name in there if control_path(name, None, os.environ) != path)
             others = f"; there are sockets of: {names} (give --name)" if names else ""
             return f"control socket {path}: nobody serves it; start `vbackend run` first{others}"
         case PermissionError():

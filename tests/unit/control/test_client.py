@@ -107,6 +107,10 @@ async def test_nobody_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "vbackend" / "lab.sock").touch()
     with pytest.raises(ControlError, match=r"there are sockets of: lab \(give --name\)"):
         await ControlClient(missing).__aenter__()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(missing)
+    with pytest.raises(ControlError, match=r"there are sockets of: lab \("):  # not of the one that is asked
+        await ControlClient(missing).__aenter__()
     stale = str(tmp_path / "stale")
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(stale)
