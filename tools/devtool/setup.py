@@ -21,18 +21,21 @@ __all__ = ["build_engine", "setup", "upgrade"]
 DEBIAN_PACKAGES = {
     "busybox-static": ("busybox", "tests"),
     "ca-certificates": (None, "downloads"),
+    "cpio": ("cpio", "tests"),
     "ethtool": ("ethtool", "looking at taps"),
+    "g++": ("c++", "fuzz targets"),
     "gcc": ("cc", "linker of the engine"),
     "iperf3": ("iperf3", "demo"),
     "iproute2": ("ip", "network namespaces"),
     "iputils-ping": ("ping", "tests and demo"),
     "libc6-dev": (None, "linker of the engine"),
     "nftables": ("nft", "tests"),
+    "procps": ("sysctl", "tests"),
     "qemu-system-x86": ("qemu-system-x86_64", "guests"),
     "tcpdump": ("tcpdump", "demo"),
     "vde2": ("vde_switch", "reference of the bench"),
 }
-RUST_VERSION = (1, 85)  # rust-version of vbackend/native/Cargo.toml
+RUST_VERSION = (1, 88)  # rust-version of vbackend/native/Cargo.toml
 NATIVE = ROOT / "vbackend" / "native"
 CONSTRAINTS = ROOT / "tools" / "constraints.txt"
 

@@ -1,13 +1,14 @@
 """`tools/dev setup`: what it would install, and that unchanged inputs mean no work; nothing is installed."""
 
 import sys
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tools.devtool import setup
-from tools.devtool.run import DevError
+from tools.devtool.run import ROOT, DevError
 
 
 class Host:
@@ -116,7 +117,7 @@ def test_old_or_missing_cargo_is_an_error(host: Host, told: str | None) -> None:
     host.answers.pop("cargo --version")
     if told:
         host.answers["cargo --version"] = told
-    with pytest.raises(DevError, match=r"needs Rust 1\.85 or later.*rustup"):
+    with pytest.raises(DevError, match=r"needs Rust 1\.88 or later.*rustup"):
         setup._rust_toolchain()
     assert host.ran == []
 
@@ -125,3 +126,9 @@ def test_missing_components_come_from_rustup(host: Host) -> None:
     del host.answers["cargo clippy"]
     setup._rust_toolchain()
     assert host.ran == ["rustup component add clippy"]
+
+
+def test_asks_for_the_rust_the_engine_needs() -> None:
+    manifest = tomllib.loads((ROOT / "vbackend/native/Cargo.toml").read_text())
+    wanted = manifest["workspace"]["package"]["rust-version"]
+    assert wanted == ".".join(map(str, setup.RUST_VERSION))
