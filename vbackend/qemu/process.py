@@ -147,7 +147,7 @@ class QemuProcess:
         except VbackendError as error:
             # A QEMU that refuses its arguments closes the monitor just before it ends.
             with contextlib.suppress(TimeoutError):
-                status = await asyncio.wait_for(process.wait(), 5.0)
+                status = await asyncio.wait_for(process.wait(), min(5.0, timeout))
                 raise VbackendError(f"QEMU ended with status {status}: {_last_words(log)}") from error
             raise
 

@@ -1,6 +1,7 @@
 """Run command lines in this process, beside a control socket that a thread serves."""
 
 import asyncio
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,13 @@ class Outcome:
 
 def vbackend(capsys: pytest.CaptureFixture[str], *arguments: str) -> Outcome:
     capsys.readouterr()
-    status = entry(arguments)
+    root = logging.getLogger()
+    before = (root.level, root.handlers[:])
+    try:
+        status = entry(arguments)
+    finally:  # commands that log write to this test's stderr, which the next test does not have
+        root.setLevel(before[0])
+        root.handlers[:] = before[1]
     captured = capsys.readouterr()
     return Outcome(status, captured.out, captured.err)
 

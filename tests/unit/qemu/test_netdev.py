@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.run import wait_until
 from vbackend.errors import ConfigError
 from vbackend.ports.parse import parse_port
 from vbackend.ports.spec import ChannelSpec, PortOptions, StreamSpec, UnixAddress
@@ -232,7 +233,6 @@ def test_the_installed_qemu_understands_the_path(name: str, tmp_path: Path) -> N
             qemu.stdin.flush()
             assert "QMP" in qemu.stdout.readline()
             assert "return" in qemu.stdout.readline(), "it reads commands when all is set up"
-            with socket.socket(socket.AF_UNIX) as sock:
-                sock.connect(os.fspath(path))
+            wait_until(path.is_socket, "its socket: a thread of its own binds it")
         finally:
             qemu.kill()

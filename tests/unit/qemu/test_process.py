@@ -71,7 +71,7 @@ async def test_silent_program_is_killed(tmp_path: Path) -> None:
     silent.write_text(f"#!/bin/sh\necho $$ >{tmp_path}/pid\nexec sleep 1000\n")
     silent.chmod(0o755)
     with pytest.raises(VbackendError, match="monitor does not answer"):
-        await QemuProcess.start(QemuSpec([], tmp_path, binary=str(silent)), timeout=1.0)
+        await QemuProcess.start(QemuSpec([], tmp_path, binary=str(silent)), timeout=0.5)
     pid = int((tmp_path / "pid").read_text())
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
