@@ -104,6 +104,28 @@ fn sessions_end_with_a_reason_and_the_port_takes_the_next_peer() {
 }
 
 #[test]
+fn a_peer_that_stopped_reading_can_still_speak() {
+    let engine = Engine::new(1, 1).unwrap();
+    let segment = engine.add_cable().unwrap();
+    let (deaf, mut peer_deaf) = stream_port(&engine, segment, config());
+    let (_, mut peer) = stream_port(&engine, segment, config());
+    peer_deaf.shutdown(std::net::Shutdown::Read).unwrap();
+    for lost in 1..3 {
+        peer.write_all(&wire(&[frame(1, 2, 60, 0)])).unwrap();
+        eventually("the frame is lost", || {
+            engine.counters(deaf).unwrap().tx.drops[DropReason::PeerGone as usize] == lost
+        });
+        peer_deaf.write_all(&wire(&[frame(2, 1, 60, 7)])).unwrap();
+        assert_eq!(read_frame(&mut peer), Some(frame(2, 1, 60, 7)));
+    }
+    assert_balanced(&engine.counters(deaf).unwrap());
+    drop(peer_deaf);
+    eventually("the session ends", || {
+        engine.drain_events() == [Event::SessionEnded { port: deaf, session: 1, end: End::Eof(0) }]
+    });
+}
+
+#[test]
 fn short_frames_are_counted_and_the_rest_goes_on() {
     let engine = Engine::new(1, 1).unwrap();
     let segment = engine.add_cable().unwrap();

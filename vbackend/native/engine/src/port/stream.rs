@@ -68,6 +68,10 @@ impl Stream {
             let written = match sys::send_gathered(self.fd.as_fd(), wire, ranges, out.parts) {
                 Ok(written) => written,
                 Err(error) if sys::would_block(&error) => 0,
+                Err(error) if stopped_reading(&error) => {
+                    out.tx.dropped(DropReason::PeerGone, left.iter().map(|run| run.frames).sum());
+                    return Ok(());
+                }
                 Err(error) => {
                     out.tx.dropped(DropReason::PeerGone, left.iter().map(|run| run.frames).sum());
                     return Err(error.into());
@@ -94,6 +98,10 @@ impl Stream {
             ) {
                 Ok(written) => written,
                 Err(error) if sys::would_block(&error) => return Ok(()),
+                Err(error) if stopped_reading(&error) => {
+                    out.tx.dropped(DropReason::PeerGone, out.queue.purge());
+                    return Ok(());
+                }
                 Err(error) => return Err(error.into()),
             };
             let before = out.queue.frame_bytes();
@@ -102,6 +110,12 @@ impl Stream {
         }
         Ok(())
     }
+}
+
+/// Whether a failed send says no more than that the peer takes nothing. What it said before it went is still to be
+/// read, and ends with the reason why the session ends.
+fn stopped_reading(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe
 }
 
 /// Count what `written` bytes completed of `runs`, and queue the rest of a frame that was cut. Returns the runs that
