@@ -128,11 +128,17 @@ impl Engine {
         self.events.drain()
     }
 
-    /// Add a learning switch; returns its number.
+    /// Add a learning switch; returns its number. With no entries, or no age, it floods everything.
     ///
     /// # Errors
-    /// The engine is closed.
+    /// The engine is closed, or the table would be too large.
     pub fn add_switch(&self, ageing_ms: u64, max_entries: usize) -> Result<u64, EngineError> {
+        const MOST_ENTRIES: usize = 1 << 20;
+        if max_entries > MOST_ENTRIES {
+            return Err(EngineError::Invalid(format!(
+                "a table of {max_entries} addresses; at most {MOST_ENTRIES} are possible"
+            )));
+        }
         self.add_segment(Segment::switch(Fdb::new(max_entries, ageing_ms, self.seed)))
     }
 

@@ -224,6 +224,8 @@ fn wrong_calls_say_what_is_wrong() {
         Err(EngineError::Invalid(_))
     ));
     assert!(matches!(Engine::new(0, 1), Err(EngineError::Invalid(_))));
+    assert!(matches!(engine.add_switch(1, usize::MAX), Err(EngineError::Invalid(_))));
+    assert!(matches!(engine.add_switch(1, 1 << 40), Err(EngineError::Invalid(_))));
     engine.close();
     engine.close();
     assert!(matches!(engine.add_cable(), Err(EngineError::Dead(_))));
