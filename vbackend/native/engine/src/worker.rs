@@ -423,7 +423,7 @@ impl Worker {
 
     /// Close a port's link, if it has one, and forget what was learned there.
     fn end_session(&self, port: &mut Port) {
-        let Some(link) = port.link.take() else { return };
+        let Some(link) = port.take_link() else { return };
         // A descriptor that cannot be removed was closed by the kernel already.
         let _unwatched = link.fd().map(|fd| self.epoll.remove(fd));
         if port.watched_write {

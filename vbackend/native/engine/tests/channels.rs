@@ -79,3 +79,32 @@ fn a_program_that_closes_ends_the_session() {
     eventually("the session ends", || engine.drain_events().len() == 1);
     assert!(engine.attach_channel(port).is_ok());
 }
+
+#[test]
+fn what_a_channel_took_is_counted_when_its_session_ends() {
+    let engine = Engine::new(1, 1).unwrap();
+    let segment = engine.add_cable().unwrap();
+    let (_, mut stream) = stream_port(&engine, segment, config());
+    let limits = Limits { frames: 1000, bytes: 1 << 26 };
+    let port = engine.add_port(PortConfig { limits, ..config() }).unwrap();
+    engine.join(port, segment).unwrap();
+    let reader = std::thread::spawn(move || while read_frame(&mut stream).is_some() {});
+    let mut sends = 0;
+    for _ in 0..20 {
+        let channel = engine.attach_channel(port).unwrap();
+        sends += std::thread::scope(|scope| {
+            let sender = scope.spawn(|| {
+                let big = frame(2, 1, 60_000, 0);
+                (0..).take_while(|_| channel.send(&big).is_ok()).count() as u64
+            });
+            eventually("frames arrive", || engine.counters(port).unwrap().rx.frames_in > sends);
+            engine.detach(port).unwrap();
+            sender.join().unwrap()
+        });
+        let rx = engine.counters(port).unwrap().rx;
+        assert_eq!((rx.frames_in, rx.queued), (sends, 0));
+        assert_balanced(&engine.counters(port).unwrap());
+    }
+    engine.close();
+    reader.join().unwrap();
+}

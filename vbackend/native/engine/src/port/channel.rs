@@ -34,6 +34,18 @@ struct ToEngine {
 }
 
 impl ToEngine {
+    /// Count the frames that were not taken.
+    fn count_refused(&mut self, rx: &mut Lane) {
+        for (count, reason) in [
+            (std::mem::take(&mut self.runts), DropReason::Runt),
+            (std::mem::take(&mut self.oversize), DropReason::Oversize),
+            (std::mem::take(&mut self.full), DropReason::QueueFull),
+        ] {
+            rx.frames_in += count as u64;
+            rx.dropped(reason, count);
+        }
+    }
+
     fn kick(&mut self, port: &PortShared) {
         if !self.kicked {
             self.kicked = true;
@@ -75,14 +87,7 @@ impl EngineEnd {
     pub fn receive(&mut self, scratch: &mut Scratch, rx: &mut Lane) -> Result<(), End> {
         let mut inner = lock(&self.pipe.to_engine);
         inner.kicked = false;
-        for (count, reason) in [
-            (std::mem::take(&mut inner.runts), DropReason::Runt),
-            (std::mem::take(&mut inner.oversize), DropReason::Oversize),
-            (std::mem::take(&mut inner.full), DropReason::QueueFull),
-        ] {
-            rx.frames_in += count as u64;
-            rx.dropped(reason, count);
-        }
+        inner.count_refused(rx);
         let queued = inner.queue.wire();
         let len = queued.len().min(scratch.wire.len());
         scratch.wire[..len].copy_from_slice(&queued[..len]);
@@ -95,6 +100,19 @@ impl EngineEnd {
             inner.kick(&self.pipe.port);
         }
         Ok(())
+    }
+
+    /// Whether the program sent something that was not received yet.
+    pub fn has_unread(&self) -> bool {
+        !lock(&self.pipe.to_engine).queue.is_empty()
+    }
+
+    /// Take nothing more from the program, and count what it sent and nobody received: the caller's drop.
+    pub fn close(&mut self, rx: &mut Lane) {
+        let mut inner = lock(&self.pipe.to_engine);
+        inner.gone = true;
+        inner.count_refused(rx);
+        rx.frames_in += inner.queue.purge() as u64;
     }
 
     /// Change the limits of both directions.

@@ -329,7 +329,19 @@ impl Port {
 
     /// Whether the peer has said something that was not received yet.
     pub fn has_unread(&self) -> bool {
-        self.link.as_ref().and_then(Link::fd).is_some_and(sys::is_readable)
+        match &self.link {
+            Some(Link::Channel(link)) => link.has_unread(),
+            link => link.as_ref().and_then(Link::fd).is_some_and(sys::is_readable),
+        }
+    }
+
+    /// Take the link away: the session is over. What it held in either direction is `purge`'s to count.
+    pub fn take_link(&mut self) -> Option<Link> {
+        let mut link = self.link.take()?;
+        if let Link::Channel(link) = &mut link {
+            link.close(&mut self.counters.rx);
+        }
+        Some(link)
     }
 
     /// Take frames for the peer; returns whether they are the first of this turn. They are sent by `transmit`.
