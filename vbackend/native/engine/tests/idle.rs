@@ -79,4 +79,10 @@ fn no_state_of_a_peer_keeps_a_worker_busy() {
         assert_idle("a datagram peer that is gone");
         assert_balanced(&engine.counters(port).unwrap());
     }
+
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let port = engine.add_port(config()).unwrap();
+    engine.attach_tap(port, ours.into(), true).unwrap();
+    drop(theirs);
+    assert_idle("a descriptor at its end that was said to be a tap");
 }

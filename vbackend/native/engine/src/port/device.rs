@@ -57,6 +57,7 @@ impl Tap {
             before.copy_from_slice(&scratch.wire[at - HEADROOM..at]);
             let piece = &mut scratch.wire[from..from + header + MAX_FRAME];
             let len = match sys::read(self.fd.as_fd(), piece) {
+                Ok(0) => return Err(End::Eof(0)), // a device never does: this is something else, at its end
                 Ok(len) => len.saturating_sub(header),
                 Err(error) if sys::would_block(&error) => return Ok(()),
                 Err(error) => return Err(error.into()),

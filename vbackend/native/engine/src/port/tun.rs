@@ -74,6 +74,7 @@ impl Tun {
             let skipped = info.len();
             let body = at + PREFIX_LEN + HEADER_LEN;
             let len = match sys::read_two(self.fd.as_fd(), info, &mut scratch.wire[body..body + MAX_PACKET]) {
+                Ok(0) => return Err(End::Eof(0)), // a device never does: this is something else, at its end
                 Ok(len) => len.saturating_sub(skipped),
                 Err(error) if sys::would_block(&error) => break,
                 Err(error) => return Err(error.into()),
