@@ -55,11 +55,13 @@ pub struct Counters {
     pub rx: Lane,
     /// From the segment to the peer.
     pub tx: Lane,
+    /// Frames of `tx` that came through the port's inbox.
+    pub fetched: u64,
 }
 
 impl Counters {
     /// Nothing counted yet.
-    pub const ZERO: Counters = Counters { rx: Lane::ZERO, tx: Lane::ZERO };
+    pub const ZERO: Counters = Counters { rx: Lane::ZERO, tx: Lane::ZERO, fetched: 0 };
 }
 
 /// The published copy of a port's counters: one writer, any number of readers.
@@ -67,13 +69,18 @@ impl Counters {
 pub struct Published {
     sequence: AtomicU64, // odd while the writer is at work
     words: [AtomicU64; 2 * Lane::WORDS],
+    fetched: AtomicU64,
 }
 
 impl Published {
     /// All zero.
     #[must_use]
     pub fn new() -> Published {
-        Published { sequence: AtomicU64::new(0), words: [const { AtomicU64::new(0) }; 2 * Lane::WORDS] }
+        Published {
+            sequence: AtomicU64::new(0),
+            words: [const { AtomicU64::new(0) }; 2 * Lane::WORDS],
+            fetched: AtomicU64::new(0),
+        }
     }
 
     /// Make `counters` what readers see. Only the port's worker calls it.
@@ -91,6 +98,7 @@ impl Published {
                 word.store(*drops, Ordering::Relaxed);
             }
         }
+        self.fetched.store(counters.fetched, Ordering::Relaxed);
         self.sequence.store(sequence + 2, Ordering::Release);
     }
 
@@ -107,7 +115,8 @@ impl Published {
                 queued: word(base + 3),
                 drops: std::array::from_fn(|index| word(base + 4 + index)),
             };
-            let counters = Counters { rx: lane(0), tx: lane(Lane::WORDS) };
+            let fetched = self.fetched.load(Ordering::Relaxed);
+            let counters = Counters { rx: lane(0), tx: lane(Lane::WORDS), fetched };
             fence(Ordering::Acquire);
             if before.is_multiple_of(2) && self.sequence.load(Ordering::Relaxed) == before {
                 return counters;

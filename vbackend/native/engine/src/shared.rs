@@ -86,13 +86,14 @@ pub struct PortShared {
 /// Frames from other workers, not yet fetched by the port's own.
 struct Inbox {
     queue: Queue,
+    accepted: u64, // all frames that were ever in `queue`
     dropped: u64,
 }
 
 impl PortShared {
     /// A port without mail and with zero counters.
     pub fn new(id: PortId, worker: usize, waker: Arc<Waker>, limits: Limits) -> PortShared {
-        let inbox = Mutex::new(Inbox { queue: Queue::new(limits), dropped: 0 });
+        let inbox = Mutex::new(Inbox { queue: Queue::new(limits), accepted: 0, dropped: 0 });
         PortShared { id, worker, waker, inbox, published: Published::new() }
     }
 
@@ -101,6 +102,7 @@ impl PortShared {
         let mut inbox = lock(&self.inbox);
         let was_empty = inbox.queue.is_empty();
         let taken = inbox.queue.offer(wire, run);
+        inbox.accepted += taken as u64;
         inbox.dropped += (run.frames - taken) as u64;
         if was_empty && taken > 0 {
             self.waker.kick(self.id);
@@ -124,12 +126,13 @@ impl PortShared {
         self.published.publish(counters);
     }
 
-    /// The counters of one moment. What waits in the inbox, or was dropped there, entered and waits or was dropped.
+    /// The counters of one moment. What came into the inbox entered; it waits until the port's worker has published
+    /// what became of it. The inbox is looked at last, so it has seen all that is published as fetched.
     pub fn counters(&self) -> Counters {
-        let inbox = lock(&self.inbox);
-        let (waiting, dropped) = (inbox.queue.len() as u64, inbox.dropped);
-        drop(inbox);
         let mut counters = self.published.read();
+        let inbox = lock(&self.inbox);
+        let (waiting, dropped) = (inbox.accepted.saturating_sub(counters.fetched), inbox.dropped);
+        drop(inbox);
         counters.tx.frames_in += waiting + dropped;
         counters.tx.queued += waiting;
         counters.tx.drops[DropReason::QueueFull as usize] += dropped;
@@ -148,7 +151,7 @@ mod tests {
     use vbackend_proto::vnet::VnetHeader;
 
     #[test]
-    fn an_inbox_keeps_the_identity() {
+    fn an_inbox_keeps_the_identity_and_no_count_goes_back() {
         let waker = Arc::new(Waker::new().unwrap());
         let port = PortShared::new(PortId(3), 0, Arc::clone(&waker), Limits { frames: 2, bytes: 1000 });
         let mut wire = Vec::new();
@@ -164,6 +167,12 @@ mod tests {
         port.fetch(&mut spare);
         assert_eq!(spare.len(), 2);
         let tx = port.counters().tx;
-        assert_eq!((tx.frames_in, tx.queued, tx.total_dropped()), (1, 0, 1));
+        assert_eq!((tx.frames_in, tx.queued, tx.total_dropped()), (3, 2, 1), "in the worker's hands");
+        let mut counters = Counters { fetched: 2, ..Counters::ZERO };
+        counters.tx.frames_in = 2;
+        counters.tx.sent(2, 28);
+        port.publish(&counters);
+        let tx = port.counters().tx;
+        assert_eq!((tx.frames_in, tx.queued, tx.frames_out, tx.total_dropped()), (3, 0, 2, 1));
     }
 }

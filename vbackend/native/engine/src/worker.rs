@@ -310,7 +310,7 @@ impl Worker {
             return;
         };
         let mut queue = std::mem::replace(&mut self.spare, Queue::new(Limits { frames: 0, bytes: 0 }));
-        port.shared.fetch(&mut queue);
+        port.fetch(&mut queue);
         if !queue.is_empty() {
             let mut runs = std::mem::take(&mut self.scratch.runs);
             runs.clear();

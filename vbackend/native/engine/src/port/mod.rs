@@ -351,6 +351,12 @@ impl Port {
         self.pending.len() == 1
     }
 
+    /// Swap the inbox against an empty queue, to stage what was in it.
+    pub fn fetch(&mut self, spare: &mut Queue) {
+        self.shared.fetch(spare);
+        self.counters.fetched += spare.len() as u64;
+    }
+
     /// Send what was staged, all ranges of `wire`.
     pub fn transmit(&mut self, wire: &[u8], scratch: &mut Scratch, now_ms: u64) -> Result<(), End> {
         let mut pending = std::mem::take(&mut self.pending);
