@@ -151,6 +151,7 @@ impl Worker {
         let second = event.token & WRITE_FD != 0;
         if event.writable {
             self.flush(slot);
+            self.forward_generated();
         }
         if event.readable && !second {
             self.receive(slot);
