@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.meta.tree import ROOT
+from tests.support.run import wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.guest, pytest.mark.timeout(300)]
 
@@ -26,6 +27,7 @@ def demo(*arguments: str) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        process_group=0,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     ) as child:
         try:
@@ -73,4 +75,18 @@ def test_kept_demo_ends_in_order_when_told() -> None:
         assert left_behind(child.pid) != [], "nothing to play with"
         child.send_signal(signal.SIGTERM)
         assert child.wait(30) == 130
+        assert left_behind(child.pid) == []
+
+
+def test_ctrl_c_while_vbackend_starts() -> None:
+    """A terminal's Ctrl-C goes to the whole process group: what the demo started must not see it."""
+    with demo() as child:
+        assert child.stdout is not None
+        wait_until(
+            lambda: any("--ready-fd" in line for line in left_behind(child.pid)), "vbackend is started"
+        )
+        os.killpg(child.pid, signal.SIGINT)
+        rest = child.stdout.read()
+        assert child.wait(30) == 130, rest
+        assert "interrupted; everything is taken away" in rest
         assert left_behind(child.pid) == []

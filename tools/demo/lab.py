@@ -146,7 +146,12 @@ def _spawn(
     """Start a child that writes to `log` and ends with us, on SIGTERM, or five seconds later on SIGKILL."""
     with log.open("wb") as sink:
         child = subprocess.Popen(
-            [*WITH_US, *command], stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, pass_fds=pass_fds
+            [*WITH_US, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=sink,
+            pass_fds=pass_fds,
+            process_group=0,  # Ctrl-C is for us: we end it in order
         )
     undo.callback(_end, child)
     return child
