@@ -128,6 +128,9 @@ class Dataplane:
         accept_from: str | None = None,
         send_sock: OwnedFd | socket.socket | None = None,
     ) -> int:
+        for owner in (sock, send_sock):
+            if owner is not None:
+                owner.fileno()  # an empty one raises while both are still the caller's
         send_fd = None if send_sock is None else send_sock.detach()
         return self._engine.attach_dgram(
             port, sock.detach(), send_to=send_to, accept_from=accept_from, send_fd=send_fd

@@ -114,6 +114,16 @@ def test_a_channel_is_readable_exactly_while_it_holds_a_frame(plane: Dataplane) 
         (lambda plane: plane.add_port(mac=b"short"), ValueError),
         (lambda plane: plane.add_port(worker=9), ValueError),
         (lambda plane: plane.join(plane.add_port(), 12345), KeyError),
+        (lambda plane: plane.counters(-1), KeyError),
+        (lambda plane: plane.detach(1 << 70), KeyError),
+        (lambda plane: plane.remove_segment(-1), KeyError),
+        (lambda plane: plane.add_port(queue_frames=-1), ValueError),
+        (lambda plane: plane.set_port(plane.add_port(), queue_bytes=1 << 70), ValueError),
+        (lambda plane: plane.add_switch(max_entries=-1), ValueError),
+        (lambda plane: plane.add_switch(max_entries=1 << 60), ValueError),
+        (lambda plane: plane.add_switch(ageing_ms=1 << 70), ValueError),
+        (lambda _: Dataplane(-1), ValueError),
+        (lambda _: Dataplane(1 << 40), ValueError),
     ],
 )
 def test_wrong_calls_have_their_classes(
@@ -132,6 +142,75 @@ def test_a_descriptor_is_taken_also_when_the_call_fails(plane: Dataplane) -> Non
         os.fstat(fd)
     assert theirs.recv(1) == b""
     theirs.close()
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (lambda plane, _port, fd, _send: plane.attach_stream(-1, fd), KeyError),
+        (lambda plane, _port, fd, _send: plane.attach_tap(1 << 70, fd, vnet_hdr=False), KeyError),
+        (
+            lambda plane, port, fd, _send: plane.attach_tun(
+                port, fd, packet_info=False, mac=b"short", local=[], peers=[]
+            ),
+            ValueError,
+        ),
+        (
+            lambda plane, port, fd, _send: plane.attach_tun(
+                port, fd, packet_info=False, mac=bytes(6), local=["x"], peers=[]
+            ),
+            ValueError,
+        ),
+        (lambda plane, _port, fd, send: plane.attach_dgram(-1, fd, send_sock=send), KeyError),
+        (lambda plane, port, fd, send: plane.attach_dgram(port, fd, send_to="x", send_sock=send), ValueError),
+        (
+            lambda plane, port, fd, send: plane.attach_dgram(
+                port, fd, accept_from="unix:/\udcff", send_sock=send
+            ),
+            ValueError,
+        ),
+    ],
+)
+def test_descriptors_are_taken_whatever_is_wrong(
+    plane: Dataplane,
+    call: Callable[[Dataplane, int, OwnedFd, OwnedFd], object],
+    expected: type[Exception],
+) -> None:
+    pairs = [socket.socketpair(type=socket.SOCK_DGRAM) for _ in range(2)]
+    fd, send = (OwnedFd.from_socket(ours) for ours, _ in pairs)
+    with pairs[0][1], pairs[1][1]:
+        with pytest.raises(expected):
+            call(plane, plane.add_port(), fd, send)
+        send_was_given = send.closed
+        send.close()
+        assert fd.closed
+        for _, theirs in pairs[: 1 + send_was_given]:
+            with pytest.raises(OSError, match="refused"):
+                theirs.send(b"is anybody there?")
+
+
+def test_of_two_descriptors_none_moves_when_one_is_gone(plane: Dataplane) -> None:
+    ours, theirs = socket.socketpair(type=socket.SOCK_DGRAM)
+    gone = OwnedFd.from_socket(ours)
+    gone.close()
+    with OwnedFd.from_socket(theirs) as other:
+        port = plane.add_port()
+        with pytest.raises(ValueError, match="closed or was handed on"):
+            plane.attach_dgram(port, gone, send_sock=other)
+        with pytest.raises(ValueError, match="closed or was handed on"):
+            plane.attach_dgram(port, other, send_sock=gone)
+        assert not other.closed
+
+
+def test_a_closed_socket_beside_a_good_one_takes_it_along(plane: Dataplane) -> None:
+    closed = socket.socket(type=socket.SOCK_DGRAM)
+    closed.close()
+    ours, theirs = socket.socketpair(type=socket.SOCK_DGRAM)
+    with theirs:
+        with pytest.raises(ValueError, match="not a file descriptor"):
+            plane.attach_dgram(plane.add_port(), closed, send_sock=ours)
+        with pytest.raises(OSError, match="refused"):
+            theirs.send(b"is anybody there?")
 
 
 def test_a_datagram_address_that_does_not_parse_says_so(plane: Dataplane) -> None:

@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 use vbackend_engine::ChannelEnd;
 
+use crate::args::Amount;
 use crate::error::NativeError;
 
 /// Python's end of a channel port.
@@ -37,10 +38,14 @@ impl PyChannel {
         Ok(frame)
     }
 
-    #[pyo3(signature = (most = 256))]
-    fn recv_batch<'py>(&self, py: Python<'py>, most: usize) -> Result<Vec<Bound<'py, PyBytes>>, NativeError> {
+    #[pyo3(signature = (most = Amount(256)), text_signature = "($self, most=256)")]
+    fn recv_batch<'py>(
+        &self,
+        py: Python<'py>,
+        most: Amount<usize>,
+    ) -> Result<Vec<Bound<'py, PyBytes>>, NativeError> {
         let mut frames = Vec::new();
-        self.0.receive(most, |bytes| frames.push(PyBytes::new(py, bytes)))?;
+        self.0.receive(most.0, |bytes| frames.push(PyBytes::new(py, bytes)))?;
         Ok(frames)
     }
 

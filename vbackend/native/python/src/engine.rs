@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use vbackend_engine::command::{End, Event};
@@ -14,6 +13,7 @@ use vbackend_proto::drop_reason::DropReason;
 use vbackend_proto::queue::Limits;
 use vbackend_proto::segment::PortId;
 
+use crate::args::{Amount, Number, TakenFd};
 use crate::channel::PyChannel;
 use crate::error::NativeError;
 
@@ -73,24 +73,15 @@ impl PyEngine {
     fn get(&self) -> Result<&Engine, NativeError> {
         self.engine.as_ref().filter(|_| self.pid == std::process::id()).ok_or(NativeError::Forked)
     }
-
-    /// Take a descriptor over from Python.
-    fn take(fd: RawFd) -> PyResult<OwnedFd> {
-        if fd < 0 {
-            return Err(PyValueError::new_err(format!("not a file descriptor: {fd}")));
-        }
-        // SAFETY: by the contract of `_native.pyi` the caller gives an open descriptor away with this call.
-        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-    }
 }
 
 #[pymethods]
 impl PyEngine {
     #[new]
-    #[pyo3(signature = (workers = 1))]
-    fn new(workers: usize) -> Result<PyEngine, NativeError> {
+    #[pyo3(signature = (workers = Amount(1)), text_signature = "(workers=1)")]
+    fn new(workers: Amount<usize>) -> Result<PyEngine, NativeError> {
         let seed = RandomState::new().hash_one(std::process::id());
-        Ok(PyEngine { engine: Some(Engine::new(workers, seed)?), pid: std::process::id() })
+        Ok(PyEngine { engine: Some(Engine::new(workers.0, seed)?), pid: std::process::id() })
     }
 
     #[getter]
@@ -103,130 +94,141 @@ impl PyEngine {
         Ok(self.get()?.workers())
     }
 
-    #[pyo3(signature = (*, ageing_ms = 300_000, max_entries = 4096))]
-    fn add_switch(&self, ageing_ms: u64, max_entries: usize) -> Result<u64, NativeError> {
-        Ok(self.get()?.add_switch(ageing_ms, max_entries)?)
+    #[pyo3(
+        signature = (*, ageing_ms = Amount(300_000), max_entries = Amount(4096)),
+        text_signature = "($self, *, ageing_ms=300000, max_entries=4096)"
+    )]
+    fn add_switch(&self, ageing_ms: Amount<u64>, max_entries: Amount<usize>) -> Result<u64, NativeError> {
+        Ok(self.get()?.add_switch(ageing_ms.0, max_entries.0)?)
     }
 
     fn add_cable(&self) -> Result<u64, NativeError> {
         Ok(self.get()?.add_cable()?)
     }
 
-    fn remove_segment(&self, segment: u64) -> Result<(), NativeError> {
-        Ok(self.get()?.remove_segment(segment)?)
+    fn remove_segment(&self, segment: Number) -> Result<(), NativeError> {
+        Ok(self.get()?.remove_segment(segment.0)?)
     }
 
-    #[pyo3(signature = (*, queue_frames = 256, queue_bytes = 2_097_152, mac = None, isolated = false, worker = None))]
+    #[pyo3(
+        signature = (
+            *, queue_frames = Amount(256), queue_bytes = Amount(2_097_152), mac = None, isolated = false, worker = None
+        ),
+        text_signature =
+            "($self, *, queue_frames=256, queue_bytes=2097152, mac=None, isolated=False, worker=None)"
+    )]
     fn add_port(
         &self,
-        queue_frames: usize,
-        queue_bytes: usize,
+        queue_frames: Amount<usize>,
+        queue_bytes: Amount<usize>,
         mac: Option<[u8; 6]>,
         isolated: bool,
-        worker: Option<usize>,
+        worker: Option<Amount<usize>>,
     ) -> Result<u64, NativeError> {
-        let limits = Limits { frames: queue_frames, bytes: queue_bytes };
+        let limits = Limits { frames: queue_frames.0, bytes: queue_bytes.0 };
+        let worker = worker.map(|index| index.0);
         Ok(self.get()?.add_port(PortConfig { limits, source: mac, isolated, worker })?.0)
     }
 
-    fn remove_port(&self, py: Python<'_>, port: u64) -> Result<(), NativeError> {
+    fn remove_port(&self, py: Python<'_>, port: Number) -> Result<(), NativeError> {
         let engine = self.get()?;
-        Ok(py.detach(|| engine.remove_port(PortId(port)))?)
+        Ok(py.detach(|| engine.remove_port(PortId(port.0)))?)
     }
 
-    fn join(&self, port: u64, segment: u64) -> Result<(), NativeError> {
-        Ok(self.get()?.join(PortId(port), segment)?)
+    fn join(&self, port: Number, segment: Number) -> Result<(), NativeError> {
+        Ok(self.get()?.join(PortId(port.0), segment.0)?)
     }
 
-    fn leave(&self, port: u64) -> Result<(), NativeError> {
-        Ok(self.get()?.leave(PortId(port))?)
+    fn leave(&self, port: Number) -> Result<(), NativeError> {
+        Ok(self.get()?.leave(PortId(port.0))?)
     }
 
     #[pyo3(signature = (port, *, up = None, queue_frames = None, queue_bytes = None))]
     fn set_port(
         &self,
-        port: u64,
+        port: Number,
         up: Option<bool>,
-        queue_frames: Option<usize>,
-        queue_bytes: Option<usize>,
+        queue_frames: Option<Amount<usize>>,
+        queue_bytes: Option<Amount<usize>>,
     ) -> Result<(), NativeError> {
+        let (frames, bytes) = (queue_frames.map(|most| most.0), queue_bytes.map(|most| most.0));
         let engine = self.get()?;
         if let Some(up) = up {
-            engine.set_up(PortId(port), up)?;
+            engine.set_up(PortId(port.0), up)?;
         }
-        Ok(engine.set_limits(PortId(port), queue_frames, queue_bytes)?)
+        Ok(engine.set_limits(PortId(port.0), frames, bytes)?)
     }
 
-    fn attach_stream(&self, port: u64, fd: RawFd) -> PyResult<u64> {
-        let fd = Self::take(fd)?;
-        Ok(self.get()?.attach_stream(PortId(port), fd).map_err(NativeError::from)?)
+    fn attach_stream(&self, port: Number, fd: TakenFd) -> PyResult<u64> {
+        let fd = fd.owned()?;
+        Ok(self.get()?.attach_stream(PortId(port.0), fd).map_err(NativeError::from)?)
     }
 
-    #[pyo3(signature = (port, fd, *, send_to = None, accept_from = None, send_fd = None))]
+    #[pyo3(signature = (port, fd, *, send_fd = None, send_to = None, accept_from = None))]
     fn attach_dgram(
         &self,
-        port: u64,
-        fd: RawFd,
+        port: Number,
+        fd: TakenFd,
+        send_fd: Option<TakenFd>,
         send_to: Option<&str>,
         accept_from: Option<&str>,
-        send_fd: Option<RawFd>,
     ) -> PyResult<u64> {
-        let (fd, send) = (Self::take(fd)?, send_fd.map(Self::take).transpose()?);
-        let session = self.get()?.attach_dgram(PortId(port), fd, send_to, accept_from, send);
+        let (fd, send) = fd.owned_pair(send_fd)?;
+        let session = self.get()?.attach_dgram(PortId(port.0), fd, send_to, accept_from, send);
         Ok(session.map_err(NativeError::from)?)
     }
 
     #[pyo3(signature = (port, fd, *, vnet_hdr))]
-    fn attach_tap(&self, port: u64, fd: RawFd, vnet_hdr: bool) -> PyResult<u64> {
-        let fd = Self::take(fd)?;
-        Ok(self.get()?.attach_tap(PortId(port), fd, vnet_hdr).map_err(NativeError::from)?)
+    fn attach_tap(&self, port: Number, fd: TakenFd, vnet_hdr: bool) -> PyResult<u64> {
+        let fd = fd.owned()?;
+        Ok(self.get()?.attach_tap(PortId(port.0), fd, vnet_hdr).map_err(NativeError::from)?)
     }
 
     #[pyo3(signature = (port, fd, *, packet_info, mac, local, peers))]
     #[allow(clippy::too_many_arguments, clippy::needless_pass_by_value, reason = "the signature is Python's")]
     fn attach_tun(
         &self,
-        port: u64,
-        fd: RawFd,
+        port: Number,
+        fd: TakenFd,
         packet_info: bool,
         mac: [u8; 6],
         local: Vec<String>,
         peers: Vec<String>,
     ) -> PyResult<u64> {
-        let fd = Self::take(fd)?;
+        let fd = fd.owned()?;
         let parse = |texts: &[String]| texts.iter().map(|text| parse_ip(text)).collect::<Result<Vec<_>, _>>();
         let attach = || -> Result<u64, EngineError> {
             let config = TunConfig { mac, local: parse(&local)?, peers: parse(&peers)?, packet_info };
             let engine = self.get().map_err(|_| EngineError::Dead("the engine does not survive a fork"))?;
-            engine.attach_tun(PortId(port), fd, config)
+            engine.attach_tun(PortId(port.0), fd, config)
         };
         Ok(attach().map_err(NativeError::from)?)
     }
 
-    fn attach_channel(&self, port: u64) -> Result<PyChannel, NativeError> {
-        Ok(PyChannel(self.get()?.attach_channel(PortId(port))?))
+    fn attach_channel(&self, port: Number) -> Result<PyChannel, NativeError> {
+        Ok(PyChannel(self.get()?.attach_channel(PortId(port.0))?))
     }
 
-    fn detach(&self, py: Python<'_>, port: u64) -> Result<(), NativeError> {
+    fn detach(&self, py: Python<'_>, port: Number) -> Result<(), NativeError> {
         let engine = self.get()?;
-        Ok(py.detach(|| engine.detach(PortId(port)))?)
+        Ok(py.detach(|| engine.detach(PortId(port.0)))?)
     }
 
     fn drain_events(&self) -> Result<Vec<PyEvent>, NativeError> {
         Ok(self.get()?.drain_events().into_iter().map(PyEvent::from).collect())
     }
 
-    fn counters(&self, port: u64) -> Result<BTreeMap<&'static str, BTreeMap<String, u64>>, NativeError> {
-        let counters = self.get()?.counters(PortId(port))?;
+    fn counters(&self, port: Number) -> Result<BTreeMap<&'static str, BTreeMap<String, u64>>, NativeError> {
+        let counters = self.get()?.counters(PortId(port.0))?;
         Ok([("rx", lane(&counters.rx)), ("tx", lane(&counters.tx))].into())
     }
 
     fn fdb<'py>(
         &self,
         py: Python<'py>,
-        segment: u64,
+        segment: Number,
     ) -> Result<Vec<(Bound<'py, PyBytes>, u64, u64)>, NativeError> {
-        let entries = self.get()?.fdb(segment)?;
+        let entries = self.get()?.fdb(segment.0)?;
         Ok(entries.iter().map(|(entry, age)| (PyBytes::new(py, &entry.mac), entry.port.0, *age)).collect())
     }
 

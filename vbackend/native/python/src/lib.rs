@@ -1,6 +1,7 @@
 //! The extension module `vbackend._native`: conversions only. Its typed face is `vbackend/_native.pyi`.
 #![allow(unsafe_code, reason = "PyO3's macros; this crate writes none of its own but fd ownership")]
 
+mod args;
 mod channel;
 mod engine;
 mod error;
