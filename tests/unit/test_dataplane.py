@@ -213,6 +213,16 @@ def test_a_closed_socket_beside_a_good_one_takes_it_along(plane: Dataplane) -> N
             theirs.send(b"is anybody there?")
 
 
+def test_one_descriptor_given_twice_is_closed_once(plane: Dataplane) -> None:
+    ours, theirs = socket.socketpair(type=socket.SOCK_DGRAM)
+    fd = ours.detach()
+    with theirs:
+        with pytest.raises(ValueError, match="the same"):
+            plane.attach_dgram(plane.add_port(), OwnedFd(fd), send_sock=OwnedFd(fd))
+        with pytest.raises(OSError, match="refused"):
+            theirs.send(b"is anybody there?")
+
+
 def test_a_datagram_address_that_does_not_parse_says_so(plane: Dataplane) -> None:
     ours, theirs = socket.socketpair(type=socket.SOCK_DGRAM)
     with theirs, pytest.raises(ValueError, match="neither unix:PATH nor IP:PORT"):
