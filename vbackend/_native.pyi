@@ -54,7 +54,9 @@ class Engine:
 
     @property
     def workers(self) -> int: ...
-    def add_switch(self, *, ageing_ms: int = 300_000, max_entries: int = 4096) -> int: ...
+    def add_switch(self, *, ageing_ms: int = 300_000, max_entries: int = 4096) -> int:
+        """A learning switch. ValueError above 2**20 entries; without entries or age it floods everything."""
+
     def add_cable(self) -> int: ...
     def remove_segment(self, segment: int) -> None:
         """ValueError while ports are joined."""
@@ -121,7 +123,8 @@ class Engine:
 
     def attach_channel(self, port: int) -> Channel: ...
     def detach(self, port: int) -> None:
-        """End the session in order: flush what the peer takes at once, drain what it sent, close. No event."""
+        """End the session in order: flush what the peer takes at once, drain what it sent, close. No event, unless the
+        peer ended it meanwhile."""
 
     def drain_events(self) -> list[Event]: ...
     def counters(self, port: int) -> dict[str, dict[str, int]]:

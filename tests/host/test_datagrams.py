@@ -87,7 +87,9 @@ async def test_a_datagram_guest_and_a_tap(
             each = await guest.recv()
             got += [each] if each[6:12] == HOST else []
         assert got == down
-        assert run.port("guest").rx.drops == {"sender": 1, "runt": 2}
+        run.wait_for(
+            lambda: run.port("guest").rx.drops == {"sender": 1, "runt": 2}, "the strangers are counted"
+        )
     assert not (tmp_path / "ours").exists()
 
 

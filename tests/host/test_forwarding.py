@@ -240,7 +240,7 @@ async def test_a_guest_sends_from_its_own_address_only(pair: Pair) -> None:
         await guest.send_frames(own[0], *spoofed, own[1])
         wanted = {each[6:12] for each in (*own, *spoofed)}
         assert host.receive(lambda each: each[6:12] in wanted, 2) == own
-        assert run.port("guest").rx.drops == {"spoofed": 3}
+        run.wait_for(lambda: run.port("guest").rx.drops == {"spoofed": 3}, "the spoofed are counted")
 
 
 def test_taps_of_two_backends_on_one_bridge(pair: Pair) -> None:

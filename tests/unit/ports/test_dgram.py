@@ -112,7 +112,7 @@ async def test_multicast(backend: Backend) -> None:
             await peer.send(HELLO)
             assert await channel.recv() == HELLO
             assert channel.recv_ready() == []  # nothing of our own came back
-    assert first(backend).rx.frames_out == 2
+            await eventually(lambda: first(backend).rx.frames_out == 2, "both counted")
     assert_accounts(backend.snapshot())
 
 

@@ -243,11 +243,9 @@ impl Worker {
 
     /// Put a port back after its part of the turn.
     fn finish(&mut self, slot: usize, mut port: Box<Port>, result: Result<(), End>) {
-        if let Err(end) = result {
+        if result.is_err() {
             self.end_session(&mut port);
             port.purge(DropReason::PeerGone);
-            let (id, session) = (port.shared.id, port.session);
-            self.events.push(Event::SessionEnded { port: id, session, end });
         }
         if port.has_generated() {
             self.generating.push(slot);
@@ -257,6 +255,10 @@ impl Worker {
         }
         self.watch(&mut port);
         port.publish();
+        if let Err(end) = result {
+            // After the counters, so that who hears of the end finds all of the session in them.
+            self.events.push(Event::SessionEnded { port: port.shared.id, session: port.session, end });
+        }
         self.table.put(slot, port);
     }
 
