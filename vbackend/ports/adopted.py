@@ -5,6 +5,7 @@ There is no way to get the peer back: when its session ends the port stays, down
 
 import os
 import socket
+from abc import abstractmethod
 from typing import ClassVar, Literal, assert_never
 
 from vbackend.errors import ConfigError
@@ -55,8 +56,9 @@ class AdoptedPort(Port):
     def on_end(self) -> None:
         self.state, self.detail = "down", "its peer left for good: the socket was handed over connected"
 
+    @abstractmethod
     def _attach(self, port: int) -> int:
-        raise NotImplementedError
+        """Start the engine's session on the socket; returns its number."""
 
 
 class AdoptedStream(AdoptedPort):

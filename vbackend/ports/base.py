@@ -11,6 +11,7 @@ Rule: a session that ends, for whatever reason, never ends the port.
 """
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
@@ -50,7 +51,7 @@ class PortContext:
     random: Callable[[], float]  # [0, 1)
 
 
-class Port:
+class Port(ABC):
     """The common state. Subclasses set `state` and `detail` and react to `on_end`."""
 
     kind: ClassVar[PortKind]
@@ -97,15 +98,15 @@ class Port:
             raise
         self.engine_port = port
 
+    @abstractmethod
     async def open(self) -> None:
         """Begin to listen or dial, or attach the device. After an error `forget` and `cleanup` are due."""
-        raise NotImplementedError
 
     def quiesce(self) -> None:
         """Start no session any more; a second call does nothing. Subclasses extend it."""
         self._closing = True
 
-    async def cleanup(self) -> None:
+    async def cleanup(self) -> None:  # noqa: B027 (most ports make nothing)
         """Take away what was made outside the engine; a second call does nothing."""
 
     def forget(self) -> None:
@@ -159,9 +160,9 @@ class Port:
         if not self._closing:
             self.on_end()
 
+    @abstractmethod
     def on_end(self) -> None:
         """What comes after a session: accept or dial the next, or say that there is none."""
-        raise NotImplementedError
 
     def refuse(self, peer: str, reason: str) -> None:
         """Count and report a peer that was turned away."""

@@ -51,6 +51,9 @@ class MultiPort(StreamPort):
         for peer in self.peers.values():
             peer.set(up=up, queue_frames=queue_frames, queue_bytes=queue_bytes)
 
+    def on_end(self) -> None:
+        """Never called: the sessions are the peers'."""
+
     def left(self, port: "AcceptedPort") -> None:
         """A peer's port is going."""
         self.peers.pop(port.name, None)

@@ -4,6 +4,7 @@
 device is not made again: the port is `failed` until it is removed.
 """
 
+from abc import abstractmethod
 from typing import ClassVar
 
 from vbackend.host.tap import HostDevices, OpenDevice
@@ -39,11 +40,13 @@ class DevicePort(Port):
     def on_end(self) -> None:
         self.state, self.detail = "failed", f"{self.last_end}; remove the port and add it again"
 
+    @abstractmethod
     async def _make(self) -> OpenDevice:
-        raise NotImplementedError
+        """Make or attach the device."""
 
+    @abstractmethod
     def _attach(self, port: int, device: OpenDevice) -> int:
-        raise NotImplementedError
+        """Start the engine's session on it; returns its number."""
 
 
 class TapPort(DevicePort):
