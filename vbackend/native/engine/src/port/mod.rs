@@ -6,6 +6,7 @@
 pub mod channel;
 pub mod device;
 pub mod dgram;
+mod offload;
 pub mod stream;
 pub mod tun;
 
@@ -430,46 +431,5 @@ impl Port {
     pub fn publish(&mut self) {
         self.counters.tx.queued = self.queue.len() as u64;
         self.shared.publish(&self.counters);
-    }
-}
-
-mod offload {
-    //! Completing what a port's peer cannot do itself.
-
-    use super::{DropReason, Lane, PREFIX_LEN, Run, frames_of};
-    use vbackend_proto::checksum;
-    use vbackend_proto::framing::{push_run, put_prefix};
-    use vbackend_proto::vnet::VnetHeader;
-
-    /// Copy the frames of `runs` to `settled` with their checksums complete. A frame that would have to be cut into
-    /// segments, or whose header does not fit it, is dropped.
-    pub fn settle(wire: &[u8], runs: &[Run], settled: &mut Vec<u8>, tx: &mut Lane) -> Vec<Run> {
-        settled.clear();
-        let mut plain = Vec::with_capacity(runs.len());
-        for run in runs {
-            for frame in frames_of(wire, *run) {
-                let at = settled.len();
-                settled.resize(at + PREFIX_LEN, 0);
-                put_prefix(settled, at, frame.len());
-                settled.extend_from_slice(frame);
-                let body = &mut settled[at + PREFIX_LEN..];
-                let (start, offset) = (run.vnet.csum_start, run.vnet.csum_offset);
-                let lost = if run.vnet.is_gso() {
-                    Some(DropReason::Offload)
-                } else if run.vnet.needs_csum() && checksum::complete(body, start, offset).is_err() {
-                    Some(DropReason::BadOffload)
-                } else {
-                    None
-                };
-                match lost {
-                    None => push_run(&mut plain, Run::one(at, frame.len(), VnetHeader::PLAIN)),
-                    Some(reason) => {
-                        settled.truncate(at);
-                        tx.dropped(reason, 1);
-                    }
-                }
-            }
-        }
-        plain
     }
 }
