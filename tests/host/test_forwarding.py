@@ -35,11 +35,11 @@ class Pair:
     folder: Path
 
     def taps(self, mtu: int = 1500) -> tuple[str, str]:
-        """A tap in each, "ta" and "tb"; IPv6 where the MTU allows it."""
+        """A tap in each, "ta" and, with a virtio-net header, "tb"; IPv6 where the MTU allows it."""
         a6, b6 = (f",addr={A6}/64", f",addr={B6}/64") if mtu >= 1280 else ("", "")
         return (
             f"tap:ta,netns={self.a.name},addr={A4}/24{a6},mtu={mtu}",
-            f"tap:tb,netns={self.b.name},addr={B4}/24{b6},mtu={mtu}",
+            f"tap:tb,netns={self.b.name},addr={B4}/24{b6},mtu={mtu},vnet-hdr",
         )
 
     def tun_and_tap(self, mtu: int = 1500) -> tuple[str, str]:

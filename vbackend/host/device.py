@@ -23,6 +23,7 @@ __all__ = [
     "attach",
     "check_ifname",
     "header_length",
+    "offloads_off",
     "open_device",
     "set_header",
     "user_id",
@@ -71,14 +72,19 @@ def user_id(owner: str) -> int:
 
 
 def open_device(
-    kind: Literal["tap", "tun"], ifname: str, *, existing: TunFacts | None, owner: int | None = None
+    kind: Literal["tap", "tun"],
+    ifname: str,
+    *,
+    existing: TunFacts | None,
+    owner: int | None = None,
+    vnet_hdr: bool = False,
 ) -> OwnedFd:
     """Attach to a device that is there (`existing`), or make one that belongs to `owner`.
 
-    Taps get a virtio-net header, whose size `set_header` sets; tuns carry bare IP. HostError with the remedy.
+    `vnet_hdr`: with a virtio-net header, whose size `set_header` sets. HostError with the remedy.
     """
-    flags = DeviceFlags.NO_PI
-    flags |= DeviceFlags.TAP | DeviceFlags.VNET_HDR if kind == "tap" else DeviceFlags.TUN
+    flags = DeviceFlags.NO_PI | (DeviceFlags.TAP if kind == "tap" else DeviceFlags.TUN)
+    flags |= DeviceFlags.VNET_HDR if vnet_hdr else DeviceFlags(0)
     if existing is None:
         flags |= DeviceFlags.TUN_EXCL
     elif existing.multi_queue:
@@ -121,11 +127,15 @@ def header_length(fd: OwnedFd) -> int:
 
 
 def set_header(fd: OwnedFd, length: int) -> None:
-    """Set the virtio-net header's length, and offloads off.
-
-    So the host hands over complete checksums and no GSO frames, which a QEMU stream could not take.
-    """
+    """Set the virtio-net header's length."""
     fcntl.ioctl(fd.fileno(), _TUNSETVNETHDRSZ, struct.pack("i", length))
+
+
+def offloads_off(fd: OwnedFd) -> None:
+    """Let the host hand over complete checksums and no GSO frames: a QEMU stream could take nothing else.
+
+    A persistent device may have been left with offloads on.
+    """
     fcntl.ioctl(fd.fileno(), _TUNSETOFFLOAD, 0)
 
 

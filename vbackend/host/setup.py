@@ -20,7 +20,14 @@ from vbackend.host.changes import (
     TunAttached,
     disable_ipv6_path,
 )
-from vbackend.host.device import VNET_HEADER_LEN, DeviceFlags, header_length, open_device, set_header
+from vbackend.host.device import (
+    VNET_HEADER_LEN,
+    DeviceFlags,
+    header_length,
+    offloads_off,
+    open_device,
+    set_header,
+)
 from vbackend.host.link import Address, LinkInfo, Links
 
 __all__ = ["Made", "Wanted", "check_addresses", "set_up"]
@@ -40,6 +47,7 @@ class Wanted:
     mtu: int | None
     mac: str | None
     bridge: str | None
+    vnet_hdr: bool
     addresses: Sequence[tuple[Address, Address | None]]
 
 
@@ -76,6 +84,7 @@ def set_up(wanted: Wanted, note: Callable[[AnyChange], None]) -> Made:
             wanted.ifname,
             existing=None if before is None else before.tun,
             owner=wanted.owner,
+            vnet_hdr=wanted.vnet_hdr,
         )
         try:
             link = links.get(wanted.ifname)
@@ -151,12 +160,13 @@ class _Setup:
             flags |= DeviceFlags.VNET_HDR if before.tun.vnet_header else DeviceFlags(0)
             flags |= DeviceFlags.MULTI_QUEUE if before.tun.multi_queue else DeviceFlags(0)
             length = header_length(fd)
-            if (
-                flags != DeviceFlags.TAP | DeviceFlags.NO_PI | DeviceFlags.VNET_HDR
-                or length != VNET_HEADER_LEN
-            ):
+            ours = DeviceFlags.TAP | DeviceFlags.NO_PI
+            ours |= DeviceFlags.VNET_HDR if self._wanted.vnet_hdr else DeviceFlags(0)
+            if flags != ours or (self._wanted.vnet_hdr and length != VNET_HEADER_LEN):
                 self._note(TunAttached(**self._device(self._link), flags=int(flags), header=length))
-        set_header(fd, VNET_HEADER_LEN)
+        if self._wanted.vnet_hdr:
+            set_header(fd, VNET_HEADER_LEN)
+        offloads_off(fd)
 
     def _join(self, name: str) -> tuple[LinkInfo, bool]:
         """Put the device on the bridge; returns that and whether it is ours. Addresses belong to the bridge."""

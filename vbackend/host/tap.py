@@ -64,6 +64,7 @@ class HostDevices:
             "tap",
             mac=None if spec.options.mac is None else spec.options.mac.hex(":"),
             bridge=None if spec.bridge is None else check_ifname(spec.bridge),
+            vnet_hdr=spec.vnet_hdr,
             addresses=[(address, None) for address in spec.addresses],
         )
 
@@ -112,6 +113,7 @@ class HostDevices:
         addresses: Sequence[tuple[Address, Address | None]],
         mac: str | None = None,
         bridge: str | None = None,
+        vnet_hdr: bool = False,
     ) -> OpenDevice:
         if spec.netns is not None:
             namespace_path(spec.netns)
@@ -127,6 +129,7 @@ class HostDevices:
             mtu=spec.mtu,
             mac=mac,
             bridge=bridge,
+            vnet_hdr=vnet_hdr,
             addresses=addresses,
         )
         async with self._lock:
@@ -159,7 +162,7 @@ class HostDevices:
             ifindex=made.link.index,
             mac=made.link.mac,
             mtu=made.link.mtu,
-            vnet_hdr=wanted.kind == "tap",
+            vnet_hdr=wanted.vnet_hdr,
             netns=wanted.netns,
             created=made.created,
             changes=changes,

@@ -30,7 +30,7 @@ __all__ = ["format_port", "parse_port"]
 T = TypeVar("T")
 
 _COMMON_KEYS: Final = ("name", "mac", "queue", "queue-bytes", "isolated")
-_FLAGS: Final = frozenset({"isolated", "dial", "multi"})
+_FLAGS: Final = frozenset({"isolated", "dial", "multi", "vnet-hdr"})
 _TAP_MTU: Final = (68, 65_521)  # what the kernel takes for a tap device (protocols.md 3)
 _TUN_MTU: Final = (68, 65_535)
 _QUEUE_FRAMES: Final = (1, 65_536)
@@ -67,6 +67,7 @@ def format_port(spec: PortSpec) -> str:
             words += _pairs(
                 ("bridge", spec.bridge), ("netns", spec.netns), ("owner", spec.owner), ("mtu", spec.mtu)
             )
+            words += ["vnet-hdr"] if spec.vnet_hdr else []
         case TunSpec():
             words += [f"addr={address}" for address in spec.addresses]
             words += [f"peer={peer}" for peer in spec.peers]
@@ -194,7 +195,7 @@ def _mcast(place: str, rest: str, keys: _Keys, *, legacy: bool) -> DgramMcastSpe
 
 
 def _tap(place: str, where: str, words: list[str]) -> TapSpec:
-    keys = _Keys(words, "tap", ("addr", "bridge", "netns", "owner", "mtu"))
+    keys = _Keys(words, "tap", ("addr", "bridge", "netns", "owner", "mtu", "vnet-hdr"))
     return TapSpec(
         place,
         keys.options(),
@@ -204,6 +205,7 @@ def _tap(place: str, where: str, words: list[str]) -> TapSpec:
         netns=keys.value("netns", values.netns_name),
         owner=keys.value("owner", values.user),
         mtu=keys.value("mtu", values.number(*_TAP_MTU)),
+        vnet_hdr=keys.flag("vnet-hdr"),
     )
 
 

@@ -97,6 +97,7 @@ class TapSpec:
     netns: str | None = None
     owner: str | None = None  # user name or number
     mtu: int | None = None
+    vnet_hdr: bool = False  # frames carry a virtio-net header, in which offloads can cross
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,7 +116,8 @@ def _devices(draw: st.DrawFn) -> PortSpec:
     if draw(st.booleans()):
         return TunSpec(f"tun:{ifname}", options, ifname, addresses, addresses, netns, owner, mtu)
     bridge = draw(st.none() | st.just("br0"))
-    return TapSpec(f"tap:{ifname}", options, ifname, addresses, bridge, netns, owner, mtu)
+    vnet_hdr = draw(st.booleans())
+    return TapSpec(f"tap:{ifname}", options, ifname, addresses, bridge, netns, owner, mtu, vnet_hdr)
 
 
 @given(st.one_of(_streams(), _dgrams(), _devices()))

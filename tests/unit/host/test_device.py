@@ -1,6 +1,7 @@
 import errno
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -65,14 +66,15 @@ def inside(netns: Namespace, work: Callable[[], T]) -> T:
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("kind", ["tap", "tun"])
-def test_made_and_gone(netns: Namespace, kind: Literal["tap", "tun"]) -> None:
-    with inside(netns, lambda: open_device(kind, "dev0", existing=None, owner=4242)) as fd:
+@pytest.mark.parametrize(("kind", "vnet_hdr"), [("tap", False), ("tap", True), ("tun", False)])
+def test_made_and_gone(netns: Namespace, kind: Literal["tap", "tun"], vnet_hdr: bool) -> None:
+    opening = partial(open_device, kind, "dev0", existing=None, owner=4242, vnet_hdr=vnet_hdr)
+    with inside(netns, opening) as fd:
         facts = netns.links()["dev0"]["linkinfo"]["info_data"]
         assert (facts["type"], facts["pi"], facts["vnet_hdr"], facts["persist"]) == (
             kind,
             False,
-            kind == "tap",
+            vnet_hdr,
             False,
         )
         assert facts["user"] == 4242
@@ -83,7 +85,7 @@ def test_made_and_gone(netns: Namespace, kind: Literal["tap", "tun"]) -> None:
 
 @pytest.mark.root
 def test_the_header(netns: Namespace) -> None:
-    with inside(netns, lambda: open_device("tap", "dev0", existing=None)) as fd:
+    with inside(netns, lambda: open_device("tap", "dev0", existing=None, vnet_hdr=True)) as fd:
         set_header(fd, VNET_HEADER_LEN)
         assert header_length(fd) == 12
         set_header(fd, 10)
