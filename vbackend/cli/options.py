@@ -28,6 +28,7 @@ PORT = KIND:WHERE[,key=value]...   (",," is a comma inside a value)
   socket:listen:HOST:PORT  socket:connect:HOST:PORT
   socket:udp:LHOST:LPORT:RHOST:RPORT  socket:mcast:GROUP:PORT
   tap:IFNAME    keys: addr=CIDR bridge=NAME netns=NAME owner=USER mtu=N
+                      vnet-hdr
   tun:IFNAME    keys: addr=LOCAL peer=REMOTE netns=NAME owner=USER mtu=N
 Keys of every kind: name=NAME mac=MAC queue=FRAMES queue-bytes=BYTES isolated
 """
