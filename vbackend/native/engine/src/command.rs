@@ -3,13 +3,15 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use vbackend_proto::adapter::Config;
 use vbackend_proto::queue::Limits;
 use vbackend_proto::segment::{PortId, Segment};
 
+use crate::port::reader::Reader;
 use crate::port::{Link, Port};
 use crate::shared::PortShared;
 use crate::sys::EventFd;
@@ -40,6 +42,14 @@ pub enum Command {
     Attach(PortId, Box<Link>),
     /// End a session in order.
     Detach(PortId),
+    /// Change addresses and mode of a unit's adapter.
+    ConfigureUnit(PortId, Box<Config>),
+    /// Let the engine be the reader of a unit.
+    AttachReader(PortId, Box<Reader>),
+    /// Take it away in order.
+    DetachReader(PortId),
+    /// Tell a unit's refused writes there (Some) or nowhere (None).
+    ReportErrors(PortId, Option<OwnedFd>),
     /// Detach all ports and end the thread.
     Stop,
 }
@@ -59,6 +69,8 @@ pub enum CommandError {
     UnknownPort,
     /// The port has a session already.
     Busy,
+    /// The port is no tun unit's.
+    NoUnit,
     /// The kernel refused.
     Io(io::Error),
 }

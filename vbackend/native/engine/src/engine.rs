@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+use vbackend_proto::adapter;
 use vbackend_proto::fdb::{Fdb, FdbEntry};
 use vbackend_proto::queue::Limits;
 use vbackend_proto::segment::{JoinError, Member, PortId, Segment};
@@ -18,10 +18,11 @@ use crate::port::channel::{ChannelEnd, channel};
 use crate::port::device::Tap;
 use crate::port::dgram::{Dgram, Peering};
 use crate::port::stream::Stream;
-use crate::port::tun::{Tun, TunConfig};
+use crate::port::unit::{ReaderKind, UnitLink, reader_of};
 use crate::port::{Link, Port};
 use crate::shared::{PortShared, Waker};
 use crate::sys::{self, SocketAddress};
+use crate::unit::SharedUnit;
 use crate::worker::{Worker, slot_of};
 
 /// Why a call failed.
@@ -321,12 +322,51 @@ impl Engine {
         self.attach(port, Link::Tap(Tap::new(fd, vnet_hdr)?))
     }
 
-    /// Start a session on an attached tun, behind an Ethernet adapter with the address `mac`.
+    /// Make a port the far side of a tun unit; returns the session's number. It lasts until the port is detached.
     ///
     /// # Errors
-    /// As for `attach_stream`.
-    pub fn attach_tun(&self, port: PortId, fd: OwnedFd, config: TunConfig) -> Result<u64, EngineError> {
-        self.attach(port, Link::Tun(Box::new(Tun::new(fd, config)?)))
+    /// Unknown port, or a session runs.
+    pub fn attach_unit(
+        &self,
+        port: PortId,
+        unit: Arc<SharedUnit>,
+        config: adapter::Config,
+    ) -> Result<u64, EngineError> {
+        let shared = Arc::clone(&find_port(&*self.open()?, port)?.shared);
+        self.attach(port, Link::Unit(Box::new(UnitLink::new(unit, config, shared))))
+    }
+
+    /// Change addresses and mode of a unit's adapter; what it has learned stays.
+    ///
+    /// # Errors
+    /// Unknown port, or no unit's.
+    pub fn configure_unit(&self, port: PortId, config: adapter::Config) -> Result<(), EngineError> {
+        self.ask(port, Command::ConfigureUnit(port, Box::new(config))).map(drop)
+    }
+
+    /// Let the engine be the reader and writer of a port's unit, on a descriptor; returns the session's number. To be
+    /// called before the unit is opened.
+    ///
+    /// # Errors
+    /// Unknown port, no unit's, it has a reader already, or the kernel refused the descriptor.
+    pub fn attach_reader(&self, port: PortId, fd: OwnedFd, kind: ReaderKind) -> Result<u64, EngineError> {
+        self.ask(port, Command::AttachReader(port, Box::new(reader_of(fd, kind)?)))
+    }
+
+    /// Tell each refused write of a unit's reader on a socket, as a line of text; None: do not.
+    ///
+    /// # Errors
+    /// Unknown port, or no unit's.
+    pub fn report_errors(&self, port: PortId, fd: Option<OwnedFd>) -> Result<(), EngineError> {
+        self.ask(port, Command::ReportErrors(port, fd)).map(drop)
+    }
+
+    /// End the engine's reading of a port's unit in order, if it does.
+    ///
+    /// # Errors
+    /// Unknown port, or no unit's.
+    pub fn detach_reader(&self, port: PortId) -> Result<(), EngineError> {
+        self.ask(port, Command::DetachReader(port)).map(drop)
     }
 
     /// Start a session whose peer is the program.
@@ -441,15 +481,8 @@ fn call(waker: &Waker, command: Command) -> Result<u64, EngineError> {
         Ok(Err(CommandError::Busy)) => {
             Err(EngineError::Invalid("the port has a session; detach it first".into()))
         }
+        Ok(Err(CommandError::NoUnit)) => Err(EngineError::Invalid("the port is no tun unit's".into())),
         Ok(Err(CommandError::Io(error))) => Err(EngineError::Io(error)),
         Err(_) => Err(EngineError::Dead("the worker of that port died")),
     }
-}
-
-/// An address as the adapter of a tun port takes it.
-///
-/// # Errors
-/// Not an IP address.
-pub fn parse_ip(text: &str) -> Result<IpAddr, EngineError> {
-    text.parse().map_err(|_| EngineError::Invalid(format!("{text:?} is not an IPv4 or IPv6 address")))
 }

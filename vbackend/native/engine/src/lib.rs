@@ -23,8 +23,9 @@ mod port;
 mod shared;
 #[allow(unsafe_code)]
 mod sys;
+pub mod unit;
 mod worker;
 
-pub use engine::{Engine, EngineError, PortConfig, parse_ip};
+pub use engine::{Engine, EngineError, PortConfig};
 pub use port::channel::ChannelEnd;
-pub use port::tun::TunConfig;
+pub use port::unit::ReaderKind;

@@ -243,14 +243,14 @@ impl Worker {
 
     /// Put a port back after its part of the turn.
     fn finish(&mut self, slot: usize, mut port: Box<Port>, result: Result<(), End>) {
-        if result.is_err() {
+        if result.is_err() && !self.end_reader(&mut port, DropReason::PeerGone) {
             self.end_session(&mut port);
             port.purge(DropReason::PeerGone);
         }
         if port.has_generated() {
             self.generating.push(slot);
         }
-        if let Some(deadline) = port.deadline_ms() {
+        if let Some(deadline) = port.deadline_ms(self.now_ms) {
             self.deadline_ms = Some(self.deadline_ms.map_or(deadline, |other| other.min(deadline)));
         }
         self.watch(&mut port);
@@ -280,12 +280,13 @@ impl Worker {
     fn handle_timeouts(&mut self) {
         self.deadline_ms = None;
         for slot in 0..self.table.0.len() {
-            if self.table.local(slot).is_some_and(|port| port.deadline_ms().is_some()) {
+            if self.table.local(slot).is_some_and(|port| port.deadline_ms(self.now_ms).is_some()) {
                 let Some(mut port) = self.table.take(slot) else {
                     continue;
                 };
                 port.handle_timeout(self.now_ms);
-                self.finish(slot, port, Ok(()));
+                let result = port.flush(&mut self.scratch, self.now_ms);
+                self.finish(slot, port, result);
             }
         }
         self.forward_generated();
@@ -295,7 +296,7 @@ impl Worker {
         let mail = self.waker.collect();
         for port in mail.kicked {
             let slot = slot_of(port);
-            if self.table.local(slot).is_some_and(|port| port.is_channel()) {
+            if self.table.local(slot).is_some_and(|port| port.has_program_input()) {
                 self.receive(slot);
             }
             self.fetch_inbox(slot);
@@ -362,13 +363,33 @@ impl Worker {
                     return Err(CommandError::Busy);
                 }
                 port.link = Some(*link);
-                port.session += 1;
-                let session = port.session;
-                return self.begin_session(slot_of(id)).map(|()| session).map_err(CommandError::Io);
+                return self.begin(id);
             }
             Command::Detach(id) => {
                 self.port(id)?;
                 self.detach(id);
+            }
+            Command::ConfigureUnit(id, config) => {
+                self.port(id)?.unit().ok_or(CommandError::NoUnit)?.set_config(*config);
+            }
+            Command::AttachReader(id, reader) => {
+                let unit = self.port(id)?.unit().ok_or(CommandError::NoUnit)?;
+                if unit.has_reader() {
+                    return Err(CommandError::Busy);
+                }
+                unit.set_reader(*reader);
+                return self.begin(id);
+            }
+            Command::ReportErrors(id, errors) => {
+                self.port(id)?.unit().ok_or(CommandError::NoUnit)?.set_errors(errors);
+            }
+            Command::DetachReader(id) => {
+                self.port(id)?.unit().ok_or(CommandError::NoUnit)?;
+                self.drain(slot_of(id));
+                if let Some(mut port) = self.table.take(slot_of(id)) {
+                    self.end_reader(&mut port, DropReason::PeerGone);
+                    self.finish(slot_of(id), port, Ok(()));
+                }
             }
             Command::Stop => {
                 for slot in 0..self.table.0.len() {
@@ -386,10 +407,14 @@ impl Worker {
         self.table.local(slot_of(id)).filter(|port| port.shared.id == id).ok_or(CommandError::UnknownPort)
     }
 
-    fn begin_session(&mut self, slot: usize) -> std::io::Result<()> {
+    /// Begin a session on a link, or with a unit's reader, that was just put in place; its number.
+    fn begin(&mut self, id: PortId) -> Result<u64, CommandError> {
+        let slot = slot_of(id);
         let Some(mut port) = self.table.take(slot) else {
-            return Ok(());
+            return Err(CommandError::UnknownPort);
         };
+        port.session += 1;
+        let session = port.session;
         let interest = Interest { read: true, write: false };
         let token = port.shared.id.0;
         let added = port
@@ -399,16 +424,26 @@ impl Worker {
             .map_or(Ok(()), |fd| self.epoll.add(fd, token, interest));
         match &added {
             Ok(()) => port.watched = Some(interest),
+            Err(_) if port.take_reader(DropReason::PeerGone).is_some() => {}
             Err(_) => port.link = None,
         }
         self.finish(slot, port, Ok(()));
-        added
+        added.map(|()| session).map_err(CommandError::Io)
     }
 
     /// End a session in order: give the peer what it takes at once, and read until it has nothing more to say, since
     /// a QEMU whose send is blocked when we close never sends again.
     fn detach(&mut self, id: PortId) {
         let slot = slot_of(id);
+        self.drain(slot);
+        if let Some(mut port) = self.table.take(slot) {
+            self.end_session(&mut port);
+            port.purge(DropReason::Removed);
+            self.finish(slot, port, Ok(()));
+        }
+    }
+
+    fn drain(&mut self, slot: usize) {
         self.flush(slot);
         self.receive(slot);
         for _ in 0..DRAIN_ROUNDS {
@@ -417,11 +452,14 @@ impl Worker {
             }
             self.receive(slot);
         }
-        if let Some(mut port) = self.table.take(slot) {
-            self.end_session(&mut port);
-            port.purge(DropReason::Removed);
-            self.finish(slot, port, Ok(()));
-        }
+    }
+
+    /// Take the reader of a port's unit away, if it has one; the unit stays where it is.
+    fn end_reader(&self, port: &mut Port, reason: DropReason) -> bool {
+        let Some(reader) = port.take_reader(reason) else { return false };
+        let _unwatched = self.epoll.remove(reader.as_fd());
+        port.watched = None;
+        true
     }
 
     /// Close a port's link, if it has one, and forget what was learned there.
@@ -441,7 +479,7 @@ impl Worker {
 
     /// Watch for room exactly while frames wait for the peer.
     fn watch(&self, port: &mut Port) {
-        let wants = port.has_queued();
+        let wants = port.waits_for_room();
         let token = port.shared.id.0;
         let Some(link) = &mut port.link else { return };
         if link.take_write_fd_is_new() {

@@ -55,6 +55,7 @@ drop_reasons! {
     BadIp "bad-ip" "an IP header whose version or length does not fit the frame",
     NoNeighbour "no-neighbour" "the guest did not answer for that IP address",
     NotForUnit "not-for-unit" "addressed to another station",
+    NotReady "not-ready" "nobody has the tun unit open, or it has no address (EHOSTDOWN)",
     Removed "removed" "still queued when the port was removed",
 }
 

@@ -10,7 +10,9 @@ pub mod fdb;
 pub mod framing;
 pub mod queue;
 pub mod segment;
+pub mod shaper;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod unit;
 pub mod vnet;
 pub mod wire;

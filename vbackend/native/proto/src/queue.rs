@@ -110,13 +110,25 @@ impl Queue {
 
     /// Append one frame that has no prefix yet; returns whether it fit.
     pub fn offer_frame(&mut self, frame: &[u8], vnet: VnetHeader) -> bool {
-        let run = Run::one(0, frame.len(), vnet);
+        self.offer_one(&[], frame, vnet)
+    }
+
+    /// Append one frame, or packet, that comes in two parts and has no prefix yet; returns whether it fit.
+    pub fn offer_parts(&mut self, head: &[u8], body: &[u8]) -> bool {
+        self.offer_one(head, body, VnetHeader::PLAIN)
+    }
+
+    #[inline]
+    fn offer_one(&mut self, head: &[u8], body: &[u8], vnet: VnetHeader) -> bool {
+        let len = head.len() + body.len();
+        let run = Run::one(0, len, vnet);
         let fits = self.frames < self.limits.frames && self.wire().len() + run.end <= self.limits.bytes;
         if fits {
             let mut prefix = [0; PREFIX_LEN];
-            put_prefix(&mut prefix, 0, frame.len());
-            self.append(&prefix, run, frame.len());
-            self.store.extend_from_slice(frame);
+            put_prefix(&mut prefix, 0, len);
+            self.append(&prefix, run, len);
+            self.store.extend_from_slice(head);
+            self.store.extend_from_slice(body);
         }
         fits
     }

@@ -2,20 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use vbackend_engine::command::{End, Event};
 use vbackend_engine::counters::Lane;
-use vbackend_engine::{Engine, EngineError, PortConfig, TunConfig, parse_ip};
+use vbackend_engine::{Engine, PortConfig, ReaderKind};
+use vbackend_proto::adapter::{Config, Mode};
 use vbackend_proto::drop_reason::DropReason;
 use vbackend_proto::queue::Limits;
 use vbackend_proto::segment::PortId;
+use vbackend_proto::wire::ethernet::Mac;
 
 use crate::args::{Amount, Number, TakenFd};
 use crate::channel::PyChannel;
 use crate::error::NativeError;
+use crate::unit::PyTunUnit;
 
 /// Something a worker reports.
 #[pyclass(frozen, get_all, name = "Event", module = "vbackend._native")]
@@ -184,25 +189,51 @@ impl PyEngine {
         Ok(self.get()?.attach_tap(PortId(port.0), fd, vnet_hdr).map_err(NativeError::from)?)
     }
 
-    #[pyo3(signature = (port, fd, *, packet_info, mac, local, peers))]
+    #[pyo3(signature = (port, unit, *, mac, pointopoint, local, peers, broadcasts))]
     #[allow(clippy::too_many_arguments, clippy::needless_pass_by_value, reason = "the signature is Python's")]
-    fn attach_tun(
+    fn attach_unit(
         &self,
         port: Number,
-        fd: TakenFd,
-        packet_info: bool,
+        unit: &Bound<'_, PyTunUnit>,
         mac: [u8; 6],
-        local: Vec<String>,
-        peers: Vec<String>,
-    ) -> PyResult<u64> {
+        pointopoint: bool,
+        local: Vec<IpAddr>,
+        peers: Vec<IpAddr>,
+        broadcasts: Vec<IpAddr>,
+    ) -> Result<u64, NativeError> {
+        let config = adapter_config(mac, pointopoint, local, peers, broadcasts);
+        Ok(self.get()?.attach_unit(PortId(port.0), Arc::clone(&unit.get().0), config)?)
+    }
+
+    #[pyo3(signature = (port, *, mac, pointopoint, local, peers, broadcasts))]
+    fn configure_unit(
+        &self,
+        port: Number,
+        mac: [u8; 6],
+        pointopoint: bool,
+        local: Vec<IpAddr>,
+        peers: Vec<IpAddr>,
+        broadcasts: Vec<IpAddr>,
+    ) -> Result<(), NativeError> {
+        let config = adapter_config(mac, pointopoint, local, peers, broadcasts);
+        Ok(self.get()?.configure_unit(PortId(port.0), config)?)
+    }
+
+    #[pyo3(signature = (port, fd, *, device))]
+    fn attach_reader(&self, port: Number, fd: TakenFd, device: bool) -> PyResult<u64> {
         let fd = fd.owned()?;
-        let parse = |texts: &[String]| texts.iter().map(|text| parse_ip(text)).collect::<Result<Vec<_>, _>>();
-        let attach = || -> Result<u64, EngineError> {
-            let config = TunConfig { mac, local: parse(&local)?, peers: parse(&peers)?, packet_info };
-            let engine = self.get().map_err(|_| EngineError::Dead("the engine does not survive a fork"))?;
-            engine.attach_tun(PortId(port.0), fd, config)
-        };
-        Ok(attach().map_err(NativeError::from)?)
+        let kind = if device { ReaderKind::Device } else { ReaderKind::Socket };
+        Ok(self.get()?.attach_reader(PortId(port.0), fd, kind).map_err(NativeError::from)?)
+    }
+
+    fn detach_reader(&self, py: Python<'_>, port: Number) -> Result<(), NativeError> {
+        let engine = self.get()?;
+        Ok(py.detach(|| engine.detach_reader(PortId(port.0)))?)
+    }
+
+    fn report_errors(&self, port: Number, fd: Option<TakenFd>) -> PyResult<()> {
+        let fd = fd.map(TakenFd::owned).transpose()?;
+        Ok(self.get()?.report_errors(PortId(port.0), fd).map_err(NativeError::from)?)
     }
 
     fn attach_channel(&self, port: Number) -> Result<PyChannel, NativeError> {
@@ -237,6 +268,24 @@ impl PyEngine {
         py.detach(|| engine.close());
         Ok(())
     }
+}
+
+fn adapter_config(
+    mac: [u8; 6],
+    pointopoint: bool,
+    local: Vec<IpAddr>,
+    peers: Vec<IpAddr>,
+    broadcasts: Vec<IpAddr>,
+) -> Config {
+    let mode = if pointopoint { Mode::PointToPoint } else { Mode::Broadcast };
+    let broadcasts = broadcasts
+        .into_iter()
+        .filter_map(|address| match address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        })
+        .collect();
+    Config { local, peers, broadcasts, ..Config::new(Mac(mac), mode) }
 }
 
 fn lane(lane: &Lane) -> BTreeMap<String, u64> {

@@ -7,8 +7,9 @@ pub mod channel;
 pub mod device;
 pub mod dgram;
 mod offload;
+pub mod reader;
 pub mod stream;
-pub mod tun;
+pub mod unit;
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -63,8 +64,8 @@ pub enum Link {
     Dgram(Box<dgram::Dgram>),
     /// A tap device of the host.
     Tap(device::Tap),
-    /// A tun device of the host behind an Ethernet adapter.
-    Tun(Box<tun::Tun>),
+    /// A tun unit behind an Ethernet adapter.
+    Unit(Box<unit::UnitLink>),
     /// Python.
     Channel(channel::EngineEnd),
 }
@@ -77,7 +78,7 @@ impl Link {
             Link::Stream(link) => link.receive(scratch, rx),
             Link::Dgram(link) => link.receive(scratch, rx),
             Link::Tap(link) => link.receive(scratch, rx),
-            Link::Tun(link) => link.receive(scratch, rx, now_ms),
+            Link::Unit(link) => link.receive(scratch, rx, now_ms),
             Link::Channel(link) => link.receive(scratch, rx),
         }
     }
@@ -88,7 +89,7 @@ impl Link {
             Link::Stream(link) => link.transmit(wire, runs, out),
             Link::Dgram(link) => link.transmit(wire, runs, out),
             Link::Tap(link) => link.transmit(wire, runs, out),
-            Link::Tun(link) => link.transmit(wire, runs, out),
+            Link::Unit(link) => link.transmit(wire, runs, out),
             Link::Channel(link) => {
                 link.transmit(wire, runs, out);
                 Ok(())
@@ -102,7 +103,7 @@ impl Link {
             Link::Stream(link) => link.flush(out),
             Link::Dgram(link) => link.flush(out),
             Link::Tap(link) => link.flush(out),
-            Link::Tun(link) => link.flush(out),
+            Link::Unit(link) => link.flush(out),
             Link::Channel(_) => Ok(()),
         }
     }
@@ -118,7 +119,7 @@ impl Link {
             Link::Stream(link) => Some(link.fd()),
             Link::Dgram(link) => Some(link.fd()),
             Link::Tap(link) => Some(link.fd()),
-            Link::Tun(link) => Some(link.fd()),
+            Link::Unit(link) => link.fd(),
             Link::Channel(_) => None,
         }
     }
@@ -292,40 +293,48 @@ impl Port {
         }
     }
 
-    fn tun(&self) -> Option<&tun::Tun> {
-        match &self.link {
-            Some(Link::Tun(link)) => Some(link),
+    /// The tun unit that this port is the far side of.
+    pub fn unit(&mut self) -> Option<&mut unit::UnitLink> {
+        match &mut self.link {
+            Some(Link::Unit(link)) => Some(link),
             _ => None,
         }
     }
 
     /// Whether the adapter of this port made frames for the segment (neighbour answers, released packets).
     pub fn has_generated(&self) -> bool {
-        self.tun().is_some_and(tun::Tun::has_generated)
+        matches!(&self.link, Some(Link::Unit(link)) if link.has_generated())
     }
 
     /// Take those frames: behind their prefixes in `wire`, as received ones in `runs`.
     pub fn take_generated(&mut self, wire: &mut Vec<u8>, runs: &mut Vec<Run>) {
-        if let Some(Link::Tun(link)) = &mut self.link {
+        if let Some(Link::Unit(link)) = &mut self.link {
             link.take_generated(wire, runs, &mut self.counters.rx);
         }
     }
 
     /// When `handle_timeout` wants to be called.
-    pub fn deadline_ms(&self) -> Option<u64> {
-        self.tun().and_then(tun::Tun::deadline_ms)
+    pub fn deadline_ms(&self, now_ms: u64) -> Option<u64> {
+        match &self.link {
+            Some(Link::Unit(link)) => link.deadline_ms(now_ms),
+            _ => None,
+        }
     }
 
     /// Let the adapter ask again for neighbours, or give up.
     pub fn handle_timeout(&mut self, now_ms: u64) {
-        if let Some(Link::Tun(link)) = &mut self.link {
+        if let Some(Link::Unit(link)) = &mut self.link {
             link.handle_timeout(now_ms, &mut self.counters.rx);
         }
     }
 
-    /// Whether the peer is the program, whose frames no descriptor announces.
-    pub fn is_channel(&self) -> bool {
-        matches!(self.link, Some(Link::Channel(_)))
+    /// Whether a program has sent something, which no descriptor announces.
+    pub fn has_program_input(&self) -> bool {
+        match &self.link {
+            Some(Link::Channel(_)) => true,
+            Some(Link::Unit(link)) => link.has_input(),
+            _ => false,
+        }
     }
 
     /// Whether the peer has said something that was not received yet.
@@ -404,9 +413,20 @@ impl Port {
         })
     }
 
-    /// Whether frames wait for the peer.
-    pub fn has_queued(&self) -> bool {
-        !self.queue.is_empty()
+    /// Whether frames wait for room at the peer.
+    pub fn waits_for_room(&self) -> bool {
+        match &self.link {
+            Some(Link::Unit(link)) => link.is_blocked(),
+            _ => !self.queue.is_empty(),
+        }
+    }
+
+    /// The engine's reader of a unit is gone, or goes: what it was to get is lost. The unit stays.
+    pub fn take_reader(&mut self, reason: DropReason) -> Option<reader::Reader> {
+        let reader = self.unit()?.take_reader()?;
+        let tx = &mut self.counters.tx;
+        tx.drops[reason as usize] += tx.frames_in - tx.frames_out - tx.total_dropped();
+        Some(reader)
     }
 
     /// The session ended: what it held in either direction and did not pass on is lost.
@@ -429,7 +449,10 @@ impl Port {
 
     /// Make the counters visible to readers. Once a turn.
     pub fn publish(&mut self) {
-        self.counters.tx.queued = self.queue.len() as u64;
+        self.counters.tx.queued = match &self.link {
+            Some(Link::Unit(link)) => link.queued(),
+            _ => self.queue.len(),
+        } as u64;
         self.shared.publish(&self.counters);
     }
 }

@@ -4,15 +4,17 @@
 
 mod event;
 mod socket;
+mod wait;
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 pub use event::{Epoll, EventFd, Interest, Ready};
 pub use socket::{
-    Messages, SocketAddress, local_address, receive, receive_batch, send_batch, send_gathered,
-    unix_poll_socket,
+    Messages, SocketAddress, local_address, receive, receive_batch, send, send_batch, send_gathered,
+    set_least_send_buffer, shut_down, socket_pair, unix_poll_socket,
 };
+pub use wait::{POLL_IN, futex_wait, futex_wake, send_sigio};
 
 /// Turn libc's -1 into the errno.
 fn check(result: impl TryInto<usize>) -> io::Result<usize> {
@@ -53,21 +55,16 @@ pub fn is_writable(fd: BorrowedFd<'_>) -> bool {
     polls(fd, libc::POLLOUT)
 }
 
+/// Whether the peer of a socket is gone, or sends no more.
+pub fn is_hung_up(fd: BorrowedFd<'_>) -> bool {
+    polls(fd, libc::POLLHUP | libc::POLLRDHUP)
+}
+
 fn polls(fd: BorrowedFd<'_>, events: i16) -> bool {
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
     // SAFETY: `entry` is one valid pollfd that lives through the call.
     let found = unsafe { libc::poll(&raw mut entry, 1, 0) };
     found == 1 && entry.revents & events != 0
-}
-
-/// Read into two buffers, one behind the other (a device's header, then its frame).
-pub fn read_two(fd: BorrowedFd<'_>, first: &mut [u8], second: &mut [u8]) -> io::Result<usize> {
-    let parts = [
-        libc::iovec { iov_base: first.as_mut_ptr().cast(), iov_len: first.len() },
-        libc::iovec { iov_base: second.as_mut_ptr().cast(), iov_len: second.len() },
-    ];
-    // SAFETY: both iovecs point to live, exclusively borrowed memory of the given lengths.
-    check(unsafe { libc::readv(fd.as_raw_fd(), parts.as_ptr(), 2) })
 }
 
 /// Read into one buffer.
@@ -103,16 +100,15 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     #[test]
-    fn two_part_reads_and_writes_cross_a_socket() {
+    fn two_part_writes_cross_a_socket() {
         let (a, mut b) = UnixStream::pair().unwrap();
         assert_eq!(write_two(a.as_fd(), b"head", b"body").unwrap(), 8);
         let mut all = [0; 8];
         b.read_exact(&mut all).unwrap();
         assert_eq!(&all, b"headbody");
         write(b.as_fd(), b"xyz").unwrap();
-        let (mut first, mut second) = ([0; 2], [0; 5]);
-        assert_eq!(read_two(a.as_fd(), &mut first, &mut second).unwrap(), 3);
-        assert_eq!((&first, second[0]), (b"xy", b'z'));
+        let mut back = [0; 5];
+        assert_eq!((read(a.as_fd(), &mut back).unwrap(), &back[..3]), (3, &b"xyz"[..]));
     }
 
     #[test]

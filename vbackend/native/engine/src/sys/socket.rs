@@ -28,12 +28,10 @@ pub fn send_gathered(
 ) -> io::Result<usize> {
     parts.clear();
     parts.extend(ranges.take(MAX_PARTS));
-    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     if let [(start, end)] = parts[..] {
-        let bytes = &wire[start..end];
-        // SAFETY: `bytes` is live memory of the given length, which send only reads.
-        return check(unsafe { libc::send(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) });
+        return send(fd, &wire[start..end]);
     }
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     let mut vectors: [mem::MaybeUninit<libc::iovec>; MAX_PARTS] = [mem::MaybeUninit::uninit(); MAX_PARTS];
     for (vector, (start, end)) in vectors.iter_mut().zip(parts.iter()) {
         let bytes = &wire[*start..*end];
@@ -44,6 +42,39 @@ pub fn send_gathered(
     message.msg_iovlen = parts.len();
     // SAFETY: the first `parts.len()` iovecs are initialised and point into `wire`, which sendmsg only reads.
     check(unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const message, flags) })
+}
+
+/// Write to a socket.
+pub fn send(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: `bytes` is live memory of the given length, which send only reads.
+    check(unsafe { libc::send(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) })
+}
+
+/// Two connected Unix stream sockets.
+pub fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    let mut pair = [-1; 2];
+    // SAFETY: `pair` has room for the two descriptors that the kernel writes.
+    check(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, pair.as_mut_ptr()) })?;
+    // SAFETY: the call succeeded, so both are open and nobody else owns them.
+    Ok(unsafe { (OwnedFd::from_raw_fd(pair[0]), OwnedFd::from_raw_fd(pair[1])) })
+}
+
+/// Make a socket's send buffer as small as the kernel allows.
+pub fn set_least_send_buffer(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let (size, len) = (1i32, size_of::<i32>() as libc::socklen_t);
+    // SAFETY: `size` is an i32 of the given length that setsockopt only reads.
+    check(unsafe {
+        libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_SNDBUF, (&raw const size).cast(), len)
+    })
+    .map(drop)
+}
+
+/// End both directions of a connected socket, whoever else holds it.
+pub fn shut_down(fd: BorrowedFd<'_>) {
+    // SAFETY: shutdown takes no pointers. A socket without peer is shut down already.
+    let _gone = unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_RDWR) };
 }
 
 fn empty_header() -> libc::msghdr {

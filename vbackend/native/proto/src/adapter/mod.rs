@@ -26,7 +26,7 @@ use std::net::IpAddr;
 use crate::drop_reason::DropReason;
 use crate::framing::{MAX_FRAME, PREFIX_LEN, put_prefix};
 use crate::wire::ethernet::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, HEADER_LEN, Mac};
-use crate::wire::{Family, ethernet, ipv4, ipv6, ndp};
+use crate::wire::{Family, destination_of, ethernet, ipv4, ipv6, ndp};
 
 pub use config::{Config, MAX_NEIGHBOURS, Mode};
 pub use neighbours::{ASK_AGAIN_MS, FRESH_MS, Neighbour};
@@ -179,14 +179,8 @@ impl Adapter {
     /// for the guest's MAC, if one is due, is appended to `out`.
     #[inline]
     pub fn to_guest(&mut self, packet: &[u8], now_ms: u64, out: &mut Vec<u8>) -> ToGuest {
-        let (family, destination): (Family, IpAddr) = match Family::of(packet) {
-            Some(Family::Ipv4) if packet.len() >= ipv4::MIN_HEADER_LEN => {
-                (Family::Ipv4, ipv4::destination(packet).into())
-            }
-            Some(Family::Ipv6) if packet.len() >= ipv6::HEADER_LEN => {
-                (Family::Ipv6, ipv6::destination(packet).into())
-            }
-            _ => return ToGuest::Drop(DropReason::BadIp),
+        let (Some(family), Some(destination)) = (Family::of(packet), destination_of(packet)) else {
+            return ToGuest::Drop(DropReason::BadIp);
         };
         if packet.len() + HEADER_LEN > MAX_FRAME {
             return ToGuest::Drop(DropReason::Oversize);

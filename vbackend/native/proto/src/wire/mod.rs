@@ -10,6 +10,7 @@ pub mod ipv6;
 pub mod ndp;
 
 use std::fmt;
+use std::net::IpAddr;
 
 /// Why bytes are not the header they were taken for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +59,17 @@ impl Family {
         }
     }
 
+    /// The family whose frames have this EtherType.
+    #[inline]
+    #[must_use]
+    pub fn of_ether_type(ether_type: u16) -> Option<Family> {
+        match ether_type {
+            ethernet::ETHERTYPE_IPV4 => Some(Family::Ipv4),
+            ethernet::ETHERTYPE_IPV6 => Some(Family::Ipv6),
+            _ => None,
+        }
+    }
+
     /// The EtherType of its frames.
     #[inline]
     #[must_use]
@@ -69,9 +81,20 @@ impl Family {
     }
 }
 
+/// The destination of a packet whose version nibble says what it is; None: too short to have one, or another version.
+#[inline]
+#[must_use]
+pub fn destination_of(packet: &[u8]) -> Option<IpAddr> {
+    match Family::of(packet)? {
+        Family::Ipv4 if packet.len() >= ipv4::MIN_HEADER_LEN => Some(ipv4::destination(packet).into()),
+        Family::Ipv6 if packet.len() >= ipv6::HEADER_LEN => Some(ipv6::destination(packet).into()),
+        _ => None,
+    }
+}
+
 /// `N` bytes at `at`. The caller has checked that they are there.
 #[inline]
-fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+pub(crate) fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut out = [0; N];
     out.copy_from_slice(&bytes[at..at + N]);
     out
@@ -79,6 +102,6 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 
 /// The big-endian number at `at`. The caller has checked that it is there.
 #[inline]
-fn word(bytes: &[u8], at: usize) -> u16 {
+pub(crate) fn word(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes(array(bytes, at))
 }
