@@ -33,6 +33,7 @@ DEBIAN_PACKAGES = {
     "procps": ("sysctl", "tests"),
     "qemu-system-x86": ("qemu-system-x86_64", "guests"),
     "tcpdump": ("tcpdump", "demo"),
+    "tshark": ("tshark", "tests"),
     "vde2": ("vde_switch", "reference of the bench"),
 }
 RUST_VERSION = (1, 88)  # rust-version of vbackend/native/Cargo.toml
