@@ -6,9 +6,10 @@ Host errors are `OSError` with their errno, wrong arguments `ValueError`, unknow
 closed engine, or one used after fork, `RuntimeError`.
 """
 
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final, final
 
-__all__ = ["Channel", "Engine", "Event", "build_info", "drop_reasons"]
+__all__ = ["Channel", "Engine", "Event", "TunUnit", "build_info", "drop_reasons", "send_sigio"]
 
 def build_info() -> dict[str, str]:
     """`profile` ("release" or "dev") and `version` of the engine."""
@@ -44,6 +45,64 @@ class Channel:
 
     def recv_batch(self, most: int = 256) -> list[bytes]: ...
     def close(self) -> None: ...
+
+def send_sigio(owner: int, code: int) -> None:
+    """SIGIO to a process, or to the process group of a negative number; `code` is si_code where the kernel allows it."""
+
+@final
+class TunUnit:
+    """The per-packet half of a tun unit. `vbackend.tun` decides its state; packets never wait for Python.
+
+    Errors are `OSError` with the errno of the rules in if_tun.c. `ticket`: of the open instance that calls; EBADF when
+    that is closed.
+    """
+
+    def __new__(cls, *, queue: int = 256, input_queue: int = 256) -> TunUnit: ...
+    def set_state(
+        self, *, flags: int, index: int, ticket: int, tunmtu: int, header: str, system: str, owner: int
+    ) -> None:
+        """Mirror what was decided: all at once. `header`, `system`: names of vbackend.tun.vocabulary."""
+
+    def purge(self) -> int:
+        """Drop and count what is in if_snd; returns how many packets."""
+
+    def reset_interface(self) -> None:
+        """All counters 0, the input queue empty."""
+
+    def wake(self) -> None:
+        """Let sleeping readers look again."""
+
+    def set_limit(self, frames: int) -> None: ...
+    def set_rate(self, bits_per_s: int, burst_bytes: int) -> None:
+        """0 bits/s: no limit."""
+
+    def held(self) -> bool:
+        """Whether the rate holds packets back now."""
+
+    def start(self) -> int | None:
+        """Wake who waits, if packets that were held back may leave now; else after how many ms to call again."""
+
+    def view(self) -> dict[str, int]:
+        """Counters by the driver's names, input_drops, purged; queued, input (packets); reader_waits (0, 1)."""
+
+    def output(
+        self, packet: bytes, family: int, destination: IPv4Address | IPv6Address | str | None = None
+    ) -> None:
+        """`family`: 0, or an AF_ number of any system."""
+
+    def take_input(self) -> tuple[int, bytes] | None:
+        """IP version and packet."""
+
+    def read(self, ticket: int, size: int, *, nonblocking: bool | None = None) -> bytes:
+        """`nonblocking=None`: as NBIO says."""
+
+    def count_copy_error(self) -> None: ...
+    def read_batch(self, ticket: int, most: int = 256) -> list[bytes]: ...
+    def write(self, ticket: int, data: bytes) -> int: ...
+    def first_len(self) -> int: ...
+    def readable(self) -> bool: ...
+    def poll_fd(self, ticket: int) -> int:
+        """Owned by the unit, until the open instance is closed."""
 
 @final
 class Engine:
@@ -109,17 +168,41 @@ class Engine:
     def attach_tap(self, port: int, fd: int, *, vnet_hdr: bool) -> int:
         """An attached tap fd; with `vnet_hdr` its header size is 12."""
 
-    def attach_tun(
+    def attach_unit(
         self,
         port: int,
-        fd: int,
+        unit: TunUnit,
         *,
-        packet_info: bool,
         mac: bytes,
-        local: list[str],
-        peers: list[str],
+        pointopoint: bool,
+        local: list[IPv4Address | IPv6Address],
+        peers: list[IPv4Address | IPv6Address],
+        broadcasts: list[IPv4Address],
     ) -> int:
-        """An attached tun fd behind an Ethernet adapter that answers ARP and neighbour solicitations with `mac`."""
+        """The port is the far side of a tun unit, behind an Ethernet adapter that answers ARP and neighbour
+        solicitations with `mac`. What is written to the unit is the port's from now on."""
+
+    def configure_unit(
+        self,
+        port: int,
+        *,
+        mac: bytes,
+        pointopoint: bool,
+        local: list[IPv4Address | IPv6Address],
+        peers: list[IPv4Address | IPv6Address],
+        broadcasts: list[IPv4Address],
+    ) -> None:
+        """Change the adapter; what it learned stays. ValueError: not a unit's port."""
+
+    def attach_reader(self, port: int, fd: int, *, device: bool) -> int:
+        """The engine reads and writes the port's unit: an attached tun device, or a connected SOCK_SEQPACKET socket.
+        Before the unit is opened. Returns the session's number; ValueError while one runs."""
+
+    def detach_reader(self, port: int) -> None:
+        """End that in order, if it runs; the unit is not open any more. No event."""
+
+    def report_errors(self, port: int, fd: int | None) -> None:
+        """Send a line "NUMBER ERRNO TEXT" for each write of the reader's that is refused."""
 
     def attach_channel(self, port: int) -> Channel: ...
     def detach(self, port: int) -> None:

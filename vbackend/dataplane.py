@@ -5,10 +5,10 @@ ownership of descriptors and types.
 """
 
 import socket
-from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 from types import TracebackType
-from typing import Literal, Self, cast
+from typing import Literal, Self, TypedDict, cast
 
 from vbackend import _native
 from vbackend.errors import HostError
@@ -16,18 +16,25 @@ from vbackend.fds import OwnedFd
 from vbackend.snapshot import LaneCounters
 
 __all__ = [
+    "AdapterConfig",
     "Dataplane",
     "DataplaneEvent",
     "EventsLost",
     "NativeChannel",
+    "NativeUnit",
     "SessionEnded",
     "WorkerDied",
     "build_info",
     "drop_reasons",
+    "native_unit",
+    "send_sigio",
 ]
 
 EndReason = Literal["eof", "oversize", "error", "detached"]
 NativeChannel = _native.Channel
+NativeUnit = _native.TunUnit
+native_unit = _native.TunUnit
+send_sigio = _native.send_sigio
 build_info = _native.build_info
 drop_reasons = _native.drop_reasons
 
@@ -58,6 +65,34 @@ class EventsLost:
 
 
 DataplaneEvent = SessionEnded | WorkerDied | EventsLost
+
+
+class _AdapterArguments(TypedDict):
+    mac: bytes
+    pointopoint: bool
+    local: list[IPv4Address | IPv6Address]
+    peers: list[IPv4Address | IPv6Address]
+    broadcasts: list[IPv4Address]
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterConfig:
+    """What the Ethernet adapter of a tun unit is told."""
+
+    mac: bytes  # its own address on the guests' Ethernet
+    pointopoint: bool  # one guest, next hop for everything; else any number of them, asked for by address
+    local: tuple[IPv4Address | IPv6Address, ...] = ()  # the unit's
+    peers: tuple[IPv4Address | IPv6Address, ...] = ()  # the guest's, as configured
+    broadcasts: tuple[IPv4Address, ...] = ()  # of subnets
+
+    def arguments(self) -> _AdapterArguments:
+        return {
+            "mac": self.mac,
+            "pointopoint": self.pointopoint,
+            "local": list(self.local),
+            "peers": list(self.peers),
+            "broadcasts": list(self.broadcasts),
+        }
 
 
 class Dataplane:
@@ -139,19 +174,20 @@ class Dataplane:
     def attach_tap(self, port: int, fd: OwnedFd, *, vnet_hdr: bool) -> int:
         return self._engine.attach_tap(port, fd.detach(), vnet_hdr=vnet_hdr)
 
-    def attach_tun(
-        self,
-        port: int,
-        fd: OwnedFd,
-        *,
-        packet_info: bool,
-        mac: bytes,
-        local: Sequence[str],
-        peers: Sequence[str],
-    ) -> int:
-        return self._engine.attach_tun(
-            port, fd.detach(), packet_info=packet_info, mac=mac, local=list(local), peers=list(peers)
-        )
+    def attach_unit(self, port: int, unit: NativeUnit, config: AdapterConfig) -> int:
+        return self._engine.attach_unit(port, unit, **config.arguments())
+
+    def configure_unit(self, port: int, config: AdapterConfig) -> None:
+        self._engine.configure_unit(port, **config.arguments())
+
+    def attach_reader(self, port: int, fd: OwnedFd | socket.socket, *, device: bool) -> int:
+        return self._engine.attach_reader(port, fd.detach(), device=device)
+
+    def detach_reader(self, port: int) -> None:
+        self._engine.detach_reader(port)
+
+    def report_errors(self, port: int, sock: OwnedFd | socket.socket | None) -> None:
+        self._engine.report_errors(port, None if sock is None else sock.detach())
 
     def attach_channel(self, port: int) -> NativeChannel:
         return self._engine.attach_channel(port)

@@ -25,11 +25,12 @@ fn drop_reasons() -> Vec<(&'static str, &'static str)> {
 
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add("__all__", ["Channel", "Engine", "Event", "TunUnit", "build_info", "drop_reasons"])?;
+    module.add("__all__", ["Channel", "Engine", "Event", "TunUnit", "build_info", "drop_reasons", "send_sigio"])?;
     module.add_class::<engine::PyEngine>()?;
     module.add_class::<engine::PyEvent>()?;
     module.add_class::<channel::PyChannel>()?;
     module.add_class::<unit::PyTunUnit>()?;
     module.add_function(wrap_pyfunction!(build_info, module)?)?;
-    module.add_function(wrap_pyfunction!(drop_reasons, module)?)
+    module.add_function(wrap_pyfunction!(drop_reasons, module)?)?;
+    module.add_function(wrap_pyfunction!(unit::send_sigio, module)?)
 }

@@ -92,6 +92,10 @@ impl PyTunUnit {
         self.0.set_rate((rate.bits_per_s > 0).then_some(rate));
     }
 
+    fn held(&self) -> bool {
+        self.0.is_held()
+    }
+
     fn start(&self) -> Option<u64> {
         self.0.start()
     }
@@ -208,4 +212,10 @@ fn system_named(name: &str) -> PyResult<System> {
         "linux" => System::Linux,
         _ => return Err(PyValueError::new_err(format!("{name:?} is no system"))),
     })
+}
+
+/// Send SIGIO to a process, or to the process group of a negative number, with `code` as its `si_code`.
+#[pyfunction]
+pub fn send_sigio(owner: i32, code: i32) {
+    vbackend_engine::unit::send_sigio(owner, code);
 }

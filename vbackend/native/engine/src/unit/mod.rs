@@ -22,6 +22,7 @@ use vbackend_proto::wire::ethernet::Mac;
 use crate::command::lock;
 use crate::shared::PortShared;
 use crate::sys;
+pub use crate::sys::send_sigio;
 use poll::{PollFd, Readiness};
 
 /// The errno of a refusal.
@@ -181,6 +182,12 @@ impl SharedUnit {
             sys::send_sigio(state.owner, sys::POLL_IN);
         }
         inner.settle_poll();
+    }
+
+    /// Whether the rate holds packets back now.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.lock().unit.ready_ms(sys::monotonic_ms()).is_some()
     }
 
     /// if_tun.c tunstart: packets that the rate held back may leave by now. Returns when to call again, if at all.
