@@ -1,4 +1,4 @@
-"""`tools/dev bench [stream]`: see README.md beside this file."""
+"""`tools/dev bench [stream|tun]`: see README.md beside this file."""
 
 import argparse
 import json
@@ -18,7 +18,7 @@ from tests.bench.figures import Report, summarise
 from tests.bench.forwarders import QEMU, lack
 from tests.bench.process import BenchError
 from tests.bench.runner import Plan, Run, Tools
-from tests.bench.scenario import FORWARDERS, Forwarder, Scenario, select
+from tests.bench.scenario import FORWARDERS, Forwarder, Scenario, Suite, select
 from tests.bench.table import render
 
 __all__ = ["machine", "main", "plan_of", "unfit"]
@@ -29,9 +29,9 @@ IDLE_SECONDS = 3.0
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tools/dev bench",
-        description="CPU time per frame and frames per second, beside three references.",
+        description="CPU time per frame and frames per second, beside references measured in the same run.",
     )
-    parser.add_argument("suite", nargs="?", choices=["stream"], default="stream")
+    parser.add_argument("suite", nargs="?", choices=[str(suite) for suite in Suite], default="stream")
     parser.add_argument("--quick", action="store_true", help="three rounds, a fifth of the frames")
     parser.add_argument("--rounds", type=int, metavar="N", help="interleaved rounds [5]")
     parser.add_argument(
@@ -57,20 +57,22 @@ def plan_of(arguments: Sequence[str]) -> tuple[Plan, bool]:
     """The plan the arguments ask for, and whether JSON is wanted. SystemExit(2) when they make no sense."""
     parser = _parser()
     chosen = parser.parse_args(arguments)
+    suite = Suite(chosen.suite)
+    able = suite.forwarders
     try:
-        scenarios = select(chosen.only)
+        scenarios = select(suite, chosen.only)
     except ValueError as error:
         parser.error(str(error))
-    names = chosen.forwarders.split(",") if chosen.forwarders else list(FORWARDERS)
-    if unknown := [name for name in names if name not in list(FORWARDERS)]:
-        parser.error(f"--forwarders: no {unknown[0]!r}; there are {', '.join(FORWARDERS)}")
+    names = chosen.forwarders.split(",") if chosen.forwarders else list(able)
+    if unknown := [name for name in names if name not in list(able)]:
+        parser.error(f"--forwarders: no {unknown[0]!r} in bench {suite}; there are {', '.join(able)}")
     rounds = (3 if chosen.quick else 5) if chosen.rounds is None else chosen.rounds
     frames = (20_000 if chosen.quick else 100_000) if chosen.frames is None else chosen.frames
     if rounds < 1 or frames < 1:
         parser.error("--rounds and --frames: at least 1")
     if chosen.window < max(s.burst for s in scenarios):
         parser.error(f"--window {chosen.window}: smaller than one burst; at least 32, or --only b1")
-    wanted = tuple(f for f in FORWARDERS if f in names)
+    wanted = tuple(f for f in able if f in names)
     return Plan(scenarios, wanted, rounds, frames, chosen.window, not chosen.no_pin), chosen.json
 
 
@@ -89,7 +91,7 @@ def machine(plan: Plan) -> dict[str, str]:
             from vbackend.dataplane import build_info
         except ImportError as error:
             raise BenchError(
-                f"no engine ({error}): `tools/dev build`, or --forwarders floor,qemu,vde"
+                f"no engine ({error}): `tools/dev build`, or leave it out with --forwarders"
             ) from error
         info = build_info()
         if why := unfit(info):

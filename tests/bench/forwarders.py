@@ -1,6 +1,6 @@
 """How each forwarder is started for a path, and where the load generator finds its two sides.
 
-Taps live in the run's own namespace. Not here: the measuring (runner.py).
+Taps and tuns live in the run's own namespace. Not here: the measuring (runner.py).
 """
 
 import os
@@ -13,20 +13,23 @@ from pathlib import Path as FilePath
 
 from tests.bench.namespace import Namespace
 from tests.bench.process import BenchError, read_line, running, until
-from tests.bench.scenario import Forwarder, Path
+from tests.bench.scenario import Device, Forwarder, Path
 
 __all__ = ["Place", "Setup", "lack", "started"]
 
 QEMU = "qemu-system-x86_64"
 
+# What native/load.c takes for granted of a tun: its link's addresses, and the MAC guests send to.
+TUN_LINK = "addr=192.0.2.1,peer=192.0.2.2,mac=02:76:62:00:00:0b"
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where one forwarder of one path keeps its files, and its tap's name."""
+    """Where one forwarder of one path keeps its files, and its device's name."""
 
     folder: FilePath
-    tap: str
-    namespace: Namespace | None  # given when the path has a tap
+    ifname: str
+    namespace: Namespace | None  # given when the path has a device
     floor: FilePath  # the compiled program
     queue_limit: int  # of vbackend's ports, frames
 
@@ -68,27 +71,27 @@ def lack(forwarder: Forwarder) -> str | None:
 def started(forwarder: Forwarder, path: Path, place: Place) -> AbstractContextManager[Setup]:
     """Start it; ready when the context is entered, gone when it is left. BenchError when it does not start."""
     place.folder.mkdir()
-    starters: dict[Forwarder, Callable[[Place, bool], AbstractContextManager[Setup]]] = {
+    starters: dict[Forwarder, Callable[[Place, Device | None], AbstractContextManager[Setup]]] = {
         Forwarder.FLOOR: _floor,
         Forwarder.VBACKEND: _vbackend,
         Forwarder.QEMU: _qemu,
         Forwarder.VDE: _vde,
     }
-    return starters[forwarder](place, path.has_tap)
+    return starters[forwarder](place, path.device)
 
 
-def _stream_sides(place: Place, tap: bool) -> tuple[str, str]:
-    return f"stream:{place.a}", f"tap:{place.tap}" if tap else f"stream:{place.b}"
+def _stream_sides(place: Place, device: Device | None) -> tuple[str, str]:
+    return f"stream:{place.a}", f"{device}:{place.ifname}" if device else f"stream:{place.b}"
 
 
 def _link_up(place: Place) -> None:
     if place.namespace is not None:
-        place.namespace.up(place.tap)
+        place.namespace.up(place.ifname)
 
 
 @contextmanager
-def _floor(place: Place, tap: bool) -> Iterator[Setup]:
-    sides = _stream_sides(place, tap)
+def _floor(place: Place, device: Device | None) -> Iterator[Setup]:
+    sides = _stream_sides(place, device)
     with running(place.inside([str(place.floor), *sides]), place.log) as child:
         until(lambda: place.log.read_text() == "ready\n", "floor: start", child, place.log)
         _link_up(place)
@@ -96,15 +99,17 @@ def _floor(place: Place, tap: bool) -> Iterator[Setup]:
 
 
 @contextmanager
-def _vbackend(place: Place, tap: bool) -> Iterator[Setup]:
+def _vbackend(place: Place, device: Device | None) -> Iterator[Setup]:
     other = f"stream:unix:{place.b}"
-    if tap:
+    if device:
         assert place.namespace is not None
-        other = f"tap:{place.tap},netns={place.namespace.name}"
+        other = f"{device}:{place.ifname},netns={place.namespace.name}"
+    if device == "tun":
+        other += f",{TUN_LINK}"
     read_end, write_end = os.pipe()
     try:
         command = [sys.executable, "-c", "from vbackend.cli.main import main; main()", "run"]
-        command += ["--name", f"bench-{place.tap}", "--control", str(place.folder / "control.sock")]
+        command += ["--name", f"bench-{place.ifname}", "--control", str(place.folder / "control.sock")]
         command += ["--queue-limit", str(place.queue_limit), "--ready-fd", str(write_end)]
         command += [f"stream:unix:{place.a}", other]
         with running(command, place.log, pass_fds=[write_end]) as child:
@@ -112,7 +117,7 @@ def _vbackend(place: Place, tap: bool) -> Iterator[Setup]:
             write_end = -1
             if read_line(read_end, 30) != "READY":
                 raise BenchError(f"vbackend run: not ready: {place.log.read_text().strip()[-600:]}")
-            yield Setup(child.pid, _stream_sides(place, tap))
+            yield Setup(child.pid, _stream_sides(place, device))
     finally:
         os.close(read_end)
         if write_end >= 0:
@@ -120,34 +125,34 @@ def _vbackend(place: Place, tap: bool) -> Iterator[Setup]:
 
 
 @contextmanager
-def _qemu(place: Place, tap: bool) -> Iterator[Setup]:
+def _qemu(place: Place, device: Device | None) -> Iterator[Setup]:
     def stream(name: str, path: FilePath) -> list[str]:
         return ["-netdev", f"stream,id={name},server=on,addr.type=unix,addr.path={path}"]
 
     # Not with -S: a stopped machine queues frames, also between the ports of a hub.
     command = [QEMU, "-machine", "none", "-nodefaults", "-display", "none", *stream("a", place.a)]
-    if tap:
-        command += ["-netdev", f"tap,id=b,ifname={place.tap},script=no,downscript=no"]
+    if device:
+        command += ["-netdev", f"tap,id=b,ifname={place.ifname},script=no,downscript=no"]
     else:
         command += stream("b", place.b)
     for name in "ab":
         command += ["-netdev", f"hubport,id=hub-{name},hubid=0,netdev={name}"]
     with running(place.inside(command), place.log) as child:
-        sockets = [place.a] if tap else [place.a, place.b]
+        sockets = [place.a] if device else [place.a, place.b]
         until(lambda: all(s.exists() for s in sockets), "QEMU as hub: start", child, place.log)
         _link_up(place)
-        yield Setup(child.pid, _stream_sides(place, tap))
+        yield Setup(child.pid, _stream_sides(place, device))
 
 
 @contextmanager
-def _vde(place: Place, tap: bool) -> Iterator[Setup]:
+def _vde(place: Place, device: Device | None) -> Iterator[Setup]:
     switch = place.folder / "switch"
     command = ["vde_switch", "--sock", str(switch), "--rcfile", os.devnull]
-    if tap:
-        command += ["--tap", place.tap]
+    if device:
+        command += ["--tap", place.ifname]
     # It ends when its stdin does, which is its console: it gets one that stays open.
     with running(place.inside(command), place.log, pipes=True) as child:
         until(lambda: (switch / "ctl").exists(), "vde_switch: start", child, place.log)
         _link_up(place)
         plugs = [f"vde:{switch}:{place.folder / name}" for name in ("plug-a", "plug-b")]
-        yield Setup(child.pid, (plugs[0], f"tap:{place.tap}" if tap else plugs[1]))
+        yield Setup(child.pid, (plugs[0], f"tap:{place.ifname}" if device else plugs[1]))

@@ -1,6 +1,6 @@
-"""A network namespace of the bench's own for its taps.
+"""A network namespace of the bench's own for its taps and tuns.
 
-Rule: nothing of the host sees the taps, and nothing but the bench sends there.
+Rule: nothing of the host sees the devices, and nothing but the bench sends there.
 """
 
 import os
@@ -28,9 +28,9 @@ class Namespace:
 
 
 def lack() -> str | None:
-    """Why taps cannot be measured here; None: they can."""
+    """Why taps and tuns cannot be measured here; None: they can."""
     if os.geteuid() != 0:
-        return "taps need root: run the bench as root"
+        return "taps and tuns need root: run the bench as root"
     if not Path("/dev/net/tun").exists():
         return "no /dev/net/tun: `modprobe tun`, or give the container the device"
     tried = subprocess.run(["unshare", "--net", "true"], capture_output=True, text=True, check=False)
@@ -41,7 +41,7 @@ def lack() -> str | None:
 
 @contextmanager
 def private_namespace(name: str) -> Iterator[Namespace]:
-    """Made now, removed with its devices at the end. No IPv6 in it: a tap that comes up would send by itself."""
+    """Made now, removed with its devices at the end. No IPv6 in it: a device that comes up would send by itself."""
     _ip("netns", "add", name)
     try:
         namespace = Namespace(name)

@@ -75,10 +75,10 @@ class Run:
     def _start(self, stack: ExitStack) -> None:
         paths = [path for path in Path if any(s.path is path for s in self._plan.scenarios)]
         private = None
-        if any(path.has_tap for path in paths):
+        if with_device := [path for path in paths if path.device]:
             if why := namespace.lack():
-                self.skips.append(Skip("stream-tap, tap-stream", why))
-                paths = [path for path in paths if not path.has_tap]
+                self.skips.append(Skip(", ".join(with_device), why))
+                paths = [path for path in paths if not path.device]
             else:
                 private = stack.enter_context(namespace.private_namespace(f"vbbench{os.getpid()}"))
         for forwarder in self._plan.forwarders:
@@ -89,7 +89,7 @@ class Run:
                 place = Place(
                     self._folder / f"{forwarder}-{path}",
                     f"{forwarder}{number}",
-                    private if path.has_tap else None,
+                    private if path.device else None,
                     self._tools.floor,
                     self._plan.queue_limit,
                 )
@@ -104,7 +104,7 @@ class Run:
         """Entered into `stack` only when both the forwarder and its load generator are up."""
         with ExitStack() as inner:
             setup = inner.enter_context(started(forwarder, path, place))
-            source, sink = reversed(setup.sides) if path is Path.TAP_STREAM else setup.sides
+            source, sink = reversed(setup.sides) if path.from_device else setup.sides
             command = place.inside([str(self._tools.load), source, sink])
             load = inner.enter_context(Load.connected(command, place.folder / "load.log"))
             forwarder_cpu, load_cpu = self._plan.cpus

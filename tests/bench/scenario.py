@@ -3,9 +3,21 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal
 
-__all__ = ["FORWARDERS", "SCENARIOS", "TARGETS", "Forwarder", "Path", "Scenario", "select"]
+__all__ = [
+    "FORWARDERS",
+    "SCENARIOS",
+    "TARGETS",
+    "Device",
+    "Forwarder",
+    "Path",
+    "Scenario",
+    "Suite",
+    "select",
+]
+
+Device = Literal["tap", "tun"]
 
 
 class Path(StrEnum):
@@ -14,10 +26,23 @@ class Path(StrEnum):
     STREAM_STREAM = "stream-stream"
     STREAM_TAP = "stream-tap"
     TAP_STREAM = "tap-stream"
+    STREAM_TUN = "stream-tun"
+    TUN_STREAM = "tun-stream"
 
     @property
-    def has_tap(self) -> bool:
-        return self is not Path.STREAM_STREAM
+    def device(self) -> Device | None:
+        """The kind of device of this host at one end; None: streams at both."""
+        match self:
+            case Path.STREAM_STREAM:
+                return None
+            case Path.STREAM_TAP | Path.TAP_STREAM:
+                return "tap"
+            case Path.STREAM_TUN | Path.TUN_STREAM:
+                return "tun"
+
+    @property
+    def from_device(self) -> bool:
+        return self in (Path.TAP_STREAM, Path.TUN_STREAM)
 
 
 class Forwarder(StrEnum):
@@ -29,6 +54,22 @@ class Forwarder(StrEnum):
     VDE = "vde"
 
 
+class Suite(StrEnum):
+    """What one run of the bench compares."""
+
+    STREAM = "stream"
+    TUN = "tun"
+
+    @property
+    def scenarios(self) -> tuple["Scenario", ...]:
+        return tuple(s for s in SCENARIOS if (s.path.device == "tun") == (self is Suite.TUN))
+
+    @property
+    def forwarders(self) -> tuple[Forwarder, ...]:
+        """Those that can: no other forwarder takes a tun."""
+        return FORWARDERS if self is Suite.STREAM else (Forwarder.FLOOR, Forwarder.VBACKEND)
+
+
 FORWARDERS: Final = tuple(Forwarder)
 
 
@@ -37,7 +78,7 @@ class Scenario:
     """One row of the table."""
 
     path: Path
-    size: int  # bytes of a frame, Ethernet header included
+    size: int  # bytes of a frame, Ethernet header included; a tun's packets are 14 shorter
     burst: int  # frames per system call of the sender
 
     @property
@@ -62,13 +103,14 @@ SCENARIOS: Final = tuple(
 TARGETS: Final = {
     **{s: 1.30 for s in SCENARIOS if s.path is Path.STREAM_STREAM and s.burst == 32},
     **{s: 1.15 for s in SCENARIOS if s.path is Path.STREAM_TAP},
+    **{s: 1.15 for s in SCENARIOS if s.path.device == "tun"},
 }
 
 
-def select(only: Sequence[str]) -> tuple[Scenario, ...]:
-    """The scenarios whose name contains every one of `only`. ValueError when none does."""
-    chosen = tuple(s for s in SCENARIOS if all(word in s.name for word in only))
+def select(suite: Suite, only: Sequence[str]) -> tuple[Scenario, ...]:
+    """The suite's scenarios whose name contains every one of `only`. ValueError when none does."""
+    chosen = tuple(s for s in suite.scenarios if all(word in s.name for word in only))
     if not chosen:
-        names = ", ".join(s.name for s in SCENARIOS)
+        names = ", ".join(s.name for s in suite.scenarios)
         raise ValueError(f"--only {' '.join(only)}: no scenario has all of it in its name; there are {names}")
     return chosen

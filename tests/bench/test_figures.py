@@ -76,6 +76,14 @@ def test_targets_are_the_agreed_ones() -> None:
         "stream-tap/64/b32": 1.15,
         "stream-tap/1514/b1": 1.15,
         "stream-tap/1514/b32": 1.15,
+        "stream-tun/64/b1": 1.15,
+        "stream-tun/64/b32": 1.15,
+        "stream-tun/1514/b1": 1.15,
+        "stream-tun/1514/b32": 1.15,
+        "tun-stream/64/b1": 1.15,
+        "tun-stream/64/b32": 1.15,
+        "tun-stream/1514/b1": 1.15,
+        "tun-stream/1514/b32": 1.15,
     }
     assert {s.name: limit for s, limit in TARGETS.items()} == agreed
     assert set(TARGETS) <= set(SCENARIOS)

@@ -18,6 +18,13 @@ def test_defaults() -> None:
     )
 
 
+def test_tun_has_its_own_paths_and_only_who_can() -> None:
+    plan, _ = bench.plan_of(["tun"])
+    assert plan.forwarders == (Forwarder.FLOOR, Forwarder.VBACKEND)
+    assert {str(s.path) for s in plan.scenarios} == {"stream-tun", "tun-stream"}
+    assert len(plan.scenarios) == 8
+
+
 def test_quick_gives_way_to_what_is_said() -> None:
     assert (plan := bench.plan_of(["--quick"])[0]).rounds == 3
     assert plan.frames == 20_000
@@ -33,6 +40,8 @@ def test_forwarders_keep_their_order() -> None:
     ("arguments", "says"),
     [
         (["--forwarders", "ovs"], "no 'ovs'"),
+        (["tun", "--forwarders", "qemu"], "no 'qemu' in bench tun; there are floor, vbackend"),
+        (["tun", "--only", "tap"], "no scenario"),
         (["--only", "b7"], "no scenario"),
         (["--rounds", "0"], "at least 1"),
         (["--window", "16"], "smaller than one burst"),

@@ -2,33 +2,40 @@
 
 import pytest
 
-from tests.bench.scenario import SCENARIOS, Path, Scenario, select
+from tests.bench.scenario import SCENARIOS, Path, Scenario, Suite, select
+
+
+def test_every_scenario_is_in_one_suite() -> None:
+    assert sorted(s.name for suite in Suite for s in suite.scenarios) == sorted(s.name for s in SCENARIOS)
 
 
 def test_every_path_in_both_sizes_and_bursts() -> None:
-    assert len(SCENARIOS) == len({s.name for s in SCENARIOS}) == 3 * 2 * 2
+    assert len(SCENARIOS) == len({s.name for s in SCENARIOS}) == 5 * 2 * 2
     assert {(s.size, s.burst) for s in SCENARIOS} == {(64, 1), (64, 32), (1514, 1), (1514, 32)}
 
 
 @pytest.mark.parametrize(
-    ("only", "count"),
+    ("suite", "only", "count"),
     [
-        ([], 12),
-        (["stream-stream"], 4),
-        (["b32", "tap-stream"], 2),
-        (["/64/"], 6),
-        (["stream-tap/1514/b1"], 1),
+        (Suite.STREAM, [], 12),
+        (Suite.STREAM, ["stream-stream"], 4),
+        (Suite.STREAM, ["b32", "tap-stream"], 2),
+        (Suite.STREAM, ["/64/"], 6),
+        (Suite.STREAM, ["stream-tap/1514/b1"], 1),
+        (Suite.TUN, [], 8),
+        (Suite.TUN, ["stream-tun"], 4),
+        (Suite.TUN, ["tun-stream/64/b32"], 1),
     ],
 )
-def test_select(only: list[str], count: int) -> None:
-    chosen = select(only)
+def test_select(suite: Suite, only: list[str], count: int) -> None:
+    chosen = select(suite, only)
     assert len(chosen) == count
     assert all(word in s.name for s in chosen for word in only)
 
 
 def test_select_nothing_names_what_there_is() -> None:
     with pytest.raises(ValueError, match=r"--only b7: no scenario.*stream-stream/64/b1"):
-        select(["b7"])
+        select(Suite.STREAM, ["b7"])
 
 
 @pytest.mark.parametrize("base", [1, 31, 1000, 200_000])

@@ -1,6 +1,7 @@
 """The bench's own programs and processes, with a thousand frames: they count right, lose nothing and end."""
 
 import os
+import socket
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -13,7 +14,7 @@ from tests.bench.compiler import CompileError, compiled
 from tests.bench.figures import summarise
 from tests.bench.process import BenchError, Load, cpu_ns, pin, read_line, running, settled_cpu_ns, until
 from tests.bench.runner import Plan, Run, Tools
-from tests.bench.scenario import SCENARIOS, Forwarder, Path, Scenario
+from tests.bench.scenario import SCENARIOS, Forwarder, Path, Scenario, Suite
 
 FRAMES = 1024
 
@@ -48,7 +49,8 @@ def all_arrive(forwarder: Forwarder, scenarios: tuple[Scenario, ...], tools: Too
 
 
 STREAMS = tuple(s for s in SCENARIOS if s.path is Path.STREAM_STREAM)
-TAPS = tuple(s for s in SCENARIOS if s.path is not Path.STREAM_STREAM)
+TAPS = tuple(s for s in SCENARIOS if s.path.device == "tap")
+TUNS = Suite.TUN.scenarios
 
 
 @pytest.mark.parametrize("forwarder", [Forwarder.FLOOR, Forwarder.VBACKEND, Forwarder.QEMU])
@@ -62,6 +64,39 @@ def test_taps_lose_nothing(forwarder: Forwarder, tools: Tools, tmp_path: FilePat
     before = netns()
     all_arrive(forwarder, TAPS, tools, tmp_path)
     assert netns() == before
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("forwarder", Suite.TUN.forwarders)
+def test_tuns_lose_nothing(forwarder: Forwarder, tools: Tools, tmp_path: FilePath) -> None:
+    before = netns()
+    all_arrive(forwarder, TUNS, tools, tmp_path)
+    assert netns() == before
+
+
+@pytest.mark.root
+def test_packets_for_a_tun_are_whole(tools: Tools, tmp_path: FilePath) -> None:
+    """What the generator's guest sends: its first frame, after the 4 bytes of its length."""
+    source, destination = bytes.fromhex("02766200000a"), bytes.fromhex("02766200000b")
+    ear = socket.socket(socket.AF_UNIX)
+    with ear:
+        ear.bind(str(tmp_path / "a.sock"))
+        ear.listen(1)
+        ear.settimeout(10)
+        # The loopback device stands in for the tun: the guest sends first, whoever the other side is.
+        command = [str(tools.load), f"stream:{tmp_path / 'a.sock'}", "tun:lo"]
+        with running(command, tmp_path / "log", pipes=True):
+            guest, _ = ear.accept()
+            with guest:
+                guest.settimeout(10)
+                frame = guest.recv(68, socket.MSG_WAITALL)[4:]
+    assert (frame[:6], frame[6:12], frame[12:14]) == (destination, source, b"\x08\x00")
+    packet = frame[14:]
+    assert (packet[0], int.from_bytes(packet[2:4]), packet[9]) == (0x45, 50, socket.IPPROTO_UDP)
+    total = sum(int.from_bytes(packet[at : at + 2]) for at in range(0, 20, 2))
+    assert total % 0xFFFF == 0  # RFC 1071: the sum over a header with its checksum is all ones
+    assert int.from_bytes(packet[24:26]) == 30  # UDP's length
+    assert packet[12:20] == bytes([192, 0, 2, 2, 127, 0, 0, 1])
 
 
 def netns() -> set[str]:

@@ -1,8 +1,9 @@
 /*
  * The floor: the least a forwarder between two ports can do. Whole frames out of one read, learn the source,
- * look up the destination, one write. No queue, no counter, no limit on anything; peers are trusted.
+ * look up the destination, one write. No queue, no counter, no limit on anything; peers are trusted. Towards a tun there
+ * is no look-up either: the Ethernet header is cut off, and the way back puts a fixed one in front. It answers no ARP.
  *
- *     floor PORT PORT      PORT = stream:PATH (listens, one peer) | tap:IFNAME
+ *     floor PORT PORT      PORT = stream:PATH (listens, one peer) | tap:IFNAME | tun:IFNAME
  *
  * It ends when a peer does. On a stream a frame follows its length, 4 bytes big-endian, as in QEMU's -netdev stream.
  */
@@ -23,17 +24,21 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { READ_SIZE = 65536, MAX_FRAME = 69632, BATCH = 64, TABLE = 1024 };
+enum { READ_SIZE = 65536, MAX_FRAME = 69632, BATCH = 64, TABLE = 1024, HEADER = 14 };
 
 struct port {
     int fd;
-    int is_tap;
+    int is_device;
+    size_t cut; /* bytes of a frame the device does not have: a tun's Ethernet header */
     size_t have; /* bytes of an unfinished frame at the start of buf */
     unsigned char buf[READ_SIZE + MAX_FRAME + 4];
 };
 
 static struct port ports[2];
 static struct { uint64_t mac; int port; } table[TABLE];
+
+/* In front of every packet from a tun: the load generator's guest, its tun, IPv4. */
+static const unsigned char header[HEADER] = {2, 'v', 'b', 0, 0, 0x0A, 2, 'v', 'b', 0, 0, 0x0B, 0x08, 0x00};
 
 static void die(const char *what)
 {
@@ -75,7 +80,7 @@ static void write_all(int fd, const unsigned char *p, size_t left)
     }
 }
 
-/* One recv; its whole frames go out in one write to a stream, or one each to a tap. 0 at the end of the stream. */
+/* One recv; its whole frames go out in one write to a stream, or one each to a device. 0 at the end of the stream. */
 static int from_stream(int from)
 {
     struct port *in = &ports[from], *out = &ports[!from];
@@ -87,21 +92,21 @@ static int from_stream(int from)
         uint32_t length;
         memcpy(&length, in->buf + at, 4);
         length = ntohl(length);
-        if (length < 14 || length > MAX_FRAME)
+        if (length < HEADER || length > MAX_FRAME)
             return 0;
         if (end - at < 4 + (size_t)length)
             break;
         const unsigned char *frame = in->buf + at + 4;
-        if (!forwards(from, frame)) {
-            if (!out->is_tap)
+        if (!out->cut && !forwards(from, frame)) {
+            if (!out->is_device)
                 write_all(out->fd, in->buf + start, at - start);
             start = at + 4 + length;
-        } else if (out->is_tap && write(out->fd, frame, length) < 0 && errno != EIO) {
-            die("write to the tap");
+        } else if (out->is_device && write(out->fd, frame + out->cut, length - out->cut) < 0 && errno != EIO) {
+            die("write to the device");
         }
         at += 4 + length;
     }
-    if (!out->is_tap)
+    if (!out->is_device)
         write_all(out->fd, in->buf + start, at - start);
     memmove(in->buf, in->buf + at, end - at);
     in->have = end - at;
@@ -109,20 +114,24 @@ static int from_stream(int from)
 }
 
 /* Reads frames until there is none, or the batch is full; one vectored write. */
-static int from_tap(int from)
+static int from_device(int from)
 {
     static unsigned char frames[BATCH][4 + 2048];
+    const size_t cut = ports[from].cut, body = 4 + cut;
     struct port *out = &ports[!from];
     struct iovec iov[BATCH];
     size_t total = 0;
     int count = 0;
     while (count < BATCH) {
-        ssize_t n = read(ports[from].fd, frames[count] + 4, sizeof frames[0] - 4);
+        ssize_t n = read(ports[from].fd, frames[count] + body, sizeof frames[0] - body);
         if (n < 0 && errno == EAGAIN)
             break;
         if (n < 0)
-            die("read from the tap");
-        if (n < 14 || !forwards(from, frames[count] + 4))
+            die("read from the device");
+        n += cut;
+        if (cut)
+            memcpy(frames[count] + 4, header, HEADER);
+        else if (n < HEADER || !forwards(from, frames[count] + 4))
             continue;
         uint32_t length = htonl(n);
         memcpy(frames[count], &length, 4);
@@ -132,10 +141,10 @@ static int from_tap(int from)
     }
     if (!count)
         return 1;
-    if (out->is_tap) {
+    if (out->is_device) {
         for (int i = 0; i < count; i++)
-            if (write(out->fd, frames[i] + 4, iov[i].iov_len - 4) < 0)
-                die("write to the tap");
+            if (write(out->fd, frames[i] + 4 + out->cut, iov[i].iov_len - 4 - out->cut) < 0)
+                die("write to the device");
         return 1;
     }
     ssize_t done = writev(out->fd, iov, count);
@@ -168,9 +177,9 @@ static int listen_on(const char *path)
     return fd;
 }
 
-static int open_tap(const char *name)
+static int open_device(const char *name, short kind)
 {
-    struct ifreq request = {.ifr_flags = IFF_TAP | IFF_NO_PI};
+    struct ifreq request = {.ifr_flags = kind | IFF_NO_PI};
     strncpy(request.ifr_name, name, IFNAMSIZ - 1);
     int fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0 || ioctl(fd, TUNSETIFF, &request))
@@ -182,16 +191,18 @@ int main(int argc, char **argv)
 {
     int listeners[2] = {-1, -1};
     if (argc != 3) {
-        fprintf(stderr, "usage: floor PORT PORT    PORT = stream:PATH | tap:IFNAME\n");
+        fprintf(stderr, "usage: floor PORT PORT    PORT = stream:PATH | tap:IFNAME | tun:IFNAME\n");
         return 2;
     }
     for (int i = 0; i < 2; i++) {
         const char *text = argv[i + 1];
         if (!strncmp(text, "stream:", 7)) {
             listeners[i] = listen_on(text + 7);
-        } else if (!strncmp(text, "tap:", 4)) {
-            ports[i].fd = open_tap(text + 4);
-            ports[i].is_tap = 1;
+        } else if (!strncmp(text, "tap:", 4) || !strncmp(text, "tun:", 4)) {
+            int is_tun = text[1] == 'u';
+            ports[i].fd = open_device(text + 4, is_tun ? IFF_TUN : IFF_TAP);
+            ports[i].is_device = 1;
+            ports[i].cut = is_tun ? HEADER : 0;
         } else {
             fprintf(stderr, "floor: no such kind of port: %s\n", text);
             return 2;
@@ -214,7 +225,7 @@ int main(int argc, char **argv)
         int count = epoll_wait(poller, events, 2, -1);
         for (int k = 0; k < count; k++) {
             int i = events[k].data.u32;
-            if (!(ports[i].is_tap ? from_tap(i) : from_stream(i)))
+            if (!(ports[i].is_device ? from_device(i) : from_stream(i)))
                 return 0;
         }
     }

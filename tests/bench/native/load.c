@@ -5,8 +5,10 @@
  *     load SOURCE SINK     SIDE = stream:PATH      connects, as QEMU's -netdev stream does
  *                                 vde:DIR:LOCAL    plugs into the vde_switch of DIR; LOCAL is its own socket's path
  *                                 tap:IFNAME       sends by AF_PACKET into the device, counts by the device's counter
+ *                                 tun:IFNAME       the same without Ethernet headers; the other side is its guest
  *
- * A frame each way teaches a switch both addresses; then it prints "ready". Then, for each line on stdin
+ * A frame each way teaches a switch both addresses, and a tun's adapter its guest, who is first to send; then it prints
+ * "ready". With a tun all frames are IPv4 and UDP. Then, for each line on stdin
  *
  *     SIZE BURST FRAMES WINDOW
  *
@@ -35,11 +37,13 @@
 #include <unistd.h>
 
 enum { MAX_SIZE = 2000, MAX_BURST = 64, SLOT = 2048, MAX_STRIKES = 4 };
-enum { ETHERTYPE = 0x88B5 }; /* IEEE 802, local experimental: no host has a handler for it */
+enum { HEADER = 14, IP_HEADER = 20, UDP_HEADER = 8, DISCARD = 9 /* RFC 863's port */ };
+enum { EXPERIMENTAL = 0x88B5 }; /* IEEE 802, local experimental: no host has a handler for it */
+enum { IPV4 = 0x0800 };
 enum { VDE_MAGIC = 0xFEEDFACE, VDE_VERSION = 3 };
 static const int64_t GIVE_UP_NS = 300000000;
 
-enum kind { STREAM, DATAGRAM, TAP };
+enum kind { STREAM, DATAGRAM, DEVICE };
 
 struct side {
     enum kind kind;
@@ -47,7 +51,8 @@ struct side {
     unsigned char mac[6];
     const char *unlink_path;
     char ifname[IFNAMSIZ];
-    uint64_t counter;            /* tap: the device's counter when last read */
+    size_t cut;                  /* bytes of a frame this side does not have: a tun's Ethernet header */
+    uint64_t counter;            /* device: its counter when last read */
     size_t out_at, out_end;      /* stream: what is left of a burst that was written in part */
     size_t have;                 /* stream: bytes of an unfinished frame at the start of in */
     unsigned char out[MAX_BURST * SLOT];
@@ -56,6 +61,13 @@ struct side {
 
 static struct side sides[2];
 static uint64_t foreign;
+static unsigned ethertype = EXPERIMENTAL;
+
+/*
+ * Addresses of a tun's link (RFC 5737). What the guest sends goes to a loopback address: a host drops that from outside
+ * before it looks a route up (RFC 1122, 3.2.1.3 g), and answers nothing.
+ */
+static const unsigned char HOST[4] = {192, 0, 2, 1}, GUEST[4] = {192, 0, 2, 2}, NOBODY[4] = {127, 0, 0, 1};
 
 static void die(const char *what)
 {
@@ -125,27 +137,30 @@ static void open_vde(struct side *side, char *argument)
         die("answer of the VDE switch");
 }
 
-static void open_tap(struct side *side, const char *name)
+static void open_device(struct side *side, const char *name)
 {
     struct sockaddr_ll address = {.sll_family = AF_PACKET, .sll_ifindex = (int)if_nametoindex(name)};
-    side->kind = TAP;
+    side->kind = DEVICE;
     snprintf(side->ifname, sizeof side->ifname, "%s", name);
     side->fd = socket(AF_PACKET, SOCK_RAW, 0); /* protocol 0: it receives nothing */
     if (side->fd < 0 || !address.sll_ifindex || bind(side->fd, (void *)&address, sizeof address))
         die(name);
 }
 
-static void open_side(int i, char *text)
+static void open_side(struct side *side, int station, char *text)
 {
-    struct side *side = &sides[i];
-    memcpy(side->mac, (unsigned char[]){0x02, 'v', 'b', 0, 0, 0x0A + i}, 6);
+    memcpy(side->mac, (unsigned char[]){0x02, 'v', 'b', 0, 0, 0x0A + station}, 6);
     if (!strncmp(text, "stream:", 7))
         open_stream(side, text + 7);
     else if (!strncmp(text, "vde:", 4))
         open_vde(side, text + 4);
     else if (!strncmp(text, "tap:", 4))
-        open_tap(side, text + 4);
-    else {
+        open_device(side, text + 4);
+    else if (!strncmp(text, "tun:", 4)) {
+        open_device(side, text + 4);
+        side->cut = HEADER;
+        ethertype = IPV4;
+    } else {
         fprintf(stderr, "load: no such kind of side: %s\n", text);
         exit(2);
     }
@@ -172,22 +187,51 @@ static uint64_t device_packets(const struct side *side)
     return packets;
 }
 
+static void put16(unsigned char *at, unsigned value)
+{
+    at[0] = value >> 8;
+    at[1] = value & 0xFF;
+}
+
+/* IPv4 (RFC 791) and UDP (RFC 768) headers of a packet of `size` bytes; UDP's checksum is left out, as IPv4 allows. */
+static void put_headers(unsigned char *packet, size_t size, const unsigned char *source,
+                        const unsigned char *destination)
+{
+    unsigned sum = 0;
+    packet[0] = 0x45;
+    put16(packet + 2, size);
+    packet[6] = 0x40; /* don't fragment */
+    packet[8] = 64;
+    packet[9] = IPPROTO_UDP;
+    memcpy(packet + 12, source, 4);
+    memcpy(packet + 16, destination, 4);
+    for (int i = 0; i < IP_HEADER; i += 2)
+        sum += packet[i] << 8 | packet[i + 1];
+    sum = (sum & 0xFFFF) + (sum >> 16);
+    put16(packet + 10, ~(sum + (sum >> 16)) & 0xFFFF);
+    put16(packet + IP_HEADER, DISCARD);
+    put16(packet + IP_HEADER + 2, DISCARD);
+    put16(packet + IP_HEADER + 4, size - IP_HEADER);
+}
+
 /* Fill the side's buffer with a burst of frames: back to back with lengths on a stream, else one to a slot. */
 static void prepare(struct side *side, const struct side *to, size_t size, size_t burst)
 {
     size_t step = side->kind == STREAM ? size + 4 : SLOT;
-    memset(side->out, 0, sizeof side->out);
+    unsigned char frame[MAX_SIZE] = {0};
+    memcpy(frame, to->mac, 6);
+    memcpy(frame + 6, side->mac, 6);
+    put16(frame + 12, ethertype);
+    if (ethertype == IPV4)
+        put_headers(frame + HEADER, size - HEADER, side->cut ? HOST : GUEST, side->cut ? GUEST : NOBODY);
     for (size_t i = 0; i < burst; i++) {
-        unsigned char *frame = side->out + i * step;
+        unsigned char *at = side->out + i * step;
         if (side->kind == STREAM) {
             uint32_t length = htonl(size);
-            memcpy(frame, &length, 4);
-            frame += 4;
+            memcpy(at, &length, 4);
+            at += 4;
         }
-        memcpy(frame, to->mac, 6);
-        memcpy(frame + 6, side->mac, 6);
-        frame[12] = ETHERTYPE >> 8;
-        frame[13] = ETHERTYPE & 0xFF;
+        memcpy(at, frame + side->cut, size - side->cut);
     }
     side->out_at = side->out_end = 0;
 }
@@ -213,7 +257,7 @@ static size_t send_burst(struct side *side, size_t size, size_t burst)
     struct iovec iov[MAX_BURST];
     size_t count = burst - side->out_at;
     for (size_t i = 0; i < count; i++) {
-        iov[i] = (struct iovec){side->out + (side->out_at + i) * SLOT, size};
+        iov[i] = (struct iovec){side->out + (side->out_at + i) * SLOT, size - side->cut};
         messages[i].msg_hdr.msg_iov = &iov[i];
         messages[i].msg_hdr.msg_iovlen = 1;
     }
@@ -227,8 +271,8 @@ static size_t send_burst(struct side *side, size_t size, size_t burst)
 
 static int is_ours(const unsigned char *frame, size_t length, const struct side *side, size_t size)
 {
-    return length == size && !memcmp(frame, side->mac, 6) && frame[12] == ETHERTYPE >> 8 &&
-           frame[13] == (ETHERTYPE & 0xFF);
+    return length == size && !memcmp(frame, side->mac, 6) && frame[12] == ethertype >> 8 &&
+           frame[13] == (ethertype & 0xFF);
 }
 
 static size_t receive_stream(struct side *side, size_t size)
@@ -298,11 +342,11 @@ static size_t receive(struct side *side, size_t size)
     return side->counter - before;
 }
 
-/* Until the sink has something, or the blocked source room; a tap's counter cannot be waited for. */
+/* Until the sink has something, or the blocked source room; a device's counter cannot be waited for. */
 static void wait_for(struct side *source, int blocked, struct side *sink, int most_ms)
 {
-    struct pollfd fds[2] = {{sink->kind == TAP ? -1 : sink->fd, POLLIN, 0}, {blocked ? source->fd : -1, POLLOUT, 0}};
-    if (sink->kind == TAP)
+    struct pollfd fds[2] = {{sink->kind == DEVICE ? -1 : sink->fd, POLLIN, 0}, {blocked ? source->fd : -1, POLLOUT, 0}};
+    if (sink->kind == DEVICE)
         nanosleep(&(struct timespec){0, 20000}, NULL);
     else
         poll(fds, 2, most_ms);
@@ -312,7 +356,7 @@ static void drain(struct side *side)
 {
     while (receive(side, 0))
         ;
-    if (side->kind == TAP)
+    if (side->kind == DEVICE)
         return;
     struct pollfd fd = {side->fd, POLLIN, 0};
     while (poll(&fd, 1, 20) > 0)
@@ -324,7 +368,7 @@ static void teach(struct side *from, struct side *to)
 {
     int64_t end = now_ns() + 5000000000LL;
     prepare(from, to, 64, 1);
-    if (to->kind == TAP)
+    if (to->kind == DEVICE)
         to->counter = device_packets(to);
     while (now_ns() < end) {
         send_burst(from, 64, 1);
@@ -345,6 +389,8 @@ static void run(size_t size, size_t burst, uint64_t frames, uint64_t window)
     uint64_t sent = 0, arrived = 0, given_up = 0;
     int strikes = 0, blocked = 0; /* strikes: frames given up since the last one arrived */
     int64_t lost_ns = 0, stalled_ns = 0; /* stalls that an arrival ended, and the present one */
+    if (source->cut) /* the adapter forgets a guest that has been silent for long */
+        teach(sink, source);
     drain(source);
     drain(sink);
     foreign = 0;
@@ -390,20 +436,23 @@ int main(int argc, char **argv)
 {
     char line[256];
     if (argc != 3) {
-        fprintf(stderr, "usage: load SOURCE SINK    SIDE = stream:PATH | vde:DIR:LOCAL | tap:IFNAME\n");
+        fprintf(stderr, "usage: load SOURCE SINK    SIDE = stream:PATH | vde:DIR:LOCAL | tap:IFNAME | tun:IFNAME\n");
         return 2;
     }
     prctl(PR_SET_TIMERSLACK, 1);
+    int tun_first = !strncmp(argv[1], "tun:", 4); /* a tun is always the second station, its guest the first */
     for (int i = 0; i < 2; i++)
-        open_side(i, argv[i + 1]);
-    teach(&sides[1], &sides[0]);
-    teach(&sides[0], &sides[1]);
+        open_side(&sides[i], i ^ tun_first, argv[i + 1]);
+    int first = !sides[1].cut;
+    teach(&sides[first], &sides[!first]);
+    teach(&sides[!first], &sides[first]);
     puts("ready");
     fflush(stdout);
     while (fgets(line, sizeof line, stdin)) {
         unsigned long long size, burst, frames, window;
-        if (sscanf(line, "%llu %llu %llu %llu", &size, &burst, &frames, &window) != 4 || size < 14 || size > MAX_SIZE ||
-            burst < 1 || burst > MAX_BURST || frames % burst || window < burst) {
+        if (sscanf(line, "%llu %llu %llu %llu", &size, &burst, &frames, &window) != 4 ||
+            size < (ethertype == IPV4 ? HEADER + IP_HEADER + UDP_HEADER : HEADER) || size > MAX_SIZE || burst < 1 ||
+            burst > MAX_BURST || frames % burst || window < burst) {
             fprintf(stderr, "load: SIZE BURST FRAMES WINDOW do not fit: %s", line);
             return 2;
         }
