@@ -10,6 +10,7 @@ pub mod fdb;
 pub mod framing;
 pub mod queue;
 pub mod segment;
+pub mod shaper;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod vnet;
