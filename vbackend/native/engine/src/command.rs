@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vbackend_proto::queue::Limits;
 use vbackend_proto::segment::{PortId, Segment};
+use vbackend_proto::shaper::Rate;
 
 use crate::port::{Link, Port};
 use crate::shared::PortShared;
@@ -36,6 +37,8 @@ pub enum Command {
     SetUp(PortId, bool),
     /// Queue limits.
     SetLimits(PortId, Limits),
+    /// The rate limit of what goes to a port's peer.
+    SetRate(PortId, Option<Rate>),
     /// Start a session.
     Attach(PortId, Box<Link>),
     /// End a session in order.

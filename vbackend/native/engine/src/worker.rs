@@ -284,8 +284,8 @@ impl Worker {
                 let Some(mut port) = self.table.take(slot) else {
                     continue;
                 };
-                port.handle_timeout(self.now_ms);
-                self.finish(slot, port, Ok(()));
+                let result = port.handle_timeout(&mut self.scratch, self.now_ms);
+                self.finish(slot, port, result);
             }
         }
         self.forward_generated();
@@ -356,6 +356,12 @@ impl Worker {
                 }
             }
             Command::SetLimits(id, limits) => self.port(id)?.set_limits(limits),
+            Command::SetRate(id, rate) => {
+                let now_ms = self.now_ms;
+                self.port(id)?.set_rate(rate, now_ms);
+                self.flush(slot_of(id)); // what waits, waits for the new rate
+                self.forward_generated();
+            }
             Command::Attach(id, link) => {
                 let port = self.port(id)?;
                 if port.link.is_some() {
@@ -439,9 +445,9 @@ impl Worker {
         }
     }
 
-    /// Watch for room exactly while frames wait for the peer.
+    /// Watch for room exactly while frames wait for it.
     fn watch(&self, port: &mut Port) {
-        let wants = port.has_queued();
+        let wants = port.waits_for_room();
         let token = port.shared.id.0;
         let Some(link) = &mut port.link else { return };
         if link.take_write_fd_is_new() {

@@ -6,6 +6,7 @@
 pub mod channel;
 pub mod device;
 pub mod dgram;
+mod limit;
 mod offload;
 pub mod stream;
 pub mod tun;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use vbackend_proto::drop_reason::DropReason;
 use vbackend_proto::framing::{MAX_FRAME, PREFIX_LEN, Run, frames_of, keep_source};
 use vbackend_proto::queue::{Limits, Queue};
+use vbackend_proto::shaper::Rate;
 
 use crate::command::{End, SharedSegment};
 use crate::counters::{Counters, Lane};
@@ -96,15 +98,23 @@ impl Link {
         }
     }
 
-    /// Send from the queue, because the peer may have room again.
+    /// Send from the queue, because the peer may have room again, while [`Outgoing::may_send`].
     fn flush(&mut self, out: &mut Outgoing<'_>) -> Result<(), End> {
         match self {
             Link::Stream(link) => link.flush(out),
             Link::Dgram(link) => link.flush(out),
             Link::Tap(link) => link.flush(out),
             Link::Tun(link) => link.flush(out),
-            Link::Channel(_) => Ok(()),
+            Link::Channel(link) => {
+                link.flush(out);
+                Ok(())
+            }
         }
+    }
+
+    /// Whether the port's rate limit is the link's own business.
+    fn limits_itself(&self) -> bool {
+        matches!(self, Link::Tun(_))
     }
 
     /// Whether frames with work left to do (partial checksums, GSO) can be handed over as they are.
@@ -152,9 +162,16 @@ pub struct Outgoing<'a> {
     pub messages: &'a mut Messages,
     /// The clock.
     pub now_ms: u64,
+    /// The value of `tx.bytes_out` with which a rate limit ends a flush; `u64::MAX` without one.
+    pub stop_at: u64,
 }
 
 impl Outgoing<'_> {
+    /// Whether the next queued frame may leave.
+    pub fn may_send(&self) -> bool {
+        self.tx.bytes_out < self.stop_at
+    }
+
     /// Queue what fits of `run`, drop the rest.
     pub fn enqueue(&mut self, wire: &[u8], run: Run) {
         let taken = self.queue.offer(wire, run);
@@ -191,12 +208,14 @@ impl Outgoing<'_> {
         Ok(())
     }
 
-    /// Write queued frames one by one until it would block.
+    /// Write queued frames one by one until it would block, or may not.
     pub fn each_queued(
         &mut self,
         mut write: impl FnMut(&[u8], &Run) -> Result<Sent, End>,
     ) -> Result<(), End> {
-        while let Some((frame, vnet)) = self.queue.front() {
+        while self.may_send()
+            && let Some((frame, vnet)) = self.queue.front()
+        {
             match write(frame, &Run::one(0, frame.len(), vnet))? {
                 Sent::Yes(bytes) => self.tx.sent(1, bytes),
                 Sent::No(reason) => self.tx.dropped(reason, 1),
@@ -237,6 +256,7 @@ pub struct Port {
     source: Option<[u8; 6]>, // frames with another source address are spoofed
     counters: Counters,
     queue: Queue,
+    limit: limit::RateLimit,
     pending: Vec<Run>, // ranges of the wire buffer in the hands of the worker
     settled: Vec<u8>,  // frames whose offloads were completed, in wire form
 }
@@ -255,6 +275,7 @@ impl Port {
             source,
             counters: Counters::ZERO,
             queue: Queue::new(limits),
+            limit: limit::RateLimit::default(),
             pending: Vec::new(),
             settled: Vec::new(),
         }
@@ -313,13 +334,18 @@ impl Port {
 
     /// When `handle_timeout` wants to be called.
     pub fn deadline_ms(&self) -> Option<u64> {
-        self.tun().and_then(tun::Tun::deadline_ms)
+        let adapter = self.tun().and_then(tun::Tun::deadline_ms);
+        adapter.into_iter().chain(self.limit.holds_until_ms(&self.queue)).min()
     }
 
-    /// Let the adapter ask again for neighbours, or give up.
-    pub fn handle_timeout(&mut self, now_ms: u64) {
+    /// Let the adapter ask again for neighbours, or give up; send what the rate limit held.
+    pub fn handle_timeout(&mut self, scratch: &mut Scratch, now_ms: u64) -> Result<(), End> {
         if let Some(Link::Tun(link)) = &mut self.link {
             link.handle_timeout(now_ms, &mut self.counters.rx);
+        }
+        match self.limit.holds_until_ms(&self.queue) {
+            Some(ready_ms) if ready_ms <= now_ms => self.flush(scratch, now_ms),
+            _ => Ok(()),
         }
     }
 
@@ -378,12 +404,13 @@ impl Port {
                     parts: &mut scratch.parts,
                     messages: &mut scratch.messages,
                     now_ms,
+                    stop_at: u64::MAX,
                 };
                 if pending.iter().all(|run| run.vnet.is_plain()) || link.takes_offloads() {
-                    link.transmit(wire, &pending, &mut out)
+                    self.limit.transmit(link, wire, &mut pending, &mut out)
                 } else {
-                    let runs = offload::settle(wire, &pending, &mut self.settled, out.tx);
-                    link.transmit(&self.settled, &runs, &mut out)
+                    let mut runs = offload::settle(wire, &pending, &mut self.settled, out.tx);
+                    self.limit.transmit(link, &self.settled, &mut runs, &mut out)
                 }
             }
         };
@@ -395,18 +422,20 @@ impl Port {
     /// Send from the queue.
     pub fn flush(&mut self, scratch: &mut Scratch, now_ms: u64) -> Result<(), End> {
         let Some(link) = &mut self.link else { return Ok(()) };
-        link.flush(&mut Outgoing {
+        let mut out = Outgoing {
             queue: &mut self.queue,
             tx: &mut self.counters.tx,
             parts: &mut scratch.parts,
             messages: &mut scratch.messages,
             now_ms,
-        })
+            stop_at: u64::MAX,
+        };
+        self.limit.flush(link, &mut out)
     }
 
-    /// Whether frames wait for the peer.
-    pub fn has_queued(&self) -> bool {
-        !self.queue.is_empty()
+    /// Whether frames wait for room at the peer.
+    pub fn waits_for_room(&self) -> bool {
+        !self.queue.is_empty() && self.limit.holds_until_ms(&self.queue).is_none()
     }
 
     /// The session ended: what it held in either direction and did not pass on is lost.
@@ -425,6 +454,11 @@ impl Port {
         if let Some(Link::Channel(link)) = &mut self.link {
             link.set_limits(limits);
         }
+    }
+
+    /// Set, change or (None) end the rate limit of what goes to the peer.
+    pub fn set_rate(&mut self, rate: Option<Rate>, now_ms: u64) {
+        self.limit.set(rate, now_ms);
     }
 
     /// Make the counters visible to readers. Once a turn.
