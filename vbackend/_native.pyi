@@ -145,7 +145,11 @@ class Engine:
         up: bool | None = None,
         queue_frames: int | None = None,
         queue_bytes: int | None = None,
-    ) -> None: ...
+        rate: int | None = None,
+        burst: int | None = None,
+    ) -> None:
+        """Change what is not None. `rate`: bits/s to the peer, with `burst` in bytes; 0, without one: no limit."""
+
     def attach_stream(self, port: int, fd: int) -> int:
         """Start a session on a connected stream socket; returns its number. ValueError while one runs."""
 

@@ -200,13 +200,20 @@ class Backend:
         up: bool | None = None,
         queue_frames: int | None = None,
         queue_bytes: int | None = None,
+        rate: int | None = None,
+        burst: int | None = None,
     ) -> PortSnapshot:
-        """Change what is not None, of a `multi` port for all its peers. ConfigError: no such port."""
+        """Change what is not None, of a `multi` port for all its peers. A `rate` of 0 ends the limit.
+
+        ConfigError: no such port, a limit that is none, a burst without a rate.
+        """
         port = self._find(name)
         for what, limit in (("queue", queue_frames), ("queue-bytes", queue_bytes)):
             if limit is not None and limit < 1:
                 raise ConfigError(f"port {name!r}: {what} is {limit}; give a number above 0")
-        port.set(up=up, queue_frames=queue_frames, queue_bytes=queue_bytes)
+        if burst is not None and not (port.rate if rate is None else rate):
+            raise ConfigError(f"port {name!r}: a burst is of no use without a rate; give a rate too")
+        port.set(up=up, queue_frames=queue_frames, queue_bytes=queue_bytes, rate=rate, burst=burst)
         return port.snapshot()
 
     # What it looks like

@@ -148,8 +148,12 @@ class Dataplane:
         up: bool | None = None,
         queue_frames: int | None = None,
         queue_bytes: int | None = None,
+        rate: int | None = None,
+        burst: int | None = None,
     ) -> None:
-        self._engine.set_port(port, up=up, queue_frames=queue_frames, queue_bytes=queue_bytes)
+        self._engine.set_port(
+            port, up=up, queue_frames=queue_frames, queue_bytes=queue_bytes, rate=rate, burst=burst
+        )
 
     def attach_stream(self, port: int, sock: OwnedFd | socket.socket) -> int:
         return self._engine.attach_stream(port, sock.detach())

@@ -54,6 +54,8 @@ class PortSnapshot(_Model):
     last_end: str = ""  # why the last session ended
     queue_frames: int
     queue_bytes: int
+    rate: int | None = None  # bits/s to the peer at most
+    burst: int | None = None  # bytes that may leave at once after a silence; None without a rate
     mac: str | None = None  # anti-spoof address
     isolated: bool = False
     parent: str | None = None  # the `multi` port this one was accepted on

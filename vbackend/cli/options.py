@@ -31,4 +31,5 @@ PORT = KIND:WHERE[,key=value]...   (",," is a comma inside a value)
                       vnet-hdr
   tun:IFNAME    keys: addr=LOCAL peer=REMOTE netns=NAME owner=USER mtu=N
 Keys of every kind: name=NAME mac=MAC queue=FRAMES queue-bytes=BYTES isolated
+                      rate=BITS (a second: 800k, 10M, 1.5G) burst=BYTES
 """

@@ -12,6 +12,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from vbackend.ports.rates import short
 from vbackend.snapshot import BackendSnapshot, LaneCounters, PortSnapshot, SegmentSnapshot
 
 __all__ = ["Finding", "backend_view", "duration", "findings_view", "size", "table", "terminal"]
@@ -142,6 +143,8 @@ def _peer(port: PortSnapshot, now: float) -> str:
         said.append(f"only from {port.mac}")
     if port.isolated:
         said.append("isolated")
+    if port.rate is not None and port.burst is not None:
+        said.append(f"at most {short(port.rate)}bit/s, burst {short(port.burst)}B")
     return "; ".join(said) or "-"
 
 

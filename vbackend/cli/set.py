@@ -12,7 +12,11 @@ __all__ = ["set_"]
 def set_(
     port: Annotated[str, typer.Argument(metavar="PORT", help="The port's name, as `show` prints it.")],
     changes: Annotated[
-        list[str], typer.Argument(metavar="CHANGE", help="up, down, queue=FRAMES, queue-bytes=BYTES.")
+        list[str],
+        typer.Argument(
+            metavar="CHANGE",
+            help="up, down, queue=FRAMES, queue-bytes=BYTES, rate=BITS (a second), rate=off, burst=BYTES.",
+        ),
     ],
     name: NameOption = None,
     control: ControlOption = None,

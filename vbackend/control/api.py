@@ -35,5 +35,7 @@ class ControlledBackend(Protocol):
         up: bool | None = None,
         queue_frames: int | None = None,
         queue_bytes: int | None = None,
+        rate: int | None = None,
+        burst: int | None = None,
     ) -> PortSnapshot: ...
     def subscribe(self, callback: Callable[[Event], None]) -> Callable[[], None]: ...

@@ -1,14 +1,15 @@
-"""`vbackend set PORT up|down|queue=N|queue-bytes=N...`: the words as port-set's arguments. Pure."""
+"""`vbackend set PORT up|down|queue=N|rate=BITS...`: the words as port-set's arguments. Pure."""
 
 from collections.abc import Sequence
 
 from pydantic import JsonValue
 
 from vbackend.errors import ConfigError
+from vbackend.ports.rates import read_burst, read_rate
 
 __all__ = ["parse_changes"]
 
-_FORMS = "up, down, queue=N or queue-bytes=N"
+_FORMS = "up, down, queue=N, queue-bytes=N, rate=BITS, rate=off or burst=BYTES"
 
 
 def parse_changes(words: Sequence[str]) -> dict[str, JsonValue]:
@@ -30,5 +31,12 @@ def _parse(word: str) -> tuple[str, JsonValue]:
             if not (number.isascii() and number.isdigit()) or len(number) > 12:
                 raise ConfigError(f"change {word!r}: {number!r} is not a number; write {key}=N")
             return key, int(number)
+        case ("rate", "=", "off"):
+            return "rate", 0
+        case ("rate" | "burst" as key, "=", text):
+            try:
+                return key, (read_rate if key == "rate" else read_burst)(key, text)
+            except ValueError as error:
+                raise ConfigError(f"change {word!r}: {error}") from None
         case _:
             raise ConfigError(f"change {word!r}: not known; give {_FORMS}")

@@ -15,6 +15,7 @@ from vbackend.control.api import ControlledBackend
 from vbackend.control.protocol import version_object
 from vbackend.errors import ConfigError, ControlError
 from vbackend.ports.parse import parse_port
+from vbackend.ports.rates import BURST_MAX, RATE_MAX
 
 __all__ = [
     "COMMANDS",
@@ -63,6 +64,8 @@ class PortSet(_Arguments):
     up: bool | None = None
     queue: int | None = Field(None, ge=1, le=65_536)  # frames
     queue_bytes: int | None = Field(None, ge=69_632, le=1 << 30, alias="queue-bytes")
+    rate: int | None = Field(None, ge=0, le=RATE_MAX)  # bits/s; 0: no limit
+    burst: int | None = Field(None, ge=1, le=BURST_MAX)  # bytes
 
 
 async def _query_status(desk: Desk, _: NoArguments) -> JsonValue:
@@ -95,10 +98,15 @@ async def _port_remove(desk: Desk, arguments: PortRemove) -> JsonValue:
 
 
 async def _port_set(desk: Desk, arguments: PortSet) -> JsonValue:
-    if arguments.up is None and arguments.queue is None and arguments.queue_bytes is None:
-        raise ConfigError("port-set: nothing to change; give up, queue or queue-bytes")
+    if all(value is None for key, value in arguments if key != "name"):
+        raise ConfigError("port-set: nothing to change; give up, queue, queue-bytes, rate or burst")
     port = await desk.backend.set_port(
-        arguments.name, up=arguments.up, queue_frames=arguments.queue, queue_bytes=arguments.queue_bytes
+        arguments.name,
+        up=arguments.up,
+        queue_frames=arguments.queue,
+        queue_bytes=arguments.queue_bytes,
+        rate=arguments.rate,
+        burst=arguments.burst,
     )
     return port.model_dump(mode="json")
 

@@ -19,6 +19,7 @@ from typing import ClassVar, Final, Literal
 from pydantic import JsonValue
 
 from vbackend.dataplane import Dataplane, SessionEnded
+from vbackend.ports.rates import burst_for
 from vbackend.ports.reasons import end_text
 from vbackend.ports.spec import PortSpec
 from vbackend.snapshot import LaneCounters, PortSnapshot, SessionInfo
@@ -67,6 +68,8 @@ class Port(ABC):
         self.up = True
         self.queue_frames = context.queue_frames if options.queue is None else options.queue
         self.queue_bytes = DEFAULT_QUEUE_BYTES if options.queue_bytes is None else options.queue_bytes
+        self.rate = options.rate
+        self._burst_wanted = options.burst
         self.state: PortState = "down"
         self.detail = ""
         self.session: SessionInfo | None = None
@@ -93,6 +96,8 @@ class Port(ABC):
             dataplane.join(port, self.context.segment)
             if not self.up:
                 dataplane.set_port(port, up=False)
+            if self.rate is not None:
+                dataplane.set_port(port, rate=self.rate, burst=self.burst)
         except BaseException:
             dataplane.remove_port(port)
             raise
@@ -117,8 +122,28 @@ class Port(ABC):
             self.context.dataplane.remove_port(port)
         self.finish("the port was removed")
 
-    def set(self, *, up: bool | None, queue_frames: int | None, queue_bytes: int | None) -> None:
-        """Change what is not None, live."""
+    @property
+    def burst(self) -> int | None:
+        """Bytes, None without a rate."""
+        return None if self.rate is None else burst_for(self.rate, self._burst_wanted)
+
+    def set(
+        self,
+        *,
+        up: bool | None = None,
+        queue_frames: int | None = None,
+        queue_bytes: int | None = None,
+        rate: int | None = None,
+        burst: int | None = None,
+    ) -> None:
+        """Change what is not None, live. A rate of 0 ends the limit; a burst stays when the rate changes."""
+        if rate == 0:
+            self.rate = self._burst_wanted = None
+        elif rate is not None or burst is not None:
+            self.rate = self.rate if rate is None else rate
+            self._burst_wanted = self._burst_wanted if burst is None else burst
+        if self.engine_port is not None and (rate is not None or burst is not None):
+            self.context.dataplane.set_port(self.engine_port, rate=self.rate or 0, burst=self.burst)
         if self.engine_port is not None:
             self.context.dataplane.set_port(
                 self.engine_port, up=up, queue_frames=queue_frames, queue_bytes=queue_bytes
@@ -196,6 +221,8 @@ class Port(ABC):
             last_end=self.last_end,
             queue_frames=self.queue_frames,
             queue_bytes=self.queue_bytes,
+            rate=self.rate,
+            burst=self.burst,
             mac=None if self.source_mac is None else self.source_mac.hex(":"),
             isolated=self.spec.options.isolated,
             parent=self.parent,

@@ -45,11 +45,19 @@ class MultiPort(StreamPort):
             self._listener.close()
             self._listener = None
 
-    def set(self, *, up: bool | None, queue_frames: int | None, queue_bytes: int | None) -> None:
-        """For the peers there are and for those to come."""
-        super().set(up=up, queue_frames=queue_frames, queue_bytes=queue_bytes)
+    def set(
+        self,
+        *,
+        up: bool | None = None,
+        queue_frames: int | None = None,
+        queue_bytes: int | None = None,
+        rate: int | None = None,
+        burst: int | None = None,
+    ) -> None:
+        """For the peers there are and for those to come; each has the rate for itself."""
+        super().set(up=up, queue_frames=queue_frames, queue_bytes=queue_bytes, rate=rate, burst=burst)
         for peer in self.peers.values():
-            peer.set(up=up, queue_frames=queue_frames, queue_bytes=queue_bytes)
+            peer.set(up=up, queue_frames=queue_frames, queue_bytes=queue_bytes, rate=rate, burst=burst)
 
     def on_end(self) -> None:
         """Never called: the sessions are the peers'."""
@@ -66,7 +74,13 @@ class MultiPort(StreamPort):
             return
         name = child_name(self.name, self.context.taken())
         port = AcceptedPort(self, name)
-        port.set(up=self.up, queue_frames=self.queue_frames, queue_bytes=self.queue_bytes)
+        port.set(
+            up=self.up,
+            queue_frames=self.queue_frames,
+            queue_bytes=self.queue_bytes,
+            rate=self.rate or 0,
+            burst=self.burst,
+        )
         try:
             port.create()
         except OSError as error:

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from typing import Final, TypeVar, assert_never
 
 from vbackend.errors import ConfigError
-from vbackend.ports import values
+from vbackend.ports import rates, values
 from vbackend.ports.spec import (
     Address,
     ChannelSpec,
@@ -29,7 +29,7 @@ __all__ = ["format_port", "parse_port"]
 
 T = TypeVar("T")
 
-_COMMON_KEYS: Final = ("name", "mac", "queue", "queue-bytes", "isolated")
+_COMMON_KEYS: Final = ("name", "mac", "queue", "queue-bytes", "isolated", "rate", "burst")
 _FLAGS: Final = frozenset({"isolated", "dial", "multi", "vnet-hdr"})
 _TAP_MTU: Final = (68, 65_521)  # what the kernel takes for a tap device (protocols.md 3)
 _TUN_MTU: Final = (68, 65_535)
@@ -110,12 +110,17 @@ class _Keys:
         return tuple(read(key, text) for text in self._values.get(key, ()))
 
     def options(self) -> PortOptions:
+        rate, burst = self.value("rate", rates.read_rate), self.value("burst", rates.read_burst)
+        if burst is not None and rate is None:
+            raise ValueError("'burst' is of no use without a rate; give rate=BITS too, e.g. rate=10M")
         return PortOptions(
             name=self.value("name", values.port_name),
             queue=self.value("queue", values.number(*_QUEUE_FRAMES)),
             queue_bytes=self.value("queue-bytes", values.number(*_QUEUE_BYTES)),
             mac=self.value("mac", values.mac_address),
             isolated=self.flag("isolated"),
+            rate=rate,
+            burst=burst,
         )
 
     def _one(self, key: str) -> str | None:
@@ -277,7 +282,12 @@ def _unknown(what: str, word: str, known: tuple[str, ...]) -> ValueError:
 def _format_options(options: PortOptions) -> list[str]:
     mac = None if options.mac is None else options.mac.hex(":")
     words = _pairs(
-        ("name", options.name), ("mac", mac), ("queue", options.queue), ("queue-bytes", options.queue_bytes)
+        ("name", options.name),
+        ("mac", mac),
+        ("queue", options.queue),
+        ("queue-bytes", options.queue_bytes),
+        ("rate", None if options.rate is None else rates.short(options.rate)),
+        ("burst", None if options.burst is None else rates.short(options.burst)),
     )
     return [*words, "isolated"] if options.isolated else words
 

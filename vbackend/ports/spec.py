@@ -48,6 +48,8 @@ class PortOptions:
         None  # 6 bytes; frames with another source address are dropped (on tap: also the device's address)
     )
     isolated: bool = False  # isolated ports do not see each other
+    rate: int | None = None  # bits/s, of what goes to the peer; None: no limit
+    burst: int | None = None  # bytes; None: what `rates.burst_for` finds right
 
 
 @dataclass(frozen=True, slots=True)

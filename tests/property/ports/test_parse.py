@@ -59,12 +59,15 @@ def _host(host: str) -> str:
 
 @st.composite
 def _options(draw: st.DrawFn) -> PortOptions:
+    rate = draw(st.none() | st.integers(1, 10**12))
     return PortOptions(
         name=draw(st.none() | _names),
         queue=draw(st.none() | st.integers(1, 65_536)),
         queue_bytes=draw(st.none() | st.integers(69_632, 1 << 30)),
         mac=draw(st.none() | _macs),
         isolated=draw(st.booleans()),
+        rate=rate,
+        burst=None if rate is None else draw(st.none() | st.integers(1, 10**10)),
     )
 
 

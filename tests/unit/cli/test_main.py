@@ -47,7 +47,7 @@ from vbackend.cli import main
         ("exec stream,color=red -- qemu", "port 'stream,color=red': 'color' is no option of stream ports"),
         ("set", "set: Missing argument 'PORT'"),
         ("set a", "set: Missing argument 'CHANGE'"),
-        ("set a upp", "change 'upp': not known; give up, down, queue=N or queue-bytes=N"),
+        ("set a upp", "change 'upp': not known; give up, down, queue=N, queue-bytes=N, rate=BITS"),
         ("add", "add: Missing argument 'PORT'"),
         ("add tpa:x", "port 'tpa:x': 'tpa' is no kind of port; did you mean 'tap'?"),
         ("remove", "remove: Missing argument 'PORT'"),

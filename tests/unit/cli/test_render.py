@@ -162,3 +162,10 @@ def test_piped_output_has_a_fixed_width_and_no_colour(
     assert terminal().width == 100
     terminal().print("[red]x[/red]")
     assert capsys.readouterr().out == "x\n"
+
+
+def test_a_rate_limit_is_shown_with_the_port() -> None:
+    backend = FakeBackend()
+    backend.ports = {"a": port("a").model_copy(update={"rate": 1_500_000, "burst": 64_000})}
+    text = printed(backend_view(backend.snapshot(), now=0.0, reasons=REASONS), 120)
+    assert "at most 1.5Mbit/s, burst 64kB" in text

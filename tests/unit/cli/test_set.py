@@ -14,6 +14,8 @@ def test_changes_reach_the_port(capsys: pytest.CaptureFixture[str], tmp_path: Pa
         assert (outcome.status, outcome.out, outcome.err) == (0, "", "")
         port = backend.ports["a"]
         assert (port.up, port.queue_frames, port.queue_bytes) == (False, 9, 100_000)
+        assert vbackend(capsys, "set", "a", "rate=10M", "burst=64k", "--control", path).status == 0
+        assert (backend.ports["a"].rate, backend.ports["a"].burst) == (10_000_000, 64_000)
 
 
 @pytest.mark.parametrize(

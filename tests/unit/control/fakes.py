@@ -102,9 +102,17 @@ class FakeBackend:
         up: bool | None = None,
         queue_frames: int | None = None,
         queue_bytes: int | None = None,
+        rate: int | None = None,
+        burst: int | None = None,
     ) -> PortSnapshot:
         self._maybe_fail()
-        changes = {"up": up, "queue_frames": queue_frames, "queue_bytes": queue_bytes}
+        changes = {
+            "up": up,
+            "queue_frames": queue_frames,
+            "queue_bytes": queue_bytes,
+            "rate": rate,
+            "burst": burst,
+        }
         given = {key: value for key, value in changes.items() if value is not None}
         self.ports[name] = self._find(name).model_copy(update=given)
         return self.ports[name]

@@ -14,6 +14,8 @@ from vbackend.errors import ConfigError
         (["up"], {"up": True}),
         (["down"], {"up": False}),
         (["queue=5", "down", "queue-bytes=100000"], {"queue": 5, "up": False, "queue-bytes": 100_000}),
+        (["rate=1.5M", "burst=64k"], {"rate": 1_500_000, "burst": 64_000}),
+        (["rate=off"], {"rate": 0}),
     ],
 )
 def test_good(words: list[str], expected: dict[str, JsonValue]) -> None:
@@ -28,6 +30,9 @@ def test_good(words: list[str], expected: dict[str, JsonValue]) -> None:
         (["queue="], "change 'queue=': '' is not a number; write queue=N"),
         (["queue-bytes=-5"], "change 'queue-bytes=-5': '-5' is not a number; write queue-bytes=N"),
         (["queue=²"], "change 'queue=²': '²' is not a number"),
+        (["rate=fast"], "change 'rate=fast': rate is 'fast'; give bits/s such as 800k"),
+        (["burst=off"], "change 'burst=off': burst is 'off'; give bytes such as 64k"),
+        (["rate=1M", "rate=off"], "change 'rate=off': rate is given twice"),
         (["queue"], "change 'queue': not known; give up, down"),
         (["up=1"], "change 'up=1': not known"),
         (["mtu=9000"], "change 'mtu=9000': not known"),

@@ -52,6 +52,7 @@ async def test_port_add_and_remove(bench: Bench) -> None:
         ({"up": False}, {"up": False}),
         ({"up": True}, {"up": True}),
         ({"queue": 1}, {"queue_frames": 1}),
+        ({"rate": 10_000, "burst": 9_000}, {"rate": 10_000, "burst": 9_000}),
         ({"queue": 65_536, "queue_bytes": 69_632}, {"queue_frames": 65_536, "queue_bytes": 69_632}),
     ],
 )
@@ -74,7 +75,7 @@ async def test_quit(bench: Bench) -> None:
         ("port-add", {"port": 5}, "port-add: argument 'port': input should be a valid string"),
         ("port-add", {"port": "tpa:x"}, "port 'tpa:x': 'tpa' is no kind of port; did you mean 'tap'?"),
         ("port-remove", {"name": "zz"}, "there is no port 'zz'; there are a, b"),
-        ("port-set", {"name": "a"}, "port-set: nothing to change; give up, queue or queue-bytes"),
+        ("port-set", {"name": "a"}, "port-set: nothing to change; give up, queue, queue-bytes, rate or"),
         ("port-set", {"name": "a", "up": "yes"}, "port-set: argument 'up': input should be a valid boolean"),
         ("port-set", {"name": "a", "up": 1}, "port-set: argument 'up': input should be a valid boolean"),
         (
@@ -90,7 +91,7 @@ async def test_quit(bench: Bench) -> None:
         (
             "port-set",
             {"name": "a", "speed": 1},
-            "port-set: argument 'speed' is not known; there are name, up, queue, queue-bytes",
+            "port-set: argument 'speed' is not known; there are name, up, queue, queue-bytes, rate, burst",
         ),
     ],
 )

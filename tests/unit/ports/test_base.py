@@ -8,6 +8,7 @@ import pytest
 from tests.support.qemu_peers import FakeStreamPeer, eventually
 from vbackend.backend import Backend
 from vbackend.dataplane import SessionEnded
+from vbackend.errors import ConfigError
 from vbackend.ports.parse import parse_port
 
 
@@ -44,6 +45,23 @@ async def test_down_is_seen_and_taken_back(backend: Backend) -> None:
     assert (down.up, down.state, down.detail) == (False, "down", "set down")
     up = await backend.set_port("a", up=True, queue_bytes=70_000)
     assert (up.up, up.state, up.queue_bytes, up.queue_frames) == (True, "listening", 70_000, 5)
+
+
+async def test_a_rate_comes_changes_and_goes(backend: Backend, tmp_path: Path) -> None:
+    assert (backend.snapshot().ports[0].rate, backend.snapshot().ports[0].burst) == (None, None)
+    with pytest.raises(ConfigError, match="a burst is of no use without a rate"):
+        await backend.set_port("a", burst=50_000)
+    for rate, burst, expected in (
+        (1_000_000, None, (1_000_000, 16_384)),
+        (None, 50_000, (1_000_000, 50_000)),
+        (2_000_000, None, (2_000_000, 50_000)),
+        (1_000_000_000, None, (1_000_000_000, 1_250_000)),
+        (0, None, (None, None)),
+    ):
+        port = await backend.set_port("a", rate=rate, burst=burst)
+        assert (port.rate, port.burst) == expected, (rate, burst)
+    added = await backend.add_port(parse_port(f"stream:unix:{tmp_path}/b.sock,rate=8M,burst=1"))
+    assert (added.rate, added.burst) == (8_000_000, 10_000)
 
 
 async def test_the_end_of_an_older_session_is_old_news(backend: Backend, tmp_path: Path) -> None:

@@ -130,6 +130,8 @@ BAD: list[tuple[str, tuple[str, ...]]] = [
     ("stream:unix:/a,queue=" + "9" * 5000, ("1 to 65536",)),
     ("stream:unix:/a,queue=٣", ("1 to 65536",)),
     ("stream:unix:/a,queue-bytes=100", ("69632",)),
+    ("stream:unix:/a,rate=0", ("rate is '0'", "10M")),
+    ("stream:unix:/a,burst=64k", ("'burst'", "without a rate", "rate=10M")),
     ("stream:unix:/a,mac=52:54:00", ("six hexadecimal pairs",)),
     ("stream:unix:/a,mac=53:54:00:12:34:56", ("group address",)),
     ("stream:unix:/a,mac=00:00:00:00:00:00", ("no station's",)),

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vbackend_proto::adapter::Config;
 use vbackend_proto::queue::Limits;
 use vbackend_proto::segment::{PortId, Segment};
+use vbackend_proto::shaper::Rate;
 
 use crate::port::reader::Reader;
 use crate::port::{Link, Port};
@@ -38,6 +39,8 @@ pub enum Command {
     SetUp(PortId, bool),
     /// Queue limits.
     SetLimits(PortId, Limits),
+    /// The rate limit of what goes to a port's peer.
+    SetRate(PortId, Option<Rate>),
     /// Start a session.
     Attach(PortId, Box<Link>),
     /// End a session in order.

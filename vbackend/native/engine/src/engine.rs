@@ -11,6 +11,7 @@ use vbackend_proto::adapter;
 use vbackend_proto::fdb::{Fdb, FdbEntry};
 use vbackend_proto::queue::Limits;
 use vbackend_proto::segment::{JoinError, Member, PortId, Segment};
+use vbackend_proto::shaper::Rate;
 
 use crate::command::{Command, CommandError, Event, Events, Request, SharedSegment, lock};
 use crate::counters::Counters;
@@ -285,6 +286,14 @@ impl Engine {
             entry.config.limits = limits;
         }
         Ok(())
+    }
+
+    /// Limit the rate of what goes to a port's peer, or (None) end the limit. Frames wait in the port's queue.
+    ///
+    /// # Errors
+    /// Unknown port.
+    pub fn set_rate(&self, port: PortId, rate: Option<Rate>) -> Result<(), EngineError> {
+        self.ask(port, Command::SetRate(port, rate)).map(drop)
     }
 
     /// Start a session on a connected stream socket; returns the session's number.

@@ -284,8 +284,7 @@ impl Worker {
                 let Some(mut port) = self.table.take(slot) else {
                     continue;
                 };
-                port.handle_timeout(self.now_ms);
-                let result = port.flush(&mut self.scratch, self.now_ms);
+                let result = port.handle_timeout(&mut self.scratch, self.now_ms);
                 self.finish(slot, port, result);
             }
         }
@@ -357,6 +356,12 @@ impl Worker {
                 }
             }
             Command::SetLimits(id, limits) => self.port(id)?.set_limits(limits),
+            Command::SetRate(id, rate) => {
+                let now_ms = self.now_ms;
+                self.port(id)?.set_rate(rate, now_ms);
+                self.flush(slot_of(id)); // what waits, waits for the new rate
+                self.forward_generated();
+            }
             Command::Attach(id, link) => {
                 let port = self.port(id)?;
                 if port.link.is_some() {
@@ -477,7 +482,7 @@ impl Worker {
         }
     }
 
-    /// Watch for room exactly while frames wait for the peer.
+    /// Watch for room exactly while frames wait for it.
     fn watch(&self, port: &mut Port) {
         let wants = port.waits_for_room();
         let token = port.shared.id.0;

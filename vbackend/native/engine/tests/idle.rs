@@ -12,6 +12,7 @@ use std::time::Duration;
 use common::{assert_balanced, config, eventually, frame, stream_port, wire};
 use vbackend_engine::Engine;
 use vbackend_proto::segment::PortId;
+use vbackend_proto::shaper::Rate;
 
 /// CPU time of this process so far, in clock ticks (10 ms).
 fn ticks() -> u64 {
@@ -51,6 +52,13 @@ fn no_state_of_a_peer_keeps_a_worker_busy() {
     stalled.shutdown(Shutdown::Write).unwrap();
     assert_idle("a stream peer that closed");
     assert_balanced(&engine.counters(port).unwrap());
+
+    let segment = cable();
+    let (_, mut source) = stream_port(&engine, segment, config());
+    let (port, _peer) = stream_port(&engine, segment, config());
+    engine.set_rate(port, Some(Rate { bits_per_s: 8, burst_bytes: 2_000 })).unwrap();
+    stall(&engine, port, &mut source, 1500);
+    assert_idle("a rate limit holds frames and the peer has room");
 
     // Small frames fill the peer's queue, large ones our own send buffer first.
     for len in [60, 1500, 60_000] {

@@ -155,6 +155,36 @@ pub fn keep_source(wire: &[u8], runs: &mut Vec<Run>, mac: [u8; 6]) -> usize {
     spoofed
 }
 
+/// Split `runs` in front of the first frame that has `bytes` or more frame bytes before it; returns the index of that
+/// frame's run, `runs.len()` when there is none.
+pub fn split_runs(wire: &[u8], runs: &mut Vec<Run>, bytes: u64) -> usize {
+    let mut left = bytes;
+    for (index, run) in runs.iter_mut().enumerate() {
+        if left >= run.frame_bytes() as u64 && left > 0 {
+            left -= run.frame_bytes() as u64;
+            continue;
+        }
+        let mut first = Run { end: run.start, frames: 0, ..*run };
+        for frame in frames_of(wire, *run) {
+            if left == 0 {
+                break;
+            }
+            left = left.saturating_sub(frame.len() as u64);
+            first = Run { end: first.end + PREFIX_LEN + frame.len(), frames: first.frames + 1, ..first };
+        }
+        let rest = Run { start: first.end, frames: run.frames - first.frames, ..*run };
+        if first.frames == 0 {
+            return index;
+        }
+        *run = first;
+        if rest.frames > 0 {
+            runs.insert(index + 1, rest);
+        }
+        return index + 1;
+    }
+    runs.len()
+}
+
 /// Whether a frame of `len` bytes may travel, and if not, why.
 pub fn check_len(len: usize) -> Result<(), DropReason> {
     match len {
@@ -239,6 +269,35 @@ mod tests {
         assert_eq!(keep_source(&wire, &mut runs, good), 1);
         assert_eq!(runs.iter().map(|run| (run.start, run.frames)).collect::<Vec<_>>(), [(0, 1), (48, 2)]);
         assert!(runs.iter().flat_map(|run| frames_of(&wire, *run)).all(|frame| frame[6..12] == good));
+    }
+
+    #[test]
+    fn split_runs_lets_a_frame_through_while_bytes_are_left() {
+        // Two runs of frames of 20, 30, 40 and of 50 bytes.
+        let wire = wire_of(&[20, 30, 40, 50]);
+        let end = 3 * PREFIX_LEN + 90;
+        let whole = [(0, end, 3), (end, wire.len(), 1)];
+        // (bytes, frames that pass, runs afterwards)
+        for (bytes, passed, count) in [
+            (0, 0, 2),
+            (1, 1, 3),
+            (20, 1, 3),
+            (21, 2, 3),
+            (50, 2, 3),
+            (51, 3, 2),
+            (90, 3, 2),
+            (91, 4, 2),
+            (u64::MAX, 4, 2),
+        ] {
+            let run = |(start, end, frames)| Run { start, end, frames, vnet: VnetHeader::PLAIN };
+            let mut runs: Vec<Run> = whole.into_iter().map(run).collect();
+            let at = split_runs(&wire, &mut runs, bytes);
+            let frames = |runs: &[Run]| runs.iter().map(|run| run.frames).sum::<usize>();
+            assert_eq!((frames(&runs[..at]), frames(&runs), runs.len()), (passed, 4, count), "{bytes} bytes");
+            let lengths: Vec<_> =
+                runs.iter().flat_map(|run| frames_of(&wire, *run).map(<[u8]>::len)).collect();
+            assert_eq!(lengths, [20, 30, 40, 50], "{bytes} bytes");
+        }
     }
 
     #[test]

@@ -88,6 +88,25 @@ impl Queue {
         &self.store[self.head..]
     }
 
+    /// Bytes of [`Queue::wire`] up to the end of the first frame with which `bytes` frame bytes are reached, a partly
+    /// written frame counted whole. All when fewer are queued, none for 0.
+    #[must_use]
+    pub fn wire_bytes_for(&self, bytes: u64) -> usize {
+        if bytes >= self.frame_bytes as u64 {
+            return self.wire().len();
+        }
+        let (mut left, mut end, mut frame) = (bytes, self.head, (self.front, self.front_frame));
+        while left > 0 {
+            end += frame.0;
+            left = left.saturating_sub(frame.1 as u64);
+            if left > 0 {
+                let len = prefix_at(&self.store, end);
+                frame = (PREFIX_LEN + len, len);
+            }
+        }
+        end - self.head
+    }
+
     /// Append the frames of `run` (a range of `wire`) that fit; returns how many did. The rest is the caller's drop.
     pub fn offer(&mut self, wire: &[u8], run: Run) -> usize {
         let (mut end, mut taken) = (run.start, 0);

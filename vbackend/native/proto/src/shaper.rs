@@ -64,6 +64,12 @@ impl Shaper {
         self.tokens.max(0).unsigned_abs().div_ceil(PER_BYTE.unsigned_abs())
     }
 
+    /// Whether no frame could leave at the last look, or after what was spent since.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tokens <= 0
+    }
+
     /// Charge `bytes` that left.
     pub fn spend(&mut self, bytes: usize) {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
@@ -121,6 +127,7 @@ mod tests {
                 shaper.spend(bytes);
             }
             assert_eq!(shaper.ready_ms(), ready_ms, "step {step}");
+            assert_eq!(shaper.is_empty(), !shaper.clone().may_send(now_ms), "step {step}");
         }
     }
 

@@ -96,6 +96,16 @@ proptest! {
             prop_assert_eq!((queue.len(), queue.is_empty()), (list.len(), list.is_empty()));
             let payload: usize = list.iter().map(|frame| frame.len() - PREFIX_LEN).sum();
             prop_assert_eq!(queue.frame_bytes(), payload);
+            for budget in 0..=payload + 1 {
+                let (mut left, mut expected) = (budget, 0);
+                for (index, whole) in list.iter().enumerate() {
+                    if left > 0 {
+                        expected += whole.len() - if index == 0 { written } else { 0 };
+                        left = left.saturating_sub(whole.len() - PREFIX_LEN);
+                    }
+                }
+                prop_assert_eq!(queue.wire_bytes_for(budget as u64), expected);
+            }
             if written == 0 {
                 let mut runs = Vec::new();
                 queue.runs(&mut runs);

@@ -15,6 +15,7 @@ use vbackend_proto::adapter::{Config, Mode};
 use vbackend_proto::drop_reason::DropReason;
 use vbackend_proto::queue::Limits;
 use vbackend_proto::segment::PortId;
+use vbackend_proto::shaper::Rate;
 use vbackend_proto::wire::ethernet::Mac;
 
 use crate::args::{Amount, Number, TakenFd};
@@ -148,18 +149,29 @@ impl PyEngine {
         Ok(self.get()?.leave(PortId(port.0))?)
     }
 
-    #[pyo3(signature = (port, *, up = None, queue_frames = None, queue_bytes = None))]
+    #[pyo3(signature = (port, *, up = None, queue_frames = None, queue_bytes = None, rate = None, burst = None))]
     fn set_port(
         &self,
         port: Number,
         up: Option<bool>,
         queue_frames: Option<Amount<usize>>,
         queue_bytes: Option<Amount<usize>>,
+        rate: Option<Amount<u64>>,
+        burst: Option<Amount<u64>>,
     ) -> Result<(), NativeError> {
+        let limit = match (rate.map(|rate| rate.0), burst.map(|burst| burst.0)) {
+            (None, None) => None,
+            (Some(0), None) => Some(None),
+            (Some(bits_per_s @ 1..), Some(burst_bytes @ 1..)) => Some(Some(Rate { bits_per_s, burst_bytes })),
+            _ => return Err(wrong_rate()),
+        };
         let (frames, bytes) = (queue_frames.map(|most| most.0), queue_bytes.map(|most| most.0));
         let engine = self.get()?;
         if let Some(up) = up {
             engine.set_up(PortId(port.0), up)?;
+        }
+        if let Some(rate) = limit {
+            engine.set_rate(PortId(port.0), rate)?;
         }
         Ok(engine.set_limits(PortId(port.0), frames, bytes)?)
     }
@@ -268,6 +280,11 @@ impl PyEngine {
         py.detach(|| engine.close());
         Ok(())
     }
+}
+
+fn wrong_rate() -> NativeError {
+    let text = "a rate above 0 has a burst above 0, a rate of 0 has none; give both, or neither";
+    EngineError::Invalid(text.to_owned()).into()
 }
 
 fn adapter_config(

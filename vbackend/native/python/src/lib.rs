@@ -25,7 +25,10 @@ fn drop_reasons() -> Vec<(&'static str, &'static str)> {
 
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add("__all__", ["Channel", "Engine", "Event", "TunUnit", "build_info", "drop_reasons", "send_sigio"])?;
+    module.add(
+        "__all__",
+        ["Channel", "Engine", "Event", "TunUnit", "build_info", "drop_reasons", "send_sigio"],
+    )?;
     module.add_class::<engine::PyEngine>()?;
     module.add_class::<engine::PyEvent>()?;
     module.add_class::<channel::PyChannel>()?;

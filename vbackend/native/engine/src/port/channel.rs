@@ -135,6 +135,24 @@ impl EngineEnd {
             self.pipe.readable.signal();
         }
     }
+
+    /// Give the program what a rate limit held; what does not fit is dropped.
+    pub fn flush(&mut self, out: &mut Outgoing<'_>) {
+        let mut queue = lock(&self.pipe.to_program);
+        let was_empty = queue.is_empty();
+        while out.may_send()
+            && let Some((frame, vnet)) = out.queue.front()
+        {
+            match queue.offer_frame(frame, vnet) {
+                true => out.tx.sent(1, frame.len()),
+                false => out.tx.dropped(DropReason::QueueFull, 1),
+            }
+            out.queue.pop();
+        }
+        if was_empty && !queue.is_empty() {
+            self.pipe.readable.signal();
+        }
+    }
 }
 
 impl Drop for EngineEnd {

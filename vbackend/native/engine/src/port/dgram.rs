@@ -134,7 +134,9 @@ impl Dgram {
     }
 
     pub fn flush(&mut self, out: &mut Outgoing<'_>) -> Result<(), End> {
-        while let Some((frame, _)) = out.queue.front() {
+        while out.may_send()
+            && let Some((frame, _)) = out.queue.front()
+        {
             let to = self.peering.send_to.as_ref();
             let fd = self.peering.send.as_ref().unwrap_or(&self.fd).as_fd();
             match sys::send_batch(fd, std::iter::once(frame), to, out.messages) {

@@ -6,6 +6,7 @@
 pub mod channel;
 pub mod device;
 pub mod dgram;
+mod limit;
 mod offload;
 pub mod reader;
 pub mod stream;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use vbackend_proto::drop_reason::DropReason;
 use vbackend_proto::framing::{MAX_FRAME, PREFIX_LEN, Run, frames_of, keep_source};
 use vbackend_proto::queue::{Limits, Queue};
+use vbackend_proto::shaper::Rate;
 
 use crate::command::{End, SharedSegment};
 use crate::counters::{Counters, Lane};
@@ -97,15 +99,23 @@ impl Link {
         }
     }
 
-    /// Send from the queue, because the peer may have room again.
+    /// Send from the queue, because the peer may have room again, while [`Outgoing::may_send`].
     fn flush(&mut self, out: &mut Outgoing<'_>) -> Result<(), End> {
         match self {
             Link::Stream(link) => link.flush(out),
             Link::Dgram(link) => link.flush(out),
             Link::Tap(link) => link.flush(out),
             Link::Unit(link) => link.flush(out),
-            Link::Channel(_) => Ok(()),
+            Link::Channel(link) => {
+                link.flush(out);
+                Ok(())
+            }
         }
+    }
+
+    /// Whether the port's rate limit is the link's own business.
+    fn limits_itself(&self) -> bool {
+        matches!(self, Link::Unit(_))
     }
 
     /// Whether frames with work left to do (partial checksums, GSO) can be handed over as they are.
@@ -153,9 +163,16 @@ pub struct Outgoing<'a> {
     pub messages: &'a mut Messages,
     /// The clock.
     pub now_ms: u64,
+    /// The value of `tx.bytes_out` with which a rate limit ends a flush; `u64::MAX` without one.
+    pub stop_at: u64,
 }
 
 impl Outgoing<'_> {
+    /// Whether the next queued frame may leave.
+    pub fn may_send(&self) -> bool {
+        self.tx.bytes_out < self.stop_at
+    }
+
     /// Queue what fits of `run`, drop the rest.
     pub fn enqueue(&mut self, wire: &[u8], run: Run) {
         let taken = self.queue.offer(wire, run);
@@ -192,12 +209,14 @@ impl Outgoing<'_> {
         Ok(())
     }
 
-    /// Write queued frames one by one until it would block.
+    /// Write queued frames one by one until it would block, or may not.
     pub fn each_queued(
         &mut self,
         mut write: impl FnMut(&[u8], &Run) -> Result<Sent, End>,
     ) -> Result<(), End> {
-        while let Some((frame, vnet)) = self.queue.front() {
+        while self.may_send()
+            && let Some((frame, vnet)) = self.queue.front()
+        {
             match write(frame, &Run::one(0, frame.len(), vnet))? {
                 Sent::Yes(bytes) => self.tx.sent(1, bytes),
                 Sent::No(reason) => self.tx.dropped(reason, 1),
@@ -238,6 +257,7 @@ pub struct Port {
     source: Option<[u8; 6]>, // frames with another source address are spoofed
     counters: Counters,
     queue: Queue,
+    limit: limit::RateLimit,
     pending: Vec<Run>, // ranges of the wire buffer in the hands of the worker
     settled: Vec<u8>,  // frames whose offloads were completed, in wire form
 }
@@ -256,6 +276,7 @@ impl Port {
             source,
             counters: Counters::ZERO,
             queue: Queue::new(limits),
+            limit: limit::RateLimit::default(),
             pending: Vec::new(),
             settled: Vec::new(),
         }
@@ -317,15 +338,19 @@ impl Port {
     pub fn deadline_ms(&self, now_ms: u64) -> Option<u64> {
         match &self.link {
             Some(Link::Unit(link)) => link.deadline_ms(now_ms),
-            _ => None,
+            _ => self.limit.holds_until_ms(&self.queue),
         }
     }
 
-    /// Let the adapter ask again for neighbours, or give up.
-    pub fn handle_timeout(&mut self, now_ms: u64) {
+    /// Let the adapter ask again for neighbours, or give up; send what the rate limit held.
+    pub fn handle_timeout(&mut self, scratch: &mut Scratch, now_ms: u64) -> Result<(), End> {
         if let Some(Link::Unit(link)) = &mut self.link {
             link.handle_timeout(now_ms, &mut self.counters.rx);
         }
+        if self.deadline_ms(now_ms).is_some_and(|deadline_ms| deadline_ms > now_ms) {
+            return Ok(());
+        }
+        self.flush(scratch, now_ms)
     }
 
     /// Whether a program has sent something, which no descriptor announces.
@@ -387,12 +412,13 @@ impl Port {
                     parts: &mut scratch.parts,
                     messages: &mut scratch.messages,
                     now_ms,
+                    stop_at: u64::MAX,
                 };
                 if pending.iter().all(|run| run.vnet.is_plain()) || link.takes_offloads() {
-                    link.transmit(wire, &pending, &mut out)
+                    self.limit.transmit(link, wire, &mut pending, &mut out)
                 } else {
-                    let runs = offload::settle(wire, &pending, &mut self.settled, out.tx);
-                    link.transmit(&self.settled, &runs, &mut out)
+                    let mut runs = offload::settle(wire, &pending, &mut self.settled, out.tx);
+                    self.limit.transmit(link, &self.settled, &mut runs, &mut out)
                 }
             }
         };
@@ -404,20 +430,22 @@ impl Port {
     /// Send from the queue.
     pub fn flush(&mut self, scratch: &mut Scratch, now_ms: u64) -> Result<(), End> {
         let Some(link) = &mut self.link else { return Ok(()) };
-        link.flush(&mut Outgoing {
+        let mut out = Outgoing {
             queue: &mut self.queue,
             tx: &mut self.counters.tx,
             parts: &mut scratch.parts,
             messages: &mut scratch.messages,
             now_ms,
-        })
+            stop_at: u64::MAX,
+        };
+        self.limit.flush(link, &mut out)
     }
 
     /// Whether frames wait for room at the peer.
     pub fn waits_for_room(&self) -> bool {
         match &self.link {
             Some(Link::Unit(link)) => link.is_blocked(),
-            _ => !self.queue.is_empty(),
+            _ => !self.queue.is_empty() && self.limit.holds_until_ms(&self.queue).is_none(),
         }
     }
 
@@ -442,8 +470,18 @@ impl Port {
     pub fn set_limits(&mut self, limits: Limits) {
         self.queue.set_limits(limits);
         self.shared.set_limits(limits);
-        if let Some(Link::Channel(link)) = &mut self.link {
-            link.set_limits(limits);
+        match &mut self.link {
+            Some(Link::Channel(link)) => link.set_limits(limits),
+            Some(Link::Unit(link)) => link.set_limits(limits),
+            _ => {}
+        }
+    }
+
+    /// Set, change or (None) end the rate limit of what goes to the peer.
+    pub fn set_rate(&mut self, rate: Option<Rate>, now_ms: u64) {
+        match &mut self.link {
+            Some(Link::Unit(link)) => link.set_rate(rate),
+            _ => self.limit.set(rate, now_ms),
         }
     }
 

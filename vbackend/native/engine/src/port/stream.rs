@@ -88,8 +88,9 @@ impl Stream {
     }
 
     pub fn flush(&mut self, out: &mut Outgoing<'_>) -> Result<(), End> {
-        while !out.queue.is_empty() {
-            let wire = out.queue.wire();
+        while !out.queue.is_empty() && out.may_send() {
+            let may_send = out.queue.wire_bytes_for(out.stop_at - out.tx.bytes_out);
+            let wire = &out.queue.wire()[..may_send];
             let written = match sys::send_gathered(
                 self.fd.as_fd(),
                 wire,

@@ -16,6 +16,8 @@ use std::sync::Arc;
 use vbackend_proto::adapter::{Adapter, Config, FromGuest, ToGuest};
 use vbackend_proto::drop_reason::DropReason;
 use vbackend_proto::framing::{MAX_FRAME, PREFIX_LEN, Run, frames_of, push_run, put_prefix, scan};
+use vbackend_proto::queue::Limits;
+use vbackend_proto::shaper::Rate;
 use vbackend_proto::unit::{AddressFamily, UnitError};
 use vbackend_proto::vnet::VnetHeader;
 use vbackend_proto::wire::ethernet::{Frame, HEADER_LEN, Mac};
@@ -67,6 +69,16 @@ impl UnitLink {
     /// Change the adapter's addresses and mode.
     pub fn set_config(&mut self, config: Config) {
         self.adapter.set_config(config);
+    }
+
+    /// Change the limits of `if_snd`.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.unit.lock().unit.set_limits(limits);
+    }
+
+    /// Change the rate at which packets leave `if_snd`; None: no limit.
+    pub fn set_rate(&mut self, rate: Option<Rate>) {
+        self.unit.set_rate(rate);
     }
 
     /// Let `reader` be the far side. Before the unit is open, so that nothing is queued for anybody else.

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use vbackend_proto::queue::Limits;
 use vbackend_proto::shaper::{Rate, Shaper};
 use vbackend_proto::unit::{AddressFamily, Unit, UnitCounters, UnitError, UnitState, flags};
 use vbackend_proto::wire::Family;
@@ -116,7 +117,9 @@ impl SharedUnit {
 
     /// Change the limit of `if_snd`.
     pub fn set_limit(&self, frames: usize) {
-        self.lock().unit.set_limit(frames);
+        let mut inner = self.lock();
+        let limits = Limits { frames, ..inner.unit.snd().limits() };
+        inner.unit.set_limits(limits);
     }
 
     /// Change the rate at which packets leave `if_snd`; None: no limit.
@@ -179,7 +182,7 @@ impl SharedUnit {
         }
         let state = inner.unit.state();
         if state.flags & flags::ASYNC != 0 && state.owner != 0 {
-            sys::send_sigio(state.owner, sys::POLL_IN);
+            send_sigio(state.owner, sys::POLL_IN);
         }
         inner.settle_poll();
     }

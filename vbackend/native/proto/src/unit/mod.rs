@@ -197,9 +197,9 @@ impl Unit {
         self.waiting = [0; 2];
     }
 
-    /// Change `ifq_maxlen` of `if_snd`; what is queued stays.
-    pub fn set_limit(&mut self, frames: usize) {
-        self.snd.set_limits(Limits { frames, ..self.snd.limits() });
+    /// Change `ifq_maxlen` of `if_snd`, and its limit of bytes; what is queued stays.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.snd.set_limits(limits);
     }
 
     /// Limit what leaves `if_snd`; None: do not.
