@@ -19,6 +19,7 @@ __all__ = [
     "Dataplane",
     "DataplaneEvent",
     "EventsLost",
+    "NativeCapture",
     "NativeChannel",
     "SessionEnded",
     "WorkerDied",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 EndReason = Literal["eof", "oversize", "error", "detached"]
+NativeCapture = _native.Capture
 NativeChannel = _native.Channel
 build_info = _native.build_info
 drop_reasons = _native.drop_reasons
@@ -158,6 +160,20 @@ class Dataplane:
 
     def detach(self, port: int) -> None:
         self._engine.detach(port)
+
+    def capture(
+        self,
+        port: int,
+        capture: NativeCapture,
+        interface: int,
+        *,
+        snaplen: int,
+        program: Sequence[tuple[int, int, int, int]] | None = None,
+    ) -> None:
+        self._engine.capture(port, capture, interface, snaplen, None if program is None else list(program))
+
+    def uncapture(self, port: int, capture: NativeCapture) -> None:
+        self._engine.uncapture(port, capture)
 
     def drain_events(self) -> list[DataplaneEvent]:
         """What workers reported since the last call."""

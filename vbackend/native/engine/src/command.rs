@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vbackend_proto::queue::Limits;
 use vbackend_proto::segment::{PortId, Segment};
 
+use crate::capture::{Sink, Tap};
 use crate::port::{Link, Port};
 use crate::shared::PortShared;
 use crate::sys::EventFd;
@@ -36,6 +37,10 @@ pub enum Command {
     SetUp(PortId, bool),
     /// Queue limits.
     SetLimits(PortId, Limits),
+    /// Capture a port's frames.
+    StartCapture(PortId, Tap),
+    /// End the port's part in the capture into that sink.
+    StopCapture(PortId, Arc<Sink>),
     /// Start a session.
     Attach(PortId, Box<Link>),
     /// End a session in order.

@@ -180,7 +180,7 @@ impl Worker {
             return;
         }
         let Some(segment) = &port.segment else {
-            runs.iter().for_each(|run| port.forwarded(*run, Err(DropReason::NoSegment)));
+            runs.iter().for_each(|run| port.forwarded(wire, *run, Err(DropReason::NoSegment)));
             return;
         };
         lock(segment).decide(port.shared.id, wire, runs, self.now_ms, &mut self.plan);
@@ -195,7 +195,7 @@ impl Worker {
                     if staged > 0 { Ok(()) } else { Err(DropReason::NoDestination) }
                 }
             };
-            port.forwarded(hop.run, reached);
+            port.forwarded(wire, hop.run, reached);
         }
         self.plan = plan;
     }
@@ -356,6 +356,8 @@ impl Worker {
                 }
             }
             Command::SetLimits(id, limits) => self.port(id)?.set_limits(limits),
+            Command::StartCapture(id, tap) => self.port(id)?.taps.add(tap),
+            Command::StopCapture(id, sink) => self.port(id)?.taps.remove(&sink),
             Command::Attach(id, link) => {
                 let port = self.port(id)?;
                 if port.link.is_some() {

@@ -14,6 +14,7 @@ use vbackend_proto::queue::Limits;
 use vbackend_proto::segment::PortId;
 
 use crate::args::{Amount, Number, TakenFd};
+use crate::capture::{Filter, PyCapture, program};
 use crate::channel::PyChannel;
 use crate::error::NativeError;
 
@@ -212,6 +213,22 @@ impl PyEngine {
     fn detach(&self, py: Python<'_>, port: Number) -> Result<(), NativeError> {
         let engine = self.get()?;
         Ok(py.detach(|| engine.detach(PortId(port.0)))?)
+    }
+
+    fn capture(
+        &self,
+        port: Number,
+        capture: &PyCapture,
+        interface: Amount<u32>,
+        snaplen: Amount<u32>,
+        filter: Option<Filter>,
+    ) -> PyResult<()> {
+        let tap = capture.tap(interface.0, snaplen.0, program(filter)?)?;
+        Ok(self.get()?.capture_start(PortId(port.0), tap).map_err(NativeError::from)?)
+    }
+
+    fn uncapture(&self, port: Number, capture: &PyCapture) -> Result<(), NativeError> {
+        Ok(self.get()?.capture_stop(PortId(port.0), &capture.0)?)
     }
 
     fn drain_events(&self) -> Result<Vec<PyEvent>, NativeError> {
