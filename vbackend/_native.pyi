@@ -50,7 +50,7 @@ class Capture:
     """Where the packets of one capture are collected: pcapng packet blocks, little-endian, time in nanoseconds."""
 
     def __new__(cls, interfaces: int, *, limit_bytes: int = 4_194_304, count: int | None = None) -> Capture:
-        """For so many ports. What does not fit into `limit_bytes` is lost and counted; after `count` packets it ends."""
+        """For so many ports. What does not fit into `limit_bytes` is lost and counted; `count` packets end it."""
 
     def fileno(self) -> int:
         """An fd that polls readable exactly while there is something to read, or the capture has ended."""

@@ -29,10 +29,12 @@ DEBIAN_PACKAGES = {
     "iproute2": ("ip", "network namespaces"),
     "iputils-ping": ("ping", "tests and demo"),
     "libc6-dev": (None, "linker of the engine"),
+    "libpcap0.8": (None, "filters of captures"),
     "nftables": ("nft", "tests"),
     "procps": ("sysctl", "tests"),
     "qemu-system-x86": ("qemu-system-x86_64", "guests"),
     "tcpdump": ("tcpdump", "demo"),
+    "tshark": ("tshark", "tests"),
     "vde2": ("vde_switch", "reference of the bench"),
 }
 RUST_VERSION = (1, 88)  # rust-version of vbackend/native/Cargo.toml

@@ -1,6 +1,6 @@
 """What the control commands need of a backend: `vbackend.backend.Backend` has it, the tests' own too."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from pydantic import JsonValue
@@ -36,4 +36,13 @@ class ControlledBackend(Protocol):
         queue_frames: int | None = None,
         queue_bytes: int | None = None,
     ) -> PortSnapshot: ...
+    async def capture(
+        self,
+        names: Sequence[str] = (),
+        *,
+        beside: str,
+        expression: str | None = None,
+        snaplen: int = ...,
+        count: int | None = None,
+    ) -> str: ...
     def subscribe(self, callback: Callable[[Event], None]) -> Callable[[], None]: ...
