@@ -9,7 +9,7 @@ closed engine, or one used after fork, `RuntimeError`.
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, final
 
-__all__ = ["Channel", "Engine", "Event", "TunUnit", "build_info", "drop_reasons", "send_sigio"]
+__all__ = ["Capture", "Channel", "Engine", "Event", "TunUnit", "build_info", "drop_reasons", "send_sigio"]
 
 def build_info() -> dict[str, str]:
     """`profile` ("release" or "dev") and `version` of the engine."""
@@ -99,10 +99,48 @@ class TunUnit:
     def count_copy_error(self) -> None: ...
     def read_batch(self, ticket: int, most: int = 256) -> list[bytes]: ...
     def write(self, ticket: int, data: bytes) -> int: ...
+    def capture(
+        self,
+        capture: Capture,
+        interface: int,
+        *,
+        link: str,
+        snaplen: int,
+        filter: list[tuple[int, int, int, int]] | None,
+    ) -> None:
+        """As `Engine.capture`; `link`: "null", "loop" or "raw"."""
+
+    def uncapture(self, capture: Capture) -> None: ...
+    def detach_captures(self) -> None:
+        """End the unit's part in all captures."""
+
     def first_len(self) -> int: ...
     def readable(self) -> bool: ...
     def poll_fd(self, ticket: int) -> int:
         """Owned by the unit, until the open instance is closed."""
+
+@final
+class Capture:
+    """Where the packets of one capture are collected: pcapng packet blocks, little-endian, time in nanoseconds."""
+
+    def __new__(cls, interfaces: int, *, limit_bytes: int = 4_194_304, count: int | None = None) -> Capture:
+        """For so many ports. What does not fit into `limit_bytes` is lost and counted; `count` packets end it."""
+
+    def fileno(self) -> int:
+        """An fd that polls readable exactly while there is something to read, or the capture has ended."""
+
+    def read(self, most: int) -> bytes:
+        """The next bytes of blocks, up to `most`; they may end inside a block. b"" when there are none."""
+
+    def counts(self) -> list[tuple[int, int, int]]:
+        """Per interface: packets that passed the port, that were recorded, that passed the filter and did not fit."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether all was read and nothing more will come."""
+
+    def end(self) -> None:
+        """Record nothing more; what was recorded can still be read."""
 
 @final
 class Engine:
@@ -212,6 +250,23 @@ class Engine:
     def detach(self, port: int) -> None:
         """End the session in order: flush what the peer takes at once, drain what it sent, close. No event, unless the
         peer ended it meanwhile."""
+
+    def capture(
+        self,
+        port: int,
+        capture: Capture,
+        interface: int,
+        *,
+        link: str,
+        snaplen: int,
+        filter: list[tuple[int, int, int, int]] | None,
+    ) -> None:
+        """Record the port's frames as number `interface` of the capture, up to `snaplen` bytes of those that `filter`
+        accepts: a BPF program as (code, jt, jf, k). `link`: "ethernet"; packets of a unit: "null", "loop", "raw".
+        ValueError: no such interface or link, or no valid program."""
+
+    def uncapture(self, port: int, capture: Capture) -> None:
+        """End the port's part in the capture, if it has one."""
 
     def drain_events(self) -> list[Event]: ...
     def counters(self, port: int) -> dict[str, dict[str, int]]:

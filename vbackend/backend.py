@@ -21,6 +21,9 @@ from typing import Final, Literal, Self, assert_never
 from pydantic import JsonValue
 
 from vbackend import __version__
+from vbackend.capture.filter import compile_filter
+from vbackend.capture.pcapng import DEFAULT_SNAPLEN, Interface, LinkType
+from vbackend.capture.session import CaptureSession, Tapped
 from vbackend.dataplane import Dataplane, EventsLost, SessionEnded, WorkerDied
 from vbackend.errors import ConfigError
 from vbackend.host.tap import HostDevices
@@ -95,6 +98,8 @@ class Backend:
         self._engine = engine
         self._context: PortContext | None = None
         self._ports: dict[str, Port] = {}
+        self._captures: dict[asyncio.Task[None], CaptureSession] = {}
+        self._captures_made = 0
         self._callbacks: list[Callable[[BackendEvent], None]] = []
         self._failure: asyncio.Future[str] | None = None
         self._lock = asyncio.Lock()
@@ -216,6 +221,62 @@ class Backend:
         port.set(up=up, queue_frames=queue_frames, queue_bytes=queue_bytes, rate=rate, burst=burst)
         return port.snapshot()
 
+    # Captures
+
+    async def capture(
+        self,
+        names: Sequence[str] = (),
+        *,
+        beside: str,
+        expression: str | None = None,
+        snaplen: int = DEFAULT_SNAPLEN,
+        count: int | None = None,
+    ) -> str:
+        """Offer a pcapng stream of these ports, or of all. Returns the path of the Unix socket that has it.
+
+        It waits some seconds for its one client, ends after `count` packets or when the client leaves, and lies at a
+        path that begins with `beside`. `expression`: a filter in libpcap's language. ConfigError: no such port, not
+        a filter; HostError: there is no libpcap.
+        """
+        kinds = {LinkType[port.capture_link.upper()] for port in self._captured(names)}
+        programs = {}
+        for kind in kinds if expression else ():
+            programs[kind] = await asyncio.to_thread(compile_filter, str(expression), kind, snaplen)
+        tapped = []
+        for port in self._captured(names):  # again: some may have gone meanwhile
+            kind = LinkType[port.capture_link.upper()]
+            if port.engine_port is not None and (kind in programs or not expression):
+                interface = Interface(port.name, port.spec.text, kind)
+                tapped.append(Tapped(port.engine_port, interface, programs.get(kind)))
+        session = CaptureSession(
+            self._running().dataplane, tapped, snaplen=snaplen, count=count, expression=expression or None
+        )
+        self._captures_made += 1
+        path = f"{beside}.capture-{self._captures_made}"
+        task = session.open(path)
+        self._captures[task] = session
+        task.add_done_callback(self._capture_done)
+        return path
+
+    def _captured(self, names: Sequence[str]) -> list[Port]:
+        """Ports with frames of their own; a `multi` port stands for its peers."""
+        self._running()
+        named = [self._find(name) for name in dict.fromkeys(names)] or list(self._ports.values())
+        found: dict[str, Port] = {}
+        for port in named:
+            for one in port.peers.values() if isinstance(port, MultiPort) else [port]:
+                found[one.name] = one
+        if not found:
+            raise ConfigError(
+                "capture: there is no port with frames of its own yet; add one, or wait for a peer"
+            )
+        return list(found.values())
+
+    def _capture_done(self, task: asyncio.Task[None]) -> None:
+        del self._captures[task]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("capture: ended: %s", error, exc_info=error)
+
     # What it looks like
 
     def snapshot(self) -> BackendSnapshot:
@@ -311,6 +372,7 @@ class Backend:
             port.engine_port = None
             port.finish("the backend stopped")
         jobs = [port.cleanup() for port in ports]
+        jobs += [session.close() for session in self._captures.values()]
         jobs += [] if self._own_devices is None else [self._own_devices.close_all()]
         self._own_devices = None
         try:

@@ -5,6 +5,7 @@ ownership of descriptors and types.
 """
 
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from types import TracebackType
@@ -20,20 +21,20 @@ __all__ = [
     "Dataplane",
     "DataplaneEvent",
     "EventsLost",
+    "NativeCapture",
     "NativeChannel",
     "NativeUnit",
     "SessionEnded",
     "WorkerDied",
     "build_info",
     "drop_reasons",
-    "native_unit",
     "send_sigio",
 ]
 
 EndReason = Literal["eof", "oversize", "error", "detached"]
+NativeCapture = _native.Capture
 NativeChannel = _native.Channel
 NativeUnit = _native.TunUnit
-native_unit = _native.TunUnit
 send_sigio = _native.send_sigio
 build_info = _native.build_info
 drop_reasons = _native.drop_reasons
@@ -198,6 +199,22 @@ class Dataplane:
 
     def detach(self, port: int) -> None:
         self._engine.detach(port)
+
+    def capture(
+        self,
+        port: int,
+        capture: NativeCapture,
+        interface: int,
+        *,
+        snaplen: int,
+        program: Sequence[tuple[int, int, int, int]] | None = None,
+        link: str = "ethernet",
+    ) -> None:
+        program = None if program is None else list(program)
+        self._engine.capture(port, capture, interface, link=link, snaplen=snaplen, filter=program)
+
+    def uncapture(self, port: int, capture: NativeCapture) -> None:
+        self._engine.uncapture(port, capture)
 
     def drain_events(self) -> list[DataplaneEvent]:
         """What workers reported since the last call."""

@@ -29,6 +29,7 @@ DEBIAN_PACKAGES = {
     "iproute2": ("ip", "network namespaces"),
     "iputils-ping": ("ping", "tests and demo"),
     "libc6-dev": (None, "linker of the engine"),
+    "libpcap0.8": (None, "filters of captures"),
     "nftables": ("nft", "tests"),
     "procps": ("sysctl", "tests"),
     "qemu-system-x86": ("qemu-system-x86_64", "guests"),

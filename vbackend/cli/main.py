@@ -13,6 +13,7 @@ import typer
 
 from vbackend.cli.add import add
 from vbackend.cli.args import args
+from vbackend.cli.capture import capture
 from vbackend.cli.doctor import doctor
 from vbackend.cli.exec import ExecCommand, exec_
 from vbackend.cli.image import image_app
@@ -40,6 +41,7 @@ app.command("show")(show)
 app.command("set")(set_)
 app.command("add")(add)
 app.command("remove")(remove)
+app.command("capture")(capture)
 app.command("doctor")(doctor)
 app.add_typer(image_app, name="image")
 

@@ -1,6 +1,6 @@
 """What the control commands need of a backend: `vbackend.backend.Backend` has it, the tests' own too."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from pydantic import JsonValue
@@ -38,4 +38,13 @@ class ControlledBackend(Protocol):
         rate: int | None = None,
         burst: int | None = None,
     ) -> PortSnapshot: ...
+    async def capture(
+        self,
+        names: Sequence[str] = (),
+        *,
+        beside: str,
+        expression: str | None = None,
+        snaplen: int = ...,
+        count: int | None = None,
+    ) -> str: ...
     def subscribe(self, callback: Callable[[Event], None]) -> Callable[[], None]: ...

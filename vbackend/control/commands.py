@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from vbackend.capture.pcapng import DEFAULT_SNAPLEN
 from vbackend.control.api import ControlledBackend
 from vbackend.control.protocol import version_object
 from vbackend.errors import ConfigError, ControlError
@@ -19,6 +20,7 @@ from vbackend.ports.rates import BURST_MAX, RATE_MAX
 
 __all__ = [
     "COMMANDS",
+    "CaptureStart",
     "CommandNotFoundError",
     "Desk",
     "NoArguments",
@@ -39,6 +41,7 @@ class Desk:
 
     backend: ControlledBackend
     quit: Callable[[], None]  # asks for the orderly end; the reply still goes out
+    path: str = ""  # of the control socket; capture sockets lie beside it
 
 
 class _Arguments(BaseModel):
@@ -66,6 +69,15 @@ class PortSet(_Arguments):
     queue_bytes: int | None = Field(None, ge=69_632, le=1 << 30, alias="queue-bytes")
     rate: int | None = Field(None, ge=0, le=RATE_MAX)  # bits/s; 0: no limit
     burst: int | None = Field(None, ge=1, le=BURST_MAX)  # bytes
+
+
+class CaptureStart(_Arguments):
+    """No ports: all of them."""
+
+    ports: list[str] = []
+    filter: str | None = None  # in libpcap's language
+    snaplen: int = Field(DEFAULT_SNAPLEN, ge=1, le=DEFAULT_SNAPLEN)  # bytes kept of a packet
+    count: int | None = Field(None, ge=1, le=1 << 62)  # packets until the end
 
 
 async def _query_status(desk: Desk, _: NoArguments) -> JsonValue:
@@ -111,6 +123,17 @@ async def _port_set(desk: Desk, arguments: PortSet) -> JsonValue:
     return port.model_dump(mode="json")
 
 
+async def _capture_start(desk: Desk, arguments: CaptureStart) -> JsonValue:
+    path = await desk.backend.capture(
+        arguments.ports,
+        beside=desk.path,
+        expression=arguments.filter,
+        snaplen=arguments.snaplen,
+        count=arguments.count,
+    )
+    return {"path": path}
+
+
 async def _quit(desk: Desk, _: NoArguments) -> JsonValue:
     desk.quit()
     return {}
@@ -131,6 +154,7 @@ COMMANDS: Final[dict[str, _Command]] = {
     "port-add": _Command(PortAdd, _port_add),
     "port-remove": _Command(PortRemove, _port_remove),
     "port-set": _Command(PortSet, _port_set),
+    "capture-start": _Command(CaptureStart, _capture_start),
     "quit": _Command(NoArguments, _quit),
 }
 

@@ -85,7 +85,7 @@ class ControlServer:
     async def serve(self, backend: ControlledBackend, on_quit: Callable[[], None]) -> None:
         """Answer clients from now on. `on_quit` is called when one sends `quit`."""
         assert self._listener is not None, "serve comes after open"
-        self._desk = Desk(backend, on_quit)
+        self._desk = Desk(backend, on_quit, self.path)
         self._unsubscribe = backend.subscribe(self._tell)
         self._server = await asyncio.start_unix_server(self._accepted, sock=self._listener)
         self._listener = None

@@ -24,12 +24,13 @@ from vbackend.ports.reasons import end_text
 from vbackend.ports.spec import PortSpec
 from vbackend.snapshot import LaneCounters, PortSnapshot, SessionInfo
 
-__all__ = ["EventName", "Port", "PortContext", "PortKind", "PortState"]
+__all__ = ["CaptureLink", "EventName", "Port", "PortContext", "PortKind", "PortState"]
 
 log = logging.getLogger(__name__)
 
 EventName = Literal["PORT_ADDED", "PORT_REMOVED", "PORT_CONNECTED", "PORT_DISCONNECTED", "PORT_REFUSED"]
 PortKind = Literal["stream", "dgram", "tap", "tun", "channel"]
+CaptureLink = Literal["ethernet", "null", "loop", "raw"]
 PortState = Literal["listening", "dialling", "connected", "down", "failed"]
 
 DEFAULT_QUEUE_BYTES: Final = 2_097_152  # as the engine's add_port
@@ -201,6 +202,11 @@ class Port(ABC):
     def source_mac(self) -> bytes | None:
         """The only source address the engine lets through from the peer; None: any."""
         return self.spec.options.mac
+
+    @property
+    def capture_link(self) -> CaptureLink:
+        """What captured packets of this port begin with: an Ethernet header, a family, or IP itself (raw)."""
+        return "ethernet"
 
     def snapshot(self) -> PortSnapshot:
         rx, tx = (

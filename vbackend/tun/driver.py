@@ -16,13 +16,13 @@ Thread-safe: the state machine has one lock, packets the engine's. Errors are `O
 import errno
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from itertools import count
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Literal, Self
 
-from vbackend.dataplane import NativeUnit, native_unit, send_sigio
+from vbackend.dataplane import NativeCapture, NativeUnit, send_sigio
 from vbackend.tun.clock import Clock
 from vbackend.tun.file import TunFile
 from vbackend.tun.table import RevivedError, UnitTable
@@ -59,7 +59,7 @@ class Interface:
     def __init__(self, driver: "TunDriver", unit: Unit, queue: int, input_queue: int) -> None:
         self._driver: Final = driver
         self._unit: Final = unit
-        self.native: Final[NativeUnit] = native_unit(queue=queue, input_queue=input_queue)
+        self.native: Final[NativeUnit] = NativeUnit(queue=queue, input_queue=input_queue)
         self.queue_limit = queue
         self.rate = self.burst = 0  # bits/s and bytes; no limit
         self.file: TunFile | None = None  # who has the device face open
@@ -157,6 +157,23 @@ class Interface:
     def input(self) -> tuple[int, bytes] | None:
         """The next packet that was written: its IP version and its bytes; None when there is none (W4, W6)."""
         return self.native.take_input()
+
+    def capture(
+        self,
+        capture: NativeCapture,
+        interface: int = 0,
+        *,
+        link: Literal["null", "loop", "raw"] = "null",
+        snaplen: int = 262_144,
+        program: Sequence[tuple[int, int, int, int]] | None = None,
+    ) -> None:
+        """Record packets of both directions until the unit is destroyed (bpf_mtap_af; T2, W6)."""
+        accepted = None if program is None else list(program)
+        self.native.capture(capture, interface, link=link, snaplen=snaplen, filter=accepted)
+
+    def uncapture(self, capture: NativeCapture) -> None:
+        """End that."""
+        self.native.uncapture(capture)
 
     # Interface ioctls (if_tun.c tun_ioctl; A1 to A3)
 
@@ -357,8 +374,10 @@ class TunDriver:
                     send_sigio(owner, code)
                 case DeleteRoute():
                     self._delete_route(interface.name, command)
-                case NotifyPollers() | Detach():
-                    pass  # the descriptor changed with the state, and captures go with the interface's packets
+                case NotifyPollers():
+                    pass  # the descriptor changed with the state
+                case Detach():
+                    native.detach_captures()
                 case Free():
                     if not interface._unit.flags & TunFlag.OPEN:
                         del self._interfaces[interface.number]

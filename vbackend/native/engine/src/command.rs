@@ -12,6 +12,7 @@ use vbackend_proto::queue::Limits;
 use vbackend_proto::segment::{PortId, Segment};
 use vbackend_proto::shaper::Rate;
 
+use crate::capture::{Sink, Tap};
 use crate::port::reader::Reader;
 use crate::port::{Link, Port};
 use crate::shared::PortShared;
@@ -41,6 +42,10 @@ pub enum Command {
     SetLimits(PortId, Limits),
     /// The rate limit of what goes to a port's peer.
     SetRate(PortId, Option<Rate>),
+    /// Capture a port's frames.
+    StartCapture(PortId, Tap),
+    /// End the port's part in the capture into that sink.
+    StopCapture(PortId, Arc<Sink>),
     /// Start a session.
     Attach(PortId, Box<Link>),
     /// End a session in order.

@@ -13,6 +13,7 @@ use vbackend_proto::queue::Limits;
 use vbackend_proto::segment::{JoinError, Member, PortId, Segment};
 use vbackend_proto::shaper::Rate;
 
+use crate::capture::{self, Sink};
 use crate::command::{Command, CommandError, Event, Events, Request, SharedSegment, lock};
 use crate::counters::Counters;
 use crate::port::channel::{ChannelEnd, channel};
@@ -403,6 +404,22 @@ impl Engine {
     /// Unknown port.
     pub fn detach(&self, port: PortId) -> Result<(), EngineError> {
         self.ask(port, Command::Detach(port)).map(drop)
+    }
+
+    /// Begin to capture a port's frames.
+    ///
+    /// # Errors
+    /// Unknown port.
+    pub fn capture_start(&self, port: PortId, tap: capture::Tap) -> Result<(), EngineError> {
+        self.ask(port, Command::StartCapture(port, tap)).map(drop)
+    }
+
+    /// End a port's part in the capture into `sink`, if it has one.
+    ///
+    /// # Errors
+    /// Unknown port.
+    pub fn capture_stop(&self, port: PortId, sink: &Arc<Sink>) -> Result<(), EngineError> {
+        self.ask(port, Command::StopCapture(port, Arc::clone(sink))).map(drop)
     }
 
     /// A port's counters at this moment.

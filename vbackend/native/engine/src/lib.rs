@@ -16,6 +16,7 @@
 //! queue and one inbox (each at most twice its byte limit).
 #![deny(unsafe_code)]
 
+pub mod capture;
 pub mod command;
 pub mod counters;
 mod engine;

@@ -180,7 +180,7 @@ impl Worker {
             return;
         }
         let Some(segment) = &port.segment else {
-            runs.iter().for_each(|run| port.forwarded(*run, Err(DropReason::NoSegment)));
+            runs.iter().for_each(|run| port.forwarded(wire, *run, Err(DropReason::NoSegment)));
             return;
         };
         lock(segment).decide(port.shared.id, wire, runs, self.now_ms, &mut self.plan);
@@ -195,7 +195,7 @@ impl Worker {
                     if staged > 0 { Ok(()) } else { Err(DropReason::NoDestination) }
                 }
             };
-            port.forwarded(hop.run, reached);
+            port.forwarded(wire, hop.run, reached);
         }
         self.plan = plan;
     }
@@ -362,6 +362,8 @@ impl Worker {
                 self.flush(slot_of(id)); // what waits, waits for the new rate
                 self.forward_generated();
             }
+            Command::StartCapture(id, tap) => self.port(id)?.with_taps(|taps| taps.add(tap)),
+            Command::StopCapture(id, sink) => self.port(id)?.with_taps(|taps| taps.remove(&sink)),
             Command::Attach(id, link) => {
                 let port = self.port(id)?;
                 if port.link.is_some() {

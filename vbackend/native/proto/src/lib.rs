@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod adapter;
+pub mod capture;
 pub mod checksum;
 pub mod drop_reason;
 pub mod fdb;

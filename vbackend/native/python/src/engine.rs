@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use vbackend_engine::command::{End, Event};
 use vbackend_engine::counters::Lane;
-use vbackend_engine::{Engine, PortConfig, ReaderKind};
+use vbackend_engine::{Engine, EngineError, PortConfig, ReaderKind};
 use vbackend_proto::adapter::{Config, Mode};
 use vbackend_proto::drop_reason::DropReason;
 use vbackend_proto::queue::Limits;
@@ -19,6 +19,7 @@ use vbackend_proto::shaper::Rate;
 use vbackend_proto::wire::ethernet::Mac;
 
 use crate::args::{Amount, Number, TakenFd};
+use crate::capture::{Filter, PyCapture};
 use crate::channel::PyChannel;
 use crate::error::NativeError;
 use crate::unit::PyTunUnit;
@@ -255,6 +256,24 @@ impl PyEngine {
     fn detach(&self, py: Python<'_>, port: Number) -> Result<(), NativeError> {
         let engine = self.get()?;
         Ok(py.detach(|| engine.detach(PortId(port.0)))?)
+    }
+
+    #[pyo3(signature = (port, capture, interface, *, link, snaplen, filter))]
+    fn capture(
+        &self,
+        port: Number,
+        capture: &PyCapture,
+        interface: Amount<u32>,
+        link: &str,
+        snaplen: Amount<u32>,
+        filter: Option<Filter>,
+    ) -> PyResult<()> {
+        let tap = capture.tap(interface.0, link, snaplen.0, filter)?;
+        Ok(self.get()?.capture_start(PortId(port.0), tap).map_err(NativeError::from)?)
+    }
+
+    fn uncapture(&self, port: Number, capture: &PyCapture) -> Result<(), NativeError> {
+        Ok(self.get()?.capture_stop(PortId(port.0), &capture.0)?)
     }
 
     fn drain_events(&self) -> Result<Vec<PyEvent>, NativeError> {

@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "PyO3's macros; this crate writes none of its own but fd ownership")]
 
 mod args;
+mod capture;
 mod channel;
 mod engine;
 mod error;
@@ -27,11 +28,12 @@ fn drop_reasons() -> Vec<(&'static str, &'static str)> {
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add(
         "__all__",
-        ["Channel", "Engine", "Event", "TunUnit", "build_info", "drop_reasons", "send_sigio"],
+        ["Capture", "Channel", "Engine", "Event", "TunUnit", "build_info", "drop_reasons", "send_sigio"],
     )?;
     module.add_class::<engine::PyEngine>()?;
     module.add_class::<engine::PyEvent>()?;
     module.add_class::<channel::PyChannel>()?;
+    module.add_class::<capture::PyCapture>()?;
     module.add_class::<unit::PyTunUnit>()?;
     module.add_function(wrap_pyfunction!(build_info, module)?)?;
     module.add_function(wrap_pyfunction!(drop_reasons, module)?)?;

@@ -15,6 +15,7 @@ use vbackend_proto::unit::{AddressFamily, Header, System, UnitError, UnitState, 
 use vbackend_proto::wire::Family;
 
 use crate::args::Amount;
+use crate::capture::{Filter, PyCapture};
 use crate::error::NativeError;
 
 /// The per-packet half of a tun unit.
@@ -177,6 +178,28 @@ impl PyTunUnit {
 
     fn write(&self, ticket: u64, data: &[u8]) -> Result<usize, NativeError> {
         Ok(self.0.write(ticket, data)?)
+    }
+
+    #[pyo3(signature = (capture, interface, *, link, snaplen, filter))]
+    fn capture(
+        &self,
+        capture: &PyCapture,
+        interface: Amount<u32>,
+        link: &str,
+        snaplen: Amount<u32>,
+        filter: Option<Filter>,
+    ) -> PyResult<()> {
+        let tap = capture.tap(interface.0, link, snaplen.0, filter)?;
+        self.0.lock().taps.add(tap);
+        Ok(())
+    }
+
+    fn uncapture(&self, capture: &PyCapture) {
+        self.0.lock().taps.remove(&capture.0);
+    }
+
+    fn detach_captures(&self) {
+        self.0.lock().taps.clear();
     }
 
     fn first_len(&self) -> usize {

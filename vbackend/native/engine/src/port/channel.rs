@@ -129,7 +129,7 @@ impl EngineEnd {
             let before = queue.frame_bytes();
             let taken = queue.offer(wire, *run);
             out.tx.sent(taken, queue.frame_bytes() - before);
-            out.tx.dropped(DropReason::QueueFull, run.frames - taken);
+            out.lose(DropReason::QueueFull, wire, *run, taken);
         }
         if was_empty && !queue.is_empty() {
             self.pipe.readable.signal();

@@ -164,7 +164,8 @@ impl Dgram {
             }
             Err(error) => match self.refusal(&error)? {
                 Some(reason) => {
-                    out.tx.dropped(reason, 1);
+                    let first = frames_of(wire, run).next().map_or(0, <[u8]>::len);
+                    out.lose(reason, wire, Run::one(run.start, first, run.vnet), 0);
                     1
                 }
                 None => return Ok(None),

@@ -3,6 +3,7 @@
 //! rx is what its peer sent, tx is what goes to the peer. A port outlives its sessions: the [`Link`] is the session's
 //! descriptor and comes and goes.
 
+mod captured;
 pub mod channel;
 pub mod device;
 pub mod dgram;
@@ -20,6 +21,8 @@ use vbackend_proto::framing::{MAX_FRAME, PREFIX_LEN, Run, frames_of, keep_source
 use vbackend_proto::queue::{Limits, Queue};
 use vbackend_proto::shaper::Rate;
 
+use self::captured::{Losses, note_loss};
+use crate::capture::{Direction, Taps};
 use crate::command::{End, SharedSegment};
 use crate::counters::{Counters, Lane};
 use crate::shared::PortShared;
@@ -165,6 +168,8 @@ pub struct Outgoing<'a> {
     pub now_ms: u64,
     /// The value of `tx.bytes_out` with which a rate limit ends a flush; `u64::MAX` without one.
     pub stop_at: u64,
+    /// Which frames were lost, while the port is captured.
+    pub losses: Option<&'a mut Losses>,
 }
 
 impl Outgoing<'_> {
@@ -173,10 +178,18 @@ impl Outgoing<'_> {
         self.tx.bytes_out < self.stop_at
     }
 
+    /// Count all frames of `run` but the first `taken` as lost.
+    pub fn lose(&mut self, reason: DropReason, wire: &[u8], run: Run, taken: usize) {
+        self.tx.dropped(reason, run.frames - taken);
+        if let Some(losses) = &mut self.losses {
+            note_loss(losses, wire, run, taken, reason);
+        }
+    }
+
     /// Queue what fits of `run`, drop the rest.
     pub fn enqueue(&mut self, wire: &[u8], run: Run) {
         let taken = self.queue.offer(wire, run);
-        self.tx.dropped(DropReason::QueueFull, run.frames - taken);
+        self.lose(DropReason::QueueFull, wire, run, taken);
     }
 
     /// Offer frames one by one to `write` until it would block; queue the rest. For ports whose write is one frame.
@@ -198,7 +211,7 @@ impl Outgoing<'_> {
                 }
                 match write(frame, run)? {
                     Sent::Yes(bytes) => self.tx.sent(1, bytes),
-                    Sent::No(reason) => self.tx.dropped(reason, 1),
+                    Sent::No(reason) => self.lose(reason, wire, one, 0),
                     Sent::Later => {
                         blocked = true;
                         self.enqueue(wire, one);
@@ -254,12 +267,15 @@ pub struct Port {
     pub watched: Option<Interest>,
     /// What epoll watches the link's write descriptor for.
     pub watched_write: bool,
+    /// Who captures its frames.
+    pub taps: Taps,
     source: Option<[u8; 6]>, // frames with another source address are spoofed
     counters: Counters,
     queue: Queue,
     limit: limit::RateLimit,
     pending: Vec<Run>, // ranges of the wire buffer in the hands of the worker
     settled: Vec<u8>,  // frames whose offloads were completed, in wire form
+    losses: Losses,    // of a transmit that is captured
 }
 
 impl Port {
@@ -273,12 +289,14 @@ impl Port {
             session: 0,
             watched: None,
             watched_write: false,
+            taps: Taps::default(),
             source,
             counters: Counters::ZERO,
             queue: Queue::new(limits),
             limit: limit::RateLimit::default(),
             pending: Vec::new(),
             settled: Vec::new(),
+            losses: Losses::new(),
         }
     }
 
@@ -293,21 +311,29 @@ impl Port {
 
     /// Drop, and count, what may not enter the segment from here.
     pub fn admit(&mut self, wire: &[u8], runs: &mut Vec<Run>) {
-        let rx = &mut self.counters.rx;
         if let Some(mac) = self.source {
-            rx.dropped(DropReason::Spoofed, keep_source(wire, runs, mac));
+            if self.is_captured() {
+                self.capture_spoofed(wire, runs, mac);
+            }
+            self.counters.rx.dropped(DropReason::Spoofed, keep_source(wire, runs, mac));
         }
         let refusal = match (self.up, &self.segment) {
             (false, _) => DropReason::PortDown,
             (true, None) => DropReason::NoSegment,
             (true, Some(_)) => return,
         };
-        rx.dropped(refusal, runs.iter().map(|run| run.frames).sum());
+        self.counters.rx.dropped(refusal, runs.iter().map(|run| run.frames).sum());
+        if self.is_captured() {
+            self.capture_received(wire, runs, Some(refusal));
+        }
         runs.clear();
     }
 
     /// Count what became of frames this port received.
-    pub fn forwarded(&mut self, run: Run, fate: Result<(), DropReason>) {
+    pub fn forwarded(&mut self, wire: &[u8], run: Run, fate: Result<(), DropReason>) {
+        if self.is_captured() {
+            self.capture_received(wire, &[run], fate.err());
+        }
         match fate {
             Ok(()) => self.counters.rx.sent(run.frames, run.frame_bytes()),
             Err(reason) => self.counters.rx.dropped(reason, run.frames),
@@ -395,33 +421,37 @@ impl Port {
     /// Send what was staged, all ranges of `wire`.
     pub fn transmit(&mut self, wire: &[u8], scratch: &mut Scratch, now_ms: u64) -> Result<(), End> {
         let mut pending = std::mem::take(&mut self.pending);
-        let frames = || pending.iter().map(|run| run.frames).sum();
-        let result = match &mut self.link {
-            _ if !self.up => {
-                self.counters.tx.dropped(DropReason::PortDown, frames());
-                Ok(())
-            }
-            None => {
-                self.counters.tx.dropped(DropReason::NoPeer, frames());
-                Ok(())
-            }
+        let captured = self.is_captured();
+        self.losses.clear();
+        let mut out = Outgoing {
+            queue: &mut self.queue,
+            tx: &mut self.counters.tx,
+            parts: &mut scratch.parts,
+            messages: &mut scratch.messages,
+            now_ms,
+            stop_at: u64::MAX,
+            losses: captured.then_some(&mut self.losses),
+        };
+        let mut result = Ok(());
+        let mut settled = None;
+        match &mut self.link {
+            _ if !self.up => pending.iter().for_each(|run| out.lose(DropReason::PortDown, wire, *run, 0)),
+            None => pending.iter().for_each(|run| out.lose(DropReason::NoPeer, wire, *run, 0)),
             Some(link) => {
-                let mut out = Outgoing {
-                    queue: &mut self.queue,
-                    tx: &mut self.counters.tx,
-                    parts: &mut scratch.parts,
-                    messages: &mut scratch.messages,
-                    now_ms,
-                    stop_at: u64::MAX,
-                };
                 if pending.iter().all(|run| run.vnet.is_plain()) || link.takes_offloads() {
-                    self.limit.transmit(link, wire, &mut pending, &mut out)
+                    result = self.limit.transmit(link, wire, &mut pending, &mut out);
                 } else {
                     let mut runs = offload::settle(wire, &pending, &mut self.settled, out.tx);
-                    self.limit.transmit(link, &self.settled, &mut runs, &mut out)
+                    result = self.limit.transmit(link, &self.settled, &mut runs, &mut out);
+                    settled = Some(runs);
                 }
             }
-        };
+        }
+        if captured {
+            // Settled frames as they went out; those that could not be settled are only counted.
+            let (wire, runs) = settled.as_ref().map_or((wire, &pending), |runs| (&self.settled, runs));
+            captured::record(&self.taps, Direction::Outbound, wire, runs, &self.losses);
+        }
         pending.clear();
         self.pending = pending;
         result
@@ -437,6 +467,7 @@ impl Port {
             messages: &mut scratch.messages,
             now_ms,
             stop_at: u64::MAX,
+            losses: None, // they were captured when they came
         };
         self.limit.flush(link, &mut out)
     }
@@ -474,6 +505,14 @@ impl Port {
             Some(Link::Channel(link)) => link.set_limits(limits),
             Some(Link::Unit(link)) => link.set_limits(limits),
             _ => {}
+        }
+    }
+
+    /// Where captures of this port are: a unit's, as far as it is one's, with the unit.
+    pub fn with_taps(&mut self, change: impl FnOnce(&mut Taps)) {
+        match &mut self.link {
+            Some(Link::Unit(link)) => link.with_taps(change),
+            _ => change(&mut self.taps),
         }
     }
 

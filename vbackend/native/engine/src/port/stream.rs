@@ -69,11 +69,11 @@ impl Stream {
                 Ok(written) => written,
                 Err(error) if sys::would_block(&error) => 0,
                 Err(error) if stopped_reading(&error) => {
-                    out.tx.dropped(DropReason::PeerGone, left.iter().map(|run| run.frames).sum());
+                    left.iter().for_each(|run| out.lose(DropReason::PeerGone, wire, *run, 0));
                     return Ok(());
                 }
                 Err(error) => {
-                    out.tx.dropped(DropReason::PeerGone, left.iter().map(|run| run.frames).sum());
+                    left.iter().for_each(|run| out.lose(DropReason::PeerGone, wire, *run, 0));
                     return Err(error.into());
                 }
             };

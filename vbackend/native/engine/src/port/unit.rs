@@ -26,6 +26,7 @@ use vbackend_proto::wire::{Family, destination_of};
 use super::device::sent;
 use super::reader::{Reader, Taken};
 use super::{BUDGET, Outgoing, SLOT, Scratch, Sent};
+use crate::capture::{Direction, Taps};
 use crate::command::End;
 use crate::counters::Lane;
 use crate::shared::PortShared;
@@ -69,6 +70,11 @@ impl UnitLink {
     /// Change the adapter's addresses and mode.
     pub fn set_config(&mut self, config: Config) {
         self.adapter.set_config(config);
+    }
+
+    /// Change who captures the unit's packets.
+    pub fn with_taps(&self, change: impl FnOnce(&mut Taps)) {
+        change(&mut self.unit.lock().taps);
     }
 
     /// Change the limits of `if_snd`.
@@ -190,7 +196,7 @@ impl UnitLink {
             let Some((family, len)) = inner.unit.take_input(copy) else { return };
             rx.frames_in += 1;
             let mut to_guest = ToSegment { adapter, generated, scratch, rx, now_ms };
-            if let Some(end) = to_guest.accepted(body, len, family) {
+            if let Ok(Some(end)) = to_guest.accepted(body, len, family) {
                 at = end;
             }
         }
@@ -223,7 +229,16 @@ impl UnitLink {
                 }
             };
             let mut output = Output { inner: &mut inner, reader, blocked, now_ms: out.now_ms };
-            match output.packet(packet, family, stations(frame))? {
+            let outcome = output.packet(packet, family, stations(frame));
+            let verdict = match &outcome {
+                Ok(Some(Sent::No(reason))) => Some(*reason),
+                Err(_) => Some(DropReason::PeerGone),
+                Ok(_) => None,
+            };
+            if verdict != Some(DropReason::NotReady) {
+                inner.capture(Direction::Outbound, AddressFamily::Ip(family), packet, verdict);
+            }
+            match outcome? {
                 Some(Sent::Yes(bytes)) => out.tx.sent(1, bytes),
                 Some(Sent::No(reason)) => out.tx.dropped(reason, 1),
                 Some(Sent::Later) | None => {}
@@ -316,11 +331,14 @@ impl ToSegment<'_> {
             }
         };
         inner.unit.count_input(len - start);
-        Ok(self.accepted(at + start, len - start, family))
+        let verdict = self.accepted(at + start, len - start, family);
+        let packet = &self.scratch.wire[at + start..at + len];
+        inner.capture(Direction::Inbound, AddressFamily::Ip(family), packet, verdict.err());
+        Ok(verdict.unwrap_or(None))
     }
 
-    /// A packet of the scratch buffer that the unit has accepted.
-    fn accepted(&mut self, at: usize, len: usize, family: Family) -> Option<usize> {
+    /// A packet of the scratch buffer that the unit has accepted; where its frame ends, or why there never will be one.
+    fn accepted(&mut self, at: usize, len: usize, family: Family) -> Result<Option<usize>, DropReason> {
         let wire = &mut self.scratch.wire;
         let packet = &wire[at..at + len];
         let verdict = match Family::of(packet) == Some(family) {
@@ -334,12 +352,17 @@ impl ToSegment<'_> {
                 wire[at - HEADER_LEN..at].copy_from_slice(&header);
                 let run = Run::one(start, HEADER_LEN + len, VnetHeader::PLAIN);
                 push_run(&mut self.scratch.runs, run);
-                return Some(run.end);
+                Ok(Some(run.end))
             }
-            ToGuest::Parked { displaced } => self.rx.dropped(DropReason::NoNeighbour, displaced),
-            ToGuest::Drop(reason) => self.rx.dropped(reason, 1),
+            ToGuest::Parked { displaced } => {
+                self.rx.dropped(DropReason::NoNeighbour, displaced);
+                Ok(None)
+            }
+            ToGuest::Drop(reason) => {
+                self.rx.dropped(reason, 1);
+                Err(reason)
+            }
         }
-        None
     }
 }
 

@@ -26,13 +26,22 @@ pub fn would_block(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock
 }
 
-/// Milliseconds of the monotonic clock; the only clock the engine reads.
+/// Milliseconds of the monotonic clock; what the engine goes by.
 pub fn monotonic_ms() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `now` is a valid timespec to write to; CLOCK_MONOTONIC always exists.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut now) };
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     seconds * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
+}
+
+/// Nanoseconds since the epoch: the time of captured packets.
+pub fn realtime_ns() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is a valid timespec to write to; CLOCK_REALTIME always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut now) };
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }
 
 /// Make an open file description non-blocking.
@@ -123,5 +132,7 @@ mod tests {
     #[test]
     fn the_clock_runs() {
         assert!(monotonic_ms() > 0);
+        let (before, after) = (realtime_ns(), realtime_ns());
+        assert!(before > 1_700_000_000_000_000_000 && after - before < 1_000_000_000_000);
     }
 }

@@ -14,12 +14,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use vbackend_proto::drop_reason::DropReason;
 use vbackend_proto::queue::Limits;
 use vbackend_proto::shaper::{Rate, Shaper};
 use vbackend_proto::unit::{AddressFamily, Unit, UnitCounters, UnitError, UnitState, flags};
 use vbackend_proto::wire::Family;
 use vbackend_proto::wire::ethernet::Mac;
 
+use crate::capture::{Direction, Taps};
 use crate::command::lock;
 use crate::shared::PortShared;
 use crate::sys;
@@ -64,6 +66,8 @@ pub struct SharedUnit {
 pub struct Inner {
     /// The pure half.
     pub unit: Unit,
+    /// Who captures its packets (T2, W6).
+    pub taps: Taps,
     poll: Option<PollFd>,
     port: Option<Arc<PortShared>>, // whose worker takes the input
     kicked: bool,
@@ -76,6 +80,7 @@ impl SharedUnit {
         SharedUnit {
             inner: Mutex::new(Inner {
                 unit: Unit::new(limit, input_limit),
+                taps: Taps::default(),
                 poll: None,
                 port: None,
                 kicked: false,
@@ -162,10 +167,12 @@ impl SharedUnit {
     ) -> Result<(), UnitError> {
         let now_ms = sys::monotonic_ms();
         let mut inner = self.lock();
-        let result = inner
-            .unit
-            .prepare_output(family, destination, (Mac::ZERO, Mac::ZERO))
-            .and_then(|header| inner.unit.enqueue(&header, packet));
+        let header = inner.unit.prepare_output(family, destination, (Mac::ZERO, Mac::ZERO));
+        if header == Err(UnitError::NotReady) {
+            return Err(UnitError::NotReady);
+        }
+        let result = header.and_then(|header| inner.unit.enqueue(&header, packet));
+        inner.capture(Direction::Outbound, family, packet, result.err().map(UnitError::reason));
         if result.is_ok() {
             self.notify(&mut inner, now_ms);
         }
@@ -292,7 +299,11 @@ impl SharedUnit {
             return Err(refusal(UnitError::Closed));
         }
         let (start, family) = inner.unit.accept(data).map_err(refusal)?;
-        inner.unit.queue_input(family, &data[start..]).map_err(refusal)?;
+        let packet = &data[start..];
+        let result = inner.unit.queue_input(family, packet);
+        let verdict = result.err().map(UnitError::reason);
+        inner.capture(Direction::Inbound, AddressFamily::Ip(family), packet, verdict);
+        result.map_err(refusal)?;
         if !inner.kicked
             && let Some(port) = inner.port.clone()
         {
@@ -352,6 +363,21 @@ impl SharedUnit {
 }
 
 impl Inner {
+    /// Hand a packet with its family, and what became of it, to those who capture.
+    #[inline]
+    pub fn capture(
+        &mut self,
+        direction: Direction,
+        family: AddressFamily,
+        packet: &[u8],
+        verdict: Option<DropReason>,
+    ) {
+        if !self.taps.is_empty() {
+            let number = self.unit.state().system.capture_number(family);
+            self.taps.record_packet(direction, number, packet, verdict, sys::realtime_ns());
+        }
+    }
+
     /// Let the descriptor say what is so.
     pub fn settle_poll(&mut self) {
         let Some(poll) = &mut self.poll else { return };

@@ -95,7 +95,7 @@ impl System {
 }
 
 /// A header on its way to the reader.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Built {
     bytes: [u8; MAX_HEADER_LEN],
     len: usize,

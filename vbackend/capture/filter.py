@@ -1,0 +1,88 @@
+"""Filters in libpcap's language, compiled by libpcap itself (through ctypes) into classic BPF.
+
+The engine runs the program (native/proto/src/capture/bpf.rs). Rule: libpcap is loaded when it is first wanted; a host
+without it can do everything but filter. Names of hosts in a filter are looked up, so compiling may wait for DNS:
+callers with an event loop use a thread.
+"""
+
+import ctypes
+from functools import cache
+from typing import Any, Final
+
+from vbackend.capture.pcapng import LinkType
+from vbackend.errors import ConfigError, HostError
+
+__all__ = ["Instruction", "compile_filter", "libpcap_version"]
+
+Instruction = tuple[int, int, int, int]  # code, jt, jf, k: struct bpf_insn
+
+_SONAME: Final = "libpcap.so.0.8"
+_NETMASK_UNKNOWN: Final = 0xFFFF_FFFF  # PCAP_NETMASK_UNKNOWN of pcap/pcap.h
+_DLT: Final = {LinkType.RAW: 12}  # where libpcap's DLT_ value on Linux is not the file's LINKTYPE_ value
+_LONGEST: Final = 16_384  # bytes of an expression
+
+
+class _Insn(ctypes.Structure):
+    _fields_ = [
+        ("code", ctypes.c_ushort),
+        ("jt", ctypes.c_ubyte),
+        ("jf", ctypes.c_ubyte),
+        ("k", ctypes.c_uint32),
+    ]
+
+
+class _Program(ctypes.Structure):
+    _fields_ = [("len", ctypes.c_uint), ("insns", ctypes.POINTER(_Insn))]
+
+
+@cache
+def _library() -> Any:  # Any: ctypes makes the functions as they are named
+    try:
+        library = ctypes.CDLL(_SONAME)
+    except OSError:
+        raise HostError(f"filter: there is no {_SONAME}; install libpcap (Debian: libpcap0.8)") from None
+    library.pcap_open_dead.restype = ctypes.c_void_p
+    library.pcap_open_dead.argtypes = [ctypes.c_int, ctypes.c_int]
+    library.pcap_compile.argtypes = [
+        ctypes.c_void_p,
+        ctypes.POINTER(_Program),
+        ctypes.c_char_p,
+        ctypes.c_int,
+        ctypes.c_uint32,
+    ]
+    library.pcap_geterr.restype = ctypes.c_char_p
+    library.pcap_geterr.argtypes = [ctypes.c_void_p]
+    library.pcap_freecode.argtypes = [ctypes.POINTER(_Program)]
+    library.pcap_close.argtypes = [ctypes.c_void_p]
+    library.pcap_lib_version.restype = ctypes.c_char_p
+    return library
+
+
+def libpcap_version() -> str:
+    """What libpcap says of itself. HostError: it is not installed."""
+    return str(_library().pcap_lib_version().decode(errors="replace"))
+
+
+def compile_filter(expression: str, link_type: LinkType, snaplen: int) -> tuple[Instruction, ...]:
+    """The program that accepts what `expression` describes on packets of `link_type`.
+
+    ConfigError: not an expression of libpcap's, or none for this link type. HostError: libpcap is not installed.
+    """
+    if "\0" in expression or len(expression.encode()) > _LONGEST:
+        raise ConfigError(f"filter {expression[:40]!r}: too long, or not text; see man pcap-filter")
+    library = _library()
+    handle = library.pcap_open_dead(_DLT.get(link_type, link_type), snaplen)
+    if not handle:
+        raise MemoryError("pcap_open_dead")
+    try:
+        program = _Program()
+        if library.pcap_compile(handle, program, expression.encode(), 1, _NETMASK_UNKNOWN) != 0:
+            why = library.pcap_geterr(handle).decode(errors="replace")
+            raise ConfigError(f"filter {expression!r}: {why}; see man pcap-filter for the language")
+        try:
+            found = [program.insns[index] for index in range(program.len)]
+            return tuple((one.code, one.jt, one.jf, one.k) for one in found)
+        finally:
+            library.pcap_freecode(program)
+    finally:
+        library.pcap_close(handle)

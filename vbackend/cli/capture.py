@@ -1,0 +1,54 @@
+"""`vbackend capture`: what passes ports of a running backend, as pcapng, to a file or to Wireshark."""
+
+from typing import Annotated
+
+import typer
+
+from vbackend.cli.options import ControlOption, NameOption
+
+__all__ = ["capture"]
+
+
+def capture(
+    ports: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PORT...", help="Names of ports, as `show` prints them. [default: all]"),
+    ] = None,
+    write: Annotated[
+        str | None,
+        typer.Option("-w", metavar="FILE|-", help="Where to. [default: -, stdout, when that is no terminal]"),
+    ] = None,
+    filter: Annotated[
+        str | None, typer.Option("--filter", metavar="EXPR", help="Only what matches, see pcap-filter(7).")
+    ] = None,
+    snaplen: Annotated[
+        int | None, typer.Option("--snaplen", metavar="N", help="Keep N bytes of each packet.")
+    ] = None,
+    count: Annotated[int | None, typer.Option("--count", metavar="N", help="End after N packets.")] = None,
+    name: NameOption = None,
+    control: ControlOption = None,
+) -> None:
+    """Capture frames of a running backend as pcapng, with direction and drop reasons."""
+    import os
+    import sys
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from vbackend.control.capture import capture as run_capture
+    from vbackend.control.place import control_path
+    from vbackend.errors import ConfigError
+
+    to_stdout = write in (None, "-")
+    if to_stdout and sys.stdout.isatty():
+        raise ConfigError("capture: stdout is a terminal; give -w FILE, or pipe to `wireshark -k -i -`")
+
+    def open_output() -> BinaryIO:
+        if write is None or to_stdout:
+            return os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+        return Path(write).open("wb")
+
+    options = {"filter": filter, "snaplen": snaplen, "count": count}
+    given = {key: value for key, value in options.items() if value is not None}
+    path = control_path(name, control, os.environ)
+    tally = run_capture(path, {"ports": list(ports or ()), **given}, open_output)
+    print(f"{tally.packets} packets captured, {tally.lost} lost", file=sys.stderr)

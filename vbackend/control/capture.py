@@ -1,0 +1,88 @@
+"""The client's half of a capture: asks a running backend for one and copies it to a file, packet by packet.
+
+Rule: only whole blocks are written, each as soon as it is there, so that a live reader sees every packet at once and
+a file is good however the capture ends. The first SIGINT or SIGTERM asks the backend for the end, and what was
+captured until then still comes; the second kills.
+"""
+
+import signal
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import BinaryIO, Final
+
+from pydantic import JsonValue
+
+from vbackend.capture.pcapng import Blocks, Tally
+from vbackend.control.client import call
+from vbackend.errors import ControlError
+from vbackend.ports.unixsock import socket_address
+
+__all__ = ["capture"]
+
+_CHUNK: Final = 1 << 18
+_PATIENCE_S: Final = 5.0  # for the backend's last words
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+def capture(path: str, arguments: Mapping[str, JsonValue], open_output: Callable[[], BinaryIO]) -> Tally:
+    """Capture until the end and count. `arguments`: those of capture-start. `open_output` is called, and its result
+    closed, once the backend has agreed. A reader that goes away is an end like others.
+
+    ConfigError, ControlError, HostError: the backend says no. OSError: the file cannot be written.
+    """
+    answer = call(path, "capture-start", arguments)
+    place = answer.get("path") if isinstance(answer, dict) else None
+    if not isinstance(place, str):
+        raise ControlError(f"control socket {path}: no place of a capture in {answer!r}; another version?")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stream:
+        try:
+            stream.connect(socket_address(place))
+        except OSError as error:
+            raise ControlError(f"capture socket {place}: {error.strerror}; try again") from None
+        tally = Tally()
+        with suppress(BrokenPipeError), open_output() as output, _signals_end(stream):
+            _copy(stream, output, tally)
+        return tally
+
+
+def _copy(stream: socket.socket, output: BinaryIO, tally: Tally) -> None:
+    blocks = Blocks()
+    while data := _received(stream):
+        whole = blocks.feed(data)
+        output.write(whole)
+        output.flush()
+        tally.feed(whole)
+
+
+def _received(stream: socket.socket) -> bytes:
+    """The next bytes; none at the end, which is also when the backend was killed, or is silent after we left."""
+    try:
+        return stream.recv(_CHUNK)
+    except (ConnectionError, TimeoutError):
+        return b""
+
+
+@contextmanager
+def _signals_end(stream: socket.socket) -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def leave(_number: int, _frame: FrameType | None) -> None:
+        restore()
+        stream.settimeout(_PATIENCE_S)
+        try:
+            stream.shutdown(socket.SHUT_WR)
+        except OSError:
+            return  # the backend was first: its end is already on the way
+
+    for number in _SIGNALS:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        restore()
