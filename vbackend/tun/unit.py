@@ -167,8 +167,10 @@ class Unit:
     def ifioctl(self, request: int, value: object) -> list[Command]:
         """An interface ioctl by its number (A1 to A3); `value` is an address or an int, as the request wants it.
 
-        EINVAL: another request, or no int; EAFNOSUPPORT: not an address of IPv4 or IPv6; those of the methods below.
+        ENXIO: the interface is gone; EINVAL: another request, or no int; EAFNOSUPPORT: not an address of IPv4 or
+        IPv6; and those of the methods below.
         """
+        self._require_interface()
         setters: dict[int, Callable[[Address], list[Command]]] = {
             IfIoctl.SIOCSIFADDR: self.set_address,
             IfIoctl.SIOCSIFDSTADDR: self.set_peer,
