@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
+from pydantic import JsonValue
 
 from tests.support.pcapng import parse, read
 from tests.support.run import wait_until
@@ -25,7 +26,7 @@ def to(path: Path) -> Callable[[], BinaryIO]:
 
 def test_until_the_count(tmp_path: Path) -> None:
     with served(f"{tmp_path}/c") as backend:
-        arguments = {"ports": ["a"], "filter": "ip", "snaplen": 96, "count": 2}
+        arguments: dict[str, JsonValue] = {"ports": ["a"], "filter": "ip", "snaplen": 96, "count": 2}
         tally = capture(f"{tmp_path}/c", arguments, to(tmp_path / "f"))
         assert backend.captures == [("ip", 96, 2)]
     assert (tally.packets, tally.lost) == (2, 3)
