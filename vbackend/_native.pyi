@@ -47,7 +47,7 @@ class Channel:
     def close(self) -> None: ...
 
 def send_sigio(owner: int, code: int) -> None:
-    """SIGIO to a process, or to the process group of a negative number; `code` is si_code where the kernel allows it."""
+    """SIGIO to a process, or to the process group of a negative number; `code` is si_code where the kernel lets it."""
 
 @final
 class TunUnit:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from vbackend.dataplane import Dataplane, SessionEnded, build_info, drop_reasons
+from vbackend.dataplane import Dataplane, NativeCapture, SessionEnded, build_info, drop_reasons
 from vbackend.fds import OwnedFd
 from vbackend.snapshot import LaneCounters
 
@@ -267,3 +267,35 @@ def test_build_info_and_drop_reasons_are_told() -> None:
     names = [name for name, _ in drop_reasons()]
     assert len(set(names)) == len(names)
     assert {"queue-full", "runt", "no-peer"} <= set(names)
+
+
+def test_what_passes_a_port_is_captured(plane: Dataplane) -> None:
+    segment = plane.add_switch()
+    (a, peer_a), (_, peer_b) = stream(plane, segment), stream(plane, segment)
+    capture = NativeCapture(1, count=2)
+    plane.capture(a, capture, 0, snaplen=20)
+    with peer_a, peer_b:
+        assert select.select([capture], [], [], 0)[0] == []
+        peer_a.sendall(wire(frame(2, 1)) * 3)
+        eventually(lambda: plane.counters(a)[0].frames_out == 3)
+        assert select.select([capture], [], [], 10)[0] == [capture]
+        assert (capture.ended, capture.counts()[0][1:]) == (False, (2, 0))
+        blocks = capture.read(1000)
+        assert (len(blocks), capture.read(1000), capture.ended) == (2 * 64, b"", True)
+        plane.uncapture(a, capture)
+        plane.uncapture(a, capture)
+    fresh = NativeCapture(1)
+    fresh.end()
+    assert fresh.ended
+
+
+def test_captures_that_make_no_sense(plane: Dataplane) -> None:
+    port, capture = plane.add_port(), NativeCapture(1)
+    with pytest.raises(ValueError, match="no interface 1; there are 1"):
+        plane.capture(port, capture, 1, snaplen=1)
+    with pytest.raises(ValueError, match="BPF instruction 0: unknown"):
+        plane.capture(port, capture, 0, snaplen=1, program=[(0xFF, 0, 0, 0)])
+    with pytest.raises(KeyError):
+        plane.capture(port + 1, capture, 0, snaplen=1)
+    with pytest.raises(KeyError):
+        plane.uncapture(port + 1, capture)

@@ -7,6 +7,7 @@ __all__ = ["doctor"]
 
 def doctor() -> None:
     """Check what this host offers: devices, privileges, QEMU; exit 1 when something essential lacks."""
+    from vbackend.capture.filter import libpcap_version
     from vbackend.cli.render import findings_view, terminal
     from vbackend.dataplane import build_info
     from vbackend.host.probe import findings
@@ -17,7 +18,9 @@ def doctor() -> None:
         probe = probe_kvm()
         return probe.works, probe.detail
 
-    found = findings(qemu=lambda: qemu_version().described(), kvm=kvm, engine=build_info)
+    found = findings(
+        qemu=lambda: qemu_version().described(), kvm=kvm, engine=build_info, libpcap=libpcap_version
+    )
     terminal().print(findings_view(found))
     if any(finding.essential and not finding.ok for finding in found):
         raise typer.Exit(1)

@@ -54,6 +54,8 @@ class Sights:
     qemu_lacks: str = ""
     kvm: tuple[bool, str] | None = None
     engine: Mapping[str, str] | None = None
+    libpcap: str | None = None  # its version
+    libpcap_lacks: str = ""
 
 
 def findings(
@@ -61,13 +63,15 @@ def findings(
     qemu: Callable[[], str] | None = None,
     kvm: Callable[[], tuple[bool, str]] | None = None,
     engine: Callable[[], Mapping[str, str]] | None = None,
+    libpcap: Callable[[], str] | None = None,
 ) -> list[Finding]:
     """All there is to say about this host. May take some seconds.
 
     `qemu`: the installed version in words, HostError when there is none. `kvm`: whether a guest boots on it, and
-    how that was seen. `engine`: its `profile` and `version`. What is not given is left out.
+    how that was seen. `engine`: its `profile` and `version`. `libpcap`: its version, HostError when there is none.
+    What is not given is left out.
     """
-    return judge(look(qemu=qemu, kvm=kvm, engine=engine))
+    return judge(look(qemu=qemu, kvm=kvm, engine=engine, libpcap=libpcap))
 
 
 def judge(seen: Sights) -> list[Finding]:
@@ -106,6 +110,10 @@ def judge(seen: Sights) -> list[Finding]:
         ),
         Finding("nftables", seen.nft is not None, seen.nft or "there is no nft", "apt install nftables"),
     ]
+    if seen.libpcap is not None or seen.libpcap_lacks:
+        there = seen.libpcap is not None
+        remedy = "apt install libpcap0.8 (Debian): captures work without it, their filters do not"
+        found.append(Finding("libpcap", there, seen.libpcap or seen.libpcap_lacks, remedy))
     limits = (
         (
             "net.unix.max_dgram_qlen",
@@ -125,14 +133,11 @@ def look(
     qemu: Callable[[], str] | None = None,
     kvm: Callable[[], tuple[bool, str]] | None = None,
     engine: Callable[[], Mapping[str, str]] | None = None,
+    libpcap: Callable[[], str] | None = None,
 ) -> Sights:
     """Ask the host. Arguments as for `findings`."""
-    version, lacks = None, ""
-    if qemu is not None:
-        try:
-            version = qemu()
-        except VbackendError as error:
-            lacks = str(error)
+    version, lacks = _asked(qemu)
+    pcap, pcap_lacks = _asked(libpcap)
     return Sights(
         tun=_tun(),
         net_admin=_has_capability(_CAP_NET_ADMIN),
@@ -146,7 +151,17 @@ def look(
         qemu_lacks=lacks,
         kvm=None if kvm is None else kvm(),
         engine=None if engine is None else engine(),
+        libpcap=pcap,
+        libpcap_lacks=pcap_lacks,
     )
+
+
+def _asked(version: Callable[[], str] | None) -> tuple[str | None, str]:
+    """What is there, or why not."""
+    try:
+        return (None if version is None else version()), ""
+    except VbackendError as error:
+        return None, str(error)
 
 
 def _engine(build: Mapping[str, str]) -> Finding:

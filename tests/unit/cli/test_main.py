@@ -63,7 +63,7 @@ def test_bad_arguments_exit_2_with_one_line(capsys: pytest.CaptureFixture[str], 
     assert one_line(vbackend(capsys, *line.split()), 2).startswith(text)
 
 
-@pytest.mark.parametrize("line", ["show", "set a up", "add tap:x", "remove a"])
+@pytest.mark.parametrize("line", ["show", "set a up", "add tap:x", "remove a", "capture a -w /dev/null"])
 def test_no_backend_exits_1_with_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, line: str
 ) -> None:

@@ -2,12 +2,18 @@
 
 import asyncio
 import os
+import socket
+import struct
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import JsonValue
 
+from vbackend.capture.pcapng import DEFAULT_SNAPLEN, Interface, Statistics, head, statistics
 from vbackend.control.api import Event
 from vbackend.errors import ConfigError
 from vbackend.ports.spec import PortSpec
@@ -67,6 +73,7 @@ class FakeBackend:
 
     def __init__(self) -> None:
         self.ports = {"a": port("a"), "b": port("b", "stream:unix:/tmp/b.sock")}
+        self.captures: list[tuple[str | None, int, int | None]] = []
         self.callbacks: list[Callable[[Event], None]] = []
         self.fault: BaseException | None = None  # raised by the next change
 
@@ -116,6 +123,40 @@ class FakeBackend:
         given = {key: value for key, value in changes.items() if value is not None}
         self.ports[name] = self._find(name).model_copy(update=given)
         return self.ports[name]
+
+    async def capture(
+        self,
+        names: Sequence[str] = (),
+        *,
+        beside: str,
+        expression: str | None = None,
+        snaplen: int = DEFAULT_SNAPLEN,
+        count: int | None = None,
+    ) -> str:
+        """A capture of two empty packets of every port, and of nothing more until the client leaves."""
+        self._maybe_fail()
+        found = [self._find(name) for name in names] or list(self.ports.values())
+        self.captures.append((expression, snaplen, count))
+        interfaces = [Interface(port.name, port.where) for port in found]
+        packet = struct.pack("<IIIIIIIIIII", 6, 44, 0, 0, 0, 0, 0, 0x40002, 1, 0, 44)
+        data = head("fake", interfaces, snaplen, expression) + packet * 2
+        path = f"{beside}.capture-1"
+
+        counts = [Statistics(5, 2, 3)] + [Statistics(0, 0, 0)] * (len(found) - 1)
+        last = statistics(counts, started_ns=0, ended_ns=1, filtered=False)
+        listener = socket.create_server(path, family=socket.AF_UNIX)
+        listener.settimeout(20)
+
+        def serve() -> None:
+            with listener, listener.accept()[0] as client, suppress(ConnectionError):
+                Path(path).unlink()
+                client.sendall(data)
+                if count is None:
+                    client.recv(1)
+                client.sendall(last)
+
+        threading.Thread(target=serve).start()
+        return path
 
     def subscribe(self, callback: Callable[[Event], None]) -> Callable[[], None]:
         self.callbacks.append(callback)

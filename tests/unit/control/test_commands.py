@@ -1,10 +1,13 @@
 """The command table against a small backend."""
 
+import asyncio
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.pcapng import parse
 from tests.unit.control.fakes import FakeBackend
 from vbackend.control.commands import COMMANDS, CommandNotFoundError, Desk, perform
 from vbackend.errors import ConfigError
@@ -15,13 +18,14 @@ from vbackend.snapshot import BackendSnapshot, PortSnapshot
 class Bench:
     backend: FakeBackend = field(default_factory=FakeBackend)
     quits: int = 0
+    path: str = ""
 
     def quit(self) -> None:
         self.quits += 1
 
     async def __call__(self, command: str, /, **arguments: Any) -> Any:
         given = {key.replace("_", "-"): value for key, value in arguments.items()}
-        return await perform(Desk(self.backend, self.quit), command, given)
+        return await perform(Desk(self.backend, self.quit, self.path), command, given)
 
 
 @pytest.fixture
@@ -62,6 +66,18 @@ async def test_port_set(bench: Bench, arguments: dict[str, Any], changed: dict[s
     assert answer == before.model_copy(update=changed) == bench.backend.ports["a"]
 
 
+async def test_capture_start(bench: Bench, tmp_path: Path) -> None:
+    bench.path = f"{tmp_path}/control"
+    answer = await bench("capture-start", ports=["b"], filter="ip", snaplen=96, count=2)
+    assert answer == {"path": f"{tmp_path}/control.capture-1"}
+    assert bench.backend.captures == [("ip", 96, 2)]
+    reader, writer = await asyncio.open_unix_connection(answer["path"])
+    data = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    assert [one.name for one in parse(data).interfaces] == ["b"]
+
+
 async def test_quit(bench: Bench) -> None:
     assert await bench("quit") == {}
     assert bench.quits == 1
@@ -76,6 +92,9 @@ async def test_quit(bench: Bench) -> None:
         ("port-add", {"port": "tpa:x"}, "port 'tpa:x': 'tpa' is no kind of port; did you mean 'tap'?"),
         ("port-remove", {"name": "zz"}, "there is no port 'zz'; there are a, b"),
         ("port-set", {"name": "a"}, "port-set: nothing to change; give up, queue, queue-bytes, rate or"),
+        ("capture-start", {"ports": ["zz"]}, "there is no port 'zz'; there are a, b"),
+        ("capture-start", {"count": 0}, "capture-start: argument 'count': input should be greater"),
+        ("capture-start", {"snaplen": 262_145}, "capture-start: argument 'snaplen': input should be less"),
         ("port-set", {"name": "a", "up": "yes"}, "port-set: argument 'up': input should be a valid boolean"),
         ("port-set", {"name": "a", "up": 1}, "port-set: argument 'up': input should be a valid boolean"),
         (

@@ -24,6 +24,7 @@ GOOD = Sights(
     qemu="10.0.2: connects again by itself",
     kvm=(True, "a guest boots on kvm"),
     engine={"profile": "release", "version": "0.1.0"},
+    libpcap="libpcap version 1.10.3",
 )
 
 
@@ -43,6 +44,7 @@ def test_a_host_that_lacks_nothing() -> None:
         "network namespaces",
         "user namespaces",
         "nftables",
+        "libpcap",
         "net.unix.max_dgram_qlen",
         "net.core.rmem_max",
         "net.core.wmem_max",
@@ -57,6 +59,7 @@ def test_a_host_that_lacks_nothing() -> None:
         ({"net_admin": False}, "CAP_NET_ADMIN", "no device can be made", "ip tuntap add dev NAME", False),
         ({"namespaces": "unshare failed"}, "network namespaces", "unshare failed", "CAP_SYS_ADMIN", False),
         ({"user_namespaces": "denied"}, "user namespaces", "denied", "sysctl kernel.unpriv", False),
+        ({"libpcap": None, "libpcap_lacks": "none"}, "libpcap", "none", "apt install libpcap0.8", False),
         ({"nft": None}, "nftables", "there is no nft", "apt install nftables", False),
         (
             {"max_dgram_qlen": 10},

@@ -1,0 +1,193 @@
+"""The life of a capture on the backend's side, on channels: who may come, and everything that ends it."""
+
+import asyncio
+import os
+import socket
+import stat
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.frames import BROADCAST, frame, mac
+from tests.support.pcapng import Capture, parse
+from tests.support.qemu_peers import eventually
+from vbackend.capture.filter import compile_filter
+from vbackend.capture.pcapng import Interface, LinkType
+from vbackend.capture.session import CaptureSession, Tapped
+from vbackend.dataplane import Dataplane
+
+FRAME = frame(BROADCAST, mac(1), size=60)
+
+
+class Lab:
+    """A switch with two channels."""
+
+    def __init__(self, dataplane: Dataplane) -> None:
+        self.dataplane = dataplane
+        segment = dataplane.add_switch()
+        self.ports = [dataplane.add_port(queue_frames=4096) for _ in "ab"]
+        for port in self.ports:
+            dataplane.join(port, segment)
+        self.channels = [dataplane.attach_channel(port) for port in self.ports]
+
+    def tapped(self, expression: str | None = None) -> list[Tapped]:
+        program = None if expression is None else compile_filter(expression, LinkType.ETHERNET, 1000)
+        return [
+            Tapped(port, Interface(name, "channel"), program)
+            for name, port in zip("ab", self.ports, strict=True)
+        ]
+
+    async def pass_frames(self, count: int) -> None:
+        before, _ = self.dataplane.counters(self.ports[0])
+        for _ in range(count):
+            assert self.channels[0].send(FRAME)
+        await eventually(
+            lambda: self.dataplane.counters(self.ports[0])[0].frames_out == before.frames_out + count,
+            "the frames are through",
+        )
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with Dataplane() as dataplane:
+        yield Lab(dataplane)
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> AsyncIterator[str]:
+    yield f"{tmp_path}/capture"
+    assert list(tmp_path.iterdir()) == []
+
+
+async def whole(reader: asyncio.StreamReader) -> Capture:
+    return parse(await asyncio.wait_for(reader.read(), 10))
+
+
+async def begin(path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, bytes]:
+    """Connect and read the head: from here on packets are captured."""
+    reader, writer = await asyncio.open_unix_connection(path)
+    return reader, writer, await asyncio.wait_for(reader.read(1 << 16), 10)
+
+
+async def test_both_directions_until_the_client_leaves(lab: Lab, place: str) -> None:
+    session = CaptureSession(lab.dataplane, lab.tapped(), snaplen=1000)
+    task = session.open(place)
+    assert stat.S_IMODE(os.stat(place).st_mode) == 0o600  # noqa: PTH116
+    await lab.pass_frames(3)  # before the client: not captured
+    reader, writer, head = await begin(place)
+    assert not Path(place).exists()
+    await lab.pass_frames(5)
+    writer.write_eof()
+    capture = parse(head + await asyncio.wait_for(reader.read(), 10))
+    writer.close()
+    await task
+    await session.close()
+    assert [packet.data for packet in capture.of("a", "in")] == [FRAME] * 5
+    assert [packet.data for packet in capture.of("b", "out")] == [FRAME] * 5
+    assert len(capture.packets) == 10
+    assert capture.statistics == {name: {"recv": 5, "drop": 0, "delivered": 5} for name in "ab"}
+    times = [packet.time_ns for packet in capture.packets]
+    assert times == sorted(times)
+
+
+async def test_the_count_ends_it(lab: Lab, place: str) -> None:
+    task = CaptureSession(lab.dataplane, lab.tapped("ether src 52:54:00:00:00:01"), snaplen=20, count=3).open(
+        place
+    )
+    reader, writer, head = await begin(place)
+    await lab.pass_frames(5)
+    capture = parse(head + await asyncio.wait_for(reader.read(), 10))
+    writer.close()
+    await task
+    assert [(len(packet.data), packet.length) for packet in capture.packets] == [(20, 60)] * 3
+
+
+async def test_a_slow_client_loses_packets_and_hears_of_it(lab: Lab, place: str) -> None:
+    session = CaptureSession(lab.dataplane, lab.tapped()[:1], snaplen=1000, limit_bytes=10_000)
+    task = session.open(place)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.setblocking(False)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(place)
+        await eventually(lambda: _readable(client), "the head comes")
+        for _ in range(20):
+            await lab.pass_frames(500)
+        reader, writer = await asyncio.open_unix_connection(sock=client)
+        writer.write_eof()
+        capture = await whole(reader)
+        writer.close()
+    await task
+    counts = capture.statistics["a"]
+    assert counts["recv"] == 10_000 == counts["delivered"] + counts["drop"]
+    assert counts["drop"] > 0
+    assert counts["delivered"] == len(capture.packets) > 0
+    assert sum(packet.lost_before for packet in capture.packets) <= counts["drop"]
+
+
+def _readable(sock: socket.socket) -> bool:
+    try:
+        return bool(sock.recv(1, socket.MSG_PEEK))
+    except BlockingIOError:
+        return False
+
+
+async def test_nobody_comes(lab: Lab, place: str) -> None:
+    await asyncio.wait_for(
+        CaptureSession(lab.dataplane, lab.tapped(), snaplen=9, patience_s=0.01).open(place), 10
+    )
+
+
+async def test_closed_before_anybody_came(lab: Lab, place: str) -> None:
+    session = CaptureSession(lab.dataplane, lab.tapped(), snaplen=9)
+    session.open(place)
+    await session.close()
+    await session.close()
+
+
+async def test_closed_with_a_client(lab: Lab, place: str) -> None:
+    session = CaptureSession(lab.dataplane, lab.tapped(), snaplen=900)
+    session.open(place)
+    reader, writer, head = await begin(place)
+    await lab.pass_frames(2)
+    await session.close()
+    capture = parse(head + await asyncio.wait_for(reader.read(), 10))
+    writer.close()
+    assert len(capture.packets) == 4
+    assert capture.statistics
+
+
+async def test_closed_with_a_client_that_does_not_read(lab: Lab, place: str) -> None:
+    session = CaptureSession(lab.dataplane, lab.tapped(), snaplen=900)
+    task = session.open(place)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.setblocking(False)
+        client.connect(place)
+        await eventually(lambda: _readable(client), "the head comes")
+        for _ in range(20):
+            await lab.pass_frames(500)
+        await asyncio.wait_for(session.close(), 5)
+    assert task.done()
+
+
+async def test_a_client_that_dies_takes_the_taps_away(lab: Lab, place: str) -> None:
+    task = CaptureSession(lab.dataplane, lab.tapped(), snaplen=900).open(place)
+    _, writer, _ = await begin(place)
+    writer.transport.abort()
+    await asyncio.wait_for(task, 10)
+    await lab.pass_frames(2)
+
+
+async def test_ports_and_engines_may_go_first(lab: Lab, place: str) -> None:
+    session = CaptureSession(lab.dataplane, lab.tapped(), snaplen=900)
+    session.open(place)
+    lab.dataplane.remove_port(lab.ports[1])
+    reader, writer, head = await begin(place)
+    assert lab.channels[0].send(FRAME)
+    lab.dataplane.close()
+    await session.close()
+    capture = parse(head + await asyncio.wait_for(reader.read(), 10))
+    writer.close()
+    assert [(packet.interface, packet.comment) for packet in capture.packets] == [
+        ("a", "dropped: no-destination")
+    ]

@@ -1,0 +1,85 @@
+"""`vbackend capture` beside a served control socket."""
+
+import os
+import pty
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.pcapng import parse, read
+from tests.unit.cli.harness import one_line, served, vbackend
+from tests.unit.cli.processes import PROGRAM
+
+
+def test_to_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path, file = str(tmp_path / "x"), tmp_path / "f"
+    options = ("--filter", "ip", "--snaplen", "96", "--count", "2", "-w", str(file), "--control", path)
+    with served(path) as backend:
+        outcome = vbackend(capsys, "capture", "a", "b", *options)
+        assert backend.captures == [("ip", 96, 2)]
+    assert (outcome.status, outcome.out, outcome.err) == (0, "", "2 packets captured, 3 lost\n")
+    found = read(file)
+    assert [one.name for one in found.interfaces] == ["a", "b"]
+    assert len(found.packets) == 2
+
+
+@pytest.mark.parametrize("write", [[], ["-w", "-"]])
+def test_to_stdout(tmp_path: Path, write: list[str]) -> None:
+    path = str(tmp_path / "x")
+    with served(path):
+        done = subprocess.run(
+            [*PROGRAM, "capture", *write, "--count", "2", "--control", path],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, b"2 packets captured, 3 lost\n")
+    assert len(parse(done.stdout).packets) == 2
+
+
+def test_a_terminal_is_no_place_for_packets() -> None:
+    ours, terminal = pty.openpty()
+    try:
+        done = subprocess.run(
+            [*PROGRAM, "capture", "a"],
+            stdin=subprocess.DEVNULL,
+            stdout=terminal,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(ours)
+        os.close(terminal)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "vbackend: capture: stdout is a terminal; give -w FILE, or pipe to `wireshark -k -i -`\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["zz"], "there is no port 'zz'; there are a, b"),
+        (["--count", "0"], "capture-start: argument 'count': "),
+        (["--snaplen", "0"], "capture-start: argument 'snaplen': "),
+    ],
+)
+def test_refusals_are_bad_arguments(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, words: list[str], text: str
+) -> None:
+    path = str(tmp_path / "x")
+    with served(path):
+        arguments = ("capture", *words, "-w", str(tmp_path / "f"), "--control", path)
+        assert one_line(vbackend(capsys, *arguments), 2).startswith(text)
+    assert not (tmp_path / "f").exists()
+
+
+def test_a_file_that_cannot_be_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = str(tmp_path / "x")
+    with served(path):
+        outcome = vbackend(capsys, "capture", "--count", "1", "-w", f"{tmp_path}/no/f", "--control", path)
+        assert one_line(outcome, 1) == f"{tmp_path}/no/f: No such file or directory"

@@ -1,0 +1,132 @@
+//! Captures of ports: what is recorded on the way in and out, with which fate, and nothing when they are over.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod common;
+
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use common::{LIMITS, assert_balanced, config, eventually, frame, read_frame, stream_port, wire};
+use vbackend_engine::capture::{Sink, Tap};
+use vbackend_engine::{Engine, PortConfig};
+use vbackend_proto::queue::Limits;
+use vbackend_proto::segment::PortId;
+
+/// A record of a sink: interface, direction, original length, what its comment says.
+type Seen = (u32, u32, usize, String);
+
+fn sink(interfaces: usize) -> Arc<Sink> {
+    Arc::new(Sink::new(interfaces, 1 << 20, None).unwrap())
+}
+
+fn start(engine: &Engine, port: PortId, sink: &Arc<Sink>, interface: u32) {
+    let tap = Tap::new(Arc::clone(sink), interface, 1 << 16, None).unwrap();
+    engine.capture_start(port, tap).unwrap();
+}
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
+}
+
+fn seen(sink: &Sink) -> Vec<Seen> {
+    let bytes = sink.read(usize::MAX, <[u8]>::to_vec);
+    let (mut found, mut at) = (Vec::new(), 0);
+    while at < bytes.len() {
+        let block = &bytes[at..at + word(&bytes, at + 4) as usize];
+        let options = 28 + (word(block, 20) as usize).next_multiple_of(4);
+        let text = String::from_utf8_lossy(&block[options + 8..block.len() - 8]);
+        let comment = text.split_once("dropped: ").map_or("", |(_, reason)| reason.trim_end_matches('\0'));
+        found.push((word(block, 8), word(block, options + 4), word(block, 24) as usize, comment.to_owned()));
+        at += block.len();
+    }
+    found
+}
+
+fn said(rows: &[(u32, u32, usize, &str)]) -> Vec<Seen> {
+    rows.iter().map(|(port, way, len, reason)| (*port, *way, *len, (*reason).to_owned())).collect()
+}
+
+fn send(engine: &Engine, port: PortId, peer: &mut UnixStream, frames: &[Vec<u8>]) {
+    let before = engine.counters(port).unwrap().rx.frames_in;
+    peer.write_all(&wire(frames)).unwrap();
+    let all = before + frames.len() as u64;
+    eventually("they are received", || engine.counters(port).unwrap().rx.frames_in == all);
+}
+
+#[test]
+fn both_sides_are_recorded_until_the_capture_ends() {
+    for workers in [1, 2] {
+        let engine = Engine::new(workers, 1).unwrap();
+        let segment = engine.add_switch(1000, 10).unwrap();
+        let (a, mut peer_a) = stream_port(&engine, segment, config());
+        let (b, mut peer_b) = stream_port(&engine, segment, config());
+        let sink = sink(2);
+        start(&engine, a, &sink, 0);
+        start(&engine, b, &sink, 1);
+        send(&engine, a, &mut peer_a, &[frame(0xff, 1, 60, 1), frame(0xff, 1, 61, 2)]);
+        (0..2).for_each(|_| assert!(read_frame(&mut peer_b).is_some()));
+        eventually("both are sent", || engine.counters(b).unwrap().tx.frames_out == 2);
+        let rows = [(0, 1, 60, ""), (0, 1, 61, ""), (1, 2, 60, ""), (1, 2, 61, "")];
+        assert_eq!(seen(&sink), said(&rows), "{workers} workers");
+        engine.capture_stop(a, &sink).unwrap();
+        engine.remove_port(b).unwrap();
+        assert!(engine.capture_stop(b, &sink).is_err());
+        send(&engine, a, &mut peer_a, &[frame(0xff, 1, 62, 3)]);
+        assert_eq!(seen(&sink), []);
+        assert_eq!(Arc::strong_count(&sink), 1, "nobody holds it any more");
+    }
+}
+
+#[test]
+fn frames_that_may_not_enter_are_recorded_too() {
+    let engine = Engine::new(1, 1).unwrap();
+    let segment = engine.add_switch(1000, 10).unwrap();
+    let source = Some([2, 0, 0, 0, 0, 1]);
+    let (a, mut peer) = stream_port(&engine, segment, PortConfig { source, ..config() });
+    let sink = sink(1);
+    start(&engine, a, &sink, 0);
+    send(&engine, a, &mut peer, &[frame(0xff, 9, 60, 1), frame(0xff, 1, 61, 2), frame(0xff, 9, 62, 3)]);
+    assert_eq!(
+        seen(&sink),
+        said(&[(0, 1, 60, "spoofed"), (0, 1, 62, "spoofed"), (0, 1, 61, "no-destination")])
+    );
+    engine.set_up(a, false).unwrap();
+    send(&engine, a, &mut peer, &[frame(0xff, 1, 63, 4)]);
+    assert_eq!(seen(&sink), said(&[(0, 1, 63, "port-down")]));
+    engine.set_up(a, true).unwrap();
+    engine.leave(a).unwrap();
+    send(&engine, a, &mut peer, &[frame(0xff, 1, 64, 5)]);
+    assert_eq!(seen(&sink), said(&[(0, 1, 64, "no-segment")]));
+}
+
+#[test]
+fn a_channel_that_is_full_says_so_frame_by_frame() {
+    let engine = Engine::new(1, 1).unwrap();
+    let segment = engine.add_switch(1000, 10).unwrap();
+    let (a, mut peer) = stream_port(&engine, segment, config());
+    let port = engine.add_port(PortConfig { limits: Limits { frames: 2, ..LIMITS }, ..config() }).unwrap();
+    engine.join(port, segment).unwrap();
+    let _channel = engine.attach_channel(port).unwrap();
+    let sink = sink(1);
+    start(&engine, port, &sink, 0);
+    let frames: Vec<_> = (0..4).map(|serial| frame(0xff, 1, 60 + serial as usize, serial)).collect();
+    send(&engine, a, &mut peer, &frames);
+    let full = "queue-full";
+    let rows = [(0, 2, 60, ""), (0, 2, 61, ""), (0, 2, 62, full), (0, 2, 63, full)];
+    assert_eq!(seen(&sink), said(&rows));
+    assert_balanced(&engine.counters(port).unwrap());
+}
+
+#[test]
+fn a_stream_whose_peer_left_says_so() {
+    let engine = Engine::new(1, 1).unwrap();
+    let segment = engine.add_switch(1000, 10).unwrap();
+    let (a, mut peer) = stream_port(&engine, segment, config());
+    let (b, peer_b) = stream_port(&engine, segment, config());
+    let sink = sink(1);
+    start(&engine, b, &sink, 0);
+    peer_b.shutdown(std::net::Shutdown::Read).unwrap();
+    send(&engine, a, &mut peer, &[frame(0xff, 1, 60, 1)]);
+    assert_eq!(seen(&sink), said(&[(0, 2, 60, "peer-gone")]));
+}
