@@ -34,6 +34,7 @@ from vbackend.ports.dgram import DgramPort
 from vbackend.ports.multi import MultiPort
 from vbackend.ports.names import derived_name, unique_name
 from vbackend.ports.spec import (
+    Address,
     ChannelSpec,
     DgramMcastSpec,
     DgramUdpSpec,
@@ -43,11 +44,17 @@ from vbackend.ports.spec import (
     StreamSpec,
     TapSpec,
     TunSpec,
+    UnitSpec,
 )
 from vbackend.ports.stream import DialPort, ListenPort
 from vbackend.ports.tap import TapPort
 from vbackend.ports.tun import TunPort
+from vbackend.ports.tunfile import TunFilePort
+from vbackend.ports.unit import UnitPort
 from vbackend.snapshot import BackendSnapshot, FdbEntry, PortSnapshot, SegmentSnapshot
+from vbackend.tun.driver import TunDriver
+from vbackend.tun.file import TunFile
+from vbackend.tun.vocabulary import Header, System
 
 __all__ = ["Backend", "BackendEvent"]
 
@@ -188,6 +195,32 @@ class Backend:
             await self._add(port)
             return port.channel
 
+    async def open_tun(
+        self,
+        name: str,
+        *,
+        addresses: Sequence[Address] = (),
+        peers: Sequence[Address] = (),
+        header: Header = "none",
+        mtu: int | None = None,
+        mode: Literal["pointopoint", "broadcast"] | None = None,
+        family: System = "netbsd",
+        queue: int | None = None,
+    ) -> TunFile:
+        """A tun unit on the segment whose device face is the returned file. Closing that leaves the unit without
+        reader until the port is removed."""
+        async with self._lock:
+            options = PortOptions(name=name, queue=queue)
+            spec = UnitSpec(
+                f"tunfile:{name}", options, None, tuple(addresses), tuple(peers), header, mtu, mode, family
+            )
+            self._room_for_one(spec)
+            (name,) = self._all_names([spec])
+            port = TunFilePort(self._running(), name, spec)
+            await self._add(port)
+            assert port.file is not None, "it was just opened"
+            return port.file
+
     async def remove_port(self, name: str) -> None:
         """Remove a port, of a `multi` port also its peers' ports. ConfigError: there is none of that name."""
         async with self._lock:
@@ -318,6 +351,7 @@ class Backend:
         self._context = PortContext(
             dataplane=dataplane,
             segment=segment,
+            units=TunDriver(),
             queue_frames=self._queue_frames,
             emit=self._emit,
             drain=self._drain,
@@ -362,7 +396,7 @@ class Backend:
     async def _stop(self) -> None:
         if self._context is None:
             return
-        dataplane = self._context.dataplane
+        dataplane, units = self._context.dataplane, self._context.units
         asyncio.get_running_loop().remove_reader(dataplane.event_fd)
         for port in self._ports.values():
             port.quiesce()
@@ -371,6 +405,7 @@ class Backend:
         for port in ports:
             port.engine_port = None
             port.finish("the backend stopped")
+        units.shut_down()
         jobs = [port.cleanup() for port in ports]
         jobs += [session.close() for session in self._captures.values()]
         jobs += [] if self._own_devices is None else [self._own_devices.close_all()]
@@ -402,6 +437,10 @@ class Backend:
                 return TapPort(context, name, spec, self._host_devices())
             case TunSpec():
                 return TunPort(context, name, spec, self._host_devices())
+            case UnitSpec(address=None):
+                return TunFilePort(context, name, spec)
+            case UnitSpec():
+                return UnitPort(context, name, spec)
             case ChannelSpec():
                 return ChannelPort(context, name, spec)
             case _:
