@@ -111,7 +111,8 @@ class CaptureSession:
                 (accepting, ended), timeout=self._patience_s, return_when=asyncio.FIRST_COMPLETED
             )
             if not accepting.done():
-                log.warning("capture: nobody fetched it")
+                if not ended.done():
+                    log.warning("capture: nobody fetched it")
                 return None
             client, _ = accepting.result()
             client.setblocking(False)
