@@ -12,7 +12,7 @@ __all__ = ["capture"]
 def capture(
     ports: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PORT...", help="Names of ports, as `show` prints them. [default: all]"),
+        typer.Argument(metavar="PORT", help="Names of ports, as `show` prints them. [default: all]"),
     ] = None,
     write: Annotated[
         str | None,
