@@ -22,7 +22,7 @@ class TunFilePort(PortWithUnit):
 
     async def open(self) -> None:
         loop = asyncio.get_running_loop()
-        self.open_file(self.spec.header)
+        self.open_file()
         self.interface.on_close = lambda: loop.call_soon_threadsafe(self.finish, "its file was closed")
         self.started(-1, "Python")
 

@@ -43,6 +43,7 @@ pub struct UnitLink {
     reader: Option<Reader>,
     errors: Option<OwnedFd>, // where a program hears of its writes that were refused
     blocked: bool,           // the reader had no room at the last try
+    held: bool,              // the rate held packets back at the last look
     generated: Vec<u8>,      // frames for the segment, in wire form
     released: usize,         // how many of them had been parked, and are counted already
 }
@@ -57,6 +58,7 @@ impl UnitLink {
             reader: None,
             errors: None,
             blocked: false,
+            held: false,
             generated: Vec::new(),
             released: 0,
         }
@@ -103,6 +105,7 @@ impl UnitLink {
         let reader = self.reader.take()?;
         self.unit.hang_up();
         self.blocked = false;
+        self.held = false;
         Some(reader)
     }
 
@@ -208,7 +211,7 @@ impl UnitLink {
     // From the segment to the reader.
 
     pub fn transmit(&mut self, wire: &[u8], runs: &[Run], out: &mut Outgoing<'_>) -> Result<(), End> {
-        let UnitLink { adapter, unit, reader, blocked, generated, released, .. } = self;
+        let UnitLink { adapter, unit, reader, blocked, held, generated, released, .. } = self;
         let mut inner = unit.lock();
         for frame in runs.iter().flat_map(|run| frames_of(wire, *run)) {
             let parked = adapter.parked();
@@ -243,7 +246,9 @@ impl UnitLink {
                 Some(Sent::No(reason)) => out.tx.dropped(reason, 1),
                 Some(Sent::Later) | None => {}
             }
-            if inner.unit.snd().len() >= BUDGET
+            // A limit below a batch is for readers that have no room, not for those that had no chance.
+            if inner.unit.snd().len() >= BUDGET.min(inner.unit.snd().limits().frames)
+                && !*blocked
                 && let Some(reader @ Reader::Socket { .. }) = reader
             {
                 *blocked = reader.flush(&mut inner.unit, out)? == Taken::Some;
@@ -256,6 +261,7 @@ impl UnitLink {
             Some(Reader::Device(_)) => {}
             None => unit.notify(&mut inner, out.now_ms),
         }
+        *held = inner.unit.ready_ms(out.now_ms).is_some();
         Ok(())
     }
 
@@ -266,6 +272,7 @@ impl UnitLink {
             Some(reader) => self.blocked = reader.flush(&mut inner.unit, out)? == Taken::Some,
             None => self.unit.notify(&mut inner, out.now_ms),
         }
+        self.held = inner.unit.ready_ms(out.now_ms).is_some();
         Ok(())
     }
 
@@ -288,8 +295,8 @@ impl UnitLink {
 
     /// When the adapter wants to ask again or to give up, or the rate allows the next packet.
     pub fn deadline_ms(&self, now_ms: u64) -> Option<u64> {
-        let ready_ms = self.unit.lock().unit.ready_ms(now_ms);
-        [self.adapter.deadline_ms(), ready_ms].into_iter().flatten().min()
+        let ready_ms = || self.unit.lock().unit.ready_ms(now_ms).unwrap_or(now_ms); // it has passed: flush
+        [self.adapter.deadline_ms(), self.held.then(ready_ms)].into_iter().flatten().min()
     }
 
     /// Let the adapter do so; packets go with the next `flush`.
