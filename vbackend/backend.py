@@ -30,27 +30,11 @@ from vbackend.host.tap import HostDevices
 from vbackend.ports.adopted import adopted_port
 from vbackend.ports.base import EventName, Port, PortContext
 from vbackend.ports.channel import Channel, ChannelPort
-from vbackend.ports.dgram import DgramPort
+from vbackend.ports.make import make_port
 from vbackend.ports.multi import MultiPort
 from vbackend.ports.names import derived_name, unique_name
-from vbackend.ports.spec import (
-    Address,
-    ChannelSpec,
-    DgramMcastSpec,
-    DgramUdpSpec,
-    DgramUnixSpec,
-    PortOptions,
-    PortSpec,
-    StreamSpec,
-    TapSpec,
-    TunSpec,
-    UnitSpec,
-)
-from vbackend.ports.stream import DialPort, ListenPort
-from vbackend.ports.tap import TapPort
-from vbackend.ports.tun import TunPort
+from vbackend.ports.spec import Address, ChannelSpec, PortOptions, PortSpec, StreamSpec, UnitSpec
 from vbackend.ports.tunfile import TunFilePort
-from vbackend.ports.unit import UnitPort
 from vbackend.snapshot import BackendSnapshot, FdbEntry, PortSnapshot, SegmentSnapshot
 from vbackend.tun.driver import TunDriver
 from vbackend.tun.file import TunFile
@@ -423,28 +407,7 @@ class Backend:
     # Ports
 
     def _port(self, name: str, spec: PortSpec) -> Port:
-        context = self._running()
-        match spec:
-            case StreamSpec(multi=True):
-                return MultiPort(context, name, spec)
-            case StreamSpec(dial=True):
-                return DialPort(context, name, spec)
-            case StreamSpec():
-                return ListenPort(context, name, spec)
-            case DgramUnixSpec() | DgramUdpSpec() | DgramMcastSpec():
-                return DgramPort(context, name, spec)
-            case TapSpec():
-                return TapPort(context, name, spec, self._host_devices())
-            case TunSpec():
-                return TunPort(context, name, spec, self._host_devices())
-            case UnitSpec(address=None):
-                return TunFilePort(context, name, spec)
-            case UnitSpec():
-                return UnitPort(context, name, spec)
-            case ChannelSpec():
-                return ChannelPort(context, name, spec)
-            case _:
-                assert_never(spec)
+        return make_port(self._running(), name, spec, self._host_devices)
 
     def _host_devices(self) -> HostDevices:
         if self._devices is not None:

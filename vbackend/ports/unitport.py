@@ -85,7 +85,7 @@ class PortWithUnit(Port):
         if isinstance(spec, UnitSpec) and spec.mtu is not None:
             self.interface.set_mtu(spec.mtu)
         self.interface.on_change = self._reconfigure
-        self.set(rate=self.rate)
+        self.set(queue_frames=self.queue_frames, queue_bytes=self.queue_bytes, rate=self.rate)
 
     def open_file(self, header: Header) -> TunFile:
         """Open the device face: the unit is READY from now on."""
