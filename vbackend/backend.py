@@ -22,7 +22,7 @@ from pydantic import JsonValue
 
 from vbackend import __version__
 from vbackend.capture.filter import compile_filter
-from vbackend.capture.pcapng import DEFAULT_SNAPLEN, Interface, LinkType
+from vbackend.capture.pcapng import DEFAULT_SNAPLEN, Interface, LinkType, UnitLink
 from vbackend.capture.session import CaptureSession, Tapped
 from vbackend.dataplane import Dataplane, EventsLost, SessionEnded, WorkerDied
 from vbackend.errors import ConfigError
@@ -248,20 +248,28 @@ class Backend:
         expression: str | None = None,
         snaplen: int = DEFAULT_SNAPLEN,
         count: int | None = None,
+        unit_link: UnitLink | None = None,
     ) -> str:
         """Offer a pcapng stream of these ports, or of all. Returns the path of the Unix socket that has it.
 
         It waits some seconds for its one client, ends after `count` packets or when the client leaves, and lies at a
-        path that begins with `beside`. `expression`: a filter in libpcap's language. ConfigError: no such port, not
-        a filter; HostError: there is no libpcap.
+        path that begins with `beside`. `expression`: a filter in libpcap's language. `unit_link`: how packets of tun
+        units begin, None: as the unit has it. ConfigError: no such port, not a filter; HostError: there is no libpcap.
         """
-        kinds = {LinkType[port.capture_link.upper()] for port in self._captured(names)}
+
+        def kind_of(port: Port) -> LinkType:
+            link = (
+                unit_link if unit_link is not None and port.capture_link != "ethernet" else port.capture_link
+            )
+            return LinkType[link.upper()]
+
+        kinds = {kind_of(port) for port in self._captured(names)}
         programs = {}
         for kind in kinds if expression else ():
             programs[kind] = await asyncio.to_thread(compile_filter, str(expression), kind, snaplen)
         tapped = []
         for port in self._captured(names):  # again: some may have gone meanwhile
-            kind = LinkType[port.capture_link.upper()]
+            kind = kind_of(port)
             if port.engine_port is not None and (kind in programs or not expression):
                 interface = Interface(port.name, port.spec.text, kind)
                 tapped.append(Tapped(port.engine_port, interface, programs.get(kind)))
