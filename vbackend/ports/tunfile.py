@@ -28,6 +28,7 @@ class TunFilePort(PortWithUnit):
 
     def forget(self) -> None:
         self.interface.on_close = None
+        self.file = None  # the program's to close; until then it finds its unit gone, as a zombie's (D2)
         super().forget()
 
     def on_end(self) -> None:

@@ -39,7 +39,7 @@ async def test_a_program_that_stalls(tmp_path: Path) -> None:
         frames = numbered(mac(2), mac(3), 500)
         for start in range(0, 500, 50):
             assert await other.channel.send_all(frames[start : start + 50]) == 50
-            found = []
+            found: list[bytes] = []
             while len(found) < 50:
                 got = await guest.channel.recv()
                 found += [got] if got and got[6:12] == mac(3) and got[12:14] == b"\x88\xb5" else []
@@ -50,9 +50,8 @@ async def test_a_program_that_stalls(tmp_path: Path) -> None:
         await eventually(lambda: lab.unit.queue_len == 0, "what was queued follows")
         counters = lab.unit.counters
         announced = 3  # with the question, and the other guest
-        assert (
-            len(got) + len(program.recv_ready()) == counters["opackets"] == lab.port.tx.frames_out - announced
-        )
+        read = len(here) + len(program.recv_ready())
+        assert read == counters["opackets"] == lab.port.tx.frames_out - announced
         await lab.hears(guest, program)
 
 
