@@ -220,6 +220,22 @@ async def test_a_premade_tap_is_left_as_it_was(devices: HostDevices, netns: Name
     assert not differences(before, netns.state())
 
 
+@pytest.mark.parametrize("theirs", [(), ("pi",)], ids=["bare", "packet information"])
+@pytest.mark.parametrize("ours", ["", ",pi"], ids=["opened bare", "opened with it"])
+async def test_a_premade_tun_is_left_as_it_was(
+    devices: HostDevices, netns: Namespace, theirs: tuple[str, ...], ours: str
+) -> None:
+    """Who uses it next finds the packet information where it was."""
+    netns.ip("tuntap", "add", "dev", "tun0", "mode", "tun", *theirs)
+    before = netns.state()
+    spec = parse_port(f"tun:tun0,netns={netns.name},addr=10.0.0.1,peer=10.0.0.2{ours}")
+    assert isinstance(spec, TunSpec)
+    device = await devices.open_tun(spec)
+    assert netns.links()["tun0"]["linkinfo"]["info_data"]["pi"] is (ours == ",pi")
+    await devices.close(device)
+    assert differences(before, netns.state()) == []
+
+
 async def test_what_somebody_changed_after_us_is_theirs(devices: HostDevices, netns: Namespace) -> None:
     netns.ip("tuntap", "add", "dev", "tap0", "mode", "tap")
     device = await opened(devices, "tap:tap0,mtu=1400,addr=10.0.0.1/24", netns)
