@@ -9,7 +9,7 @@ from tests.conformance.tun4.rules import RULES, rules_of
 
 HERE = Path(__file__).parent
 ROW = re.compile(r"\| (?P<id>[A-Z]\d) \| (?P<says>[^|]+) \| (?P<tests>[^|]+) \|")
-HEADINGS = re.compile(r"`(test_\w+)`: ([^;|]+)")
+FILES = re.compile(r"`(test_\w+)`: ([^;|]+)")
 
 
 def marked() -> Iterator[tuple[str, str]]:
@@ -38,7 +38,7 @@ def test_the_tests_of_each_row_are_those_marked_with_its_rule() -> None:
     for row in rows():
         named = {
             f"{file}::{name}"
-            for file, names in HEADINGS.findall(row["tests"])
+            for file, names in FILES.findall(row["tests"])
             for name in re.findall(r"`(test_\w+)`", names)
         }
         assert named == expected[row["id"]], row["id"]
