@@ -8,7 +8,15 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["BackendSnapshot", "FdbEntry", "LaneCounters", "PortSnapshot", "SegmentSnapshot", "SessionInfo"]
+__all__ = [
+    "BackendSnapshot",
+    "FdbEntry",
+    "LaneCounters",
+    "PortSnapshot",
+    "SegmentSnapshot",
+    "SessionInfo",
+    "UnitSnapshot",
+]
 
 
 class _Model(BaseModel):
@@ -41,9 +49,28 @@ class SessionInfo(_Model):
     since: float  # seconds since the epoch
 
 
+class UnitSnapshot(_Model):
+    """The tun unit behind a port, in the driver's words."""
+
+    name: str  # "tun0"
+    flags: tuple[str, ...]  # OPEN, INITED, IASET, DSTADDR, RWAIT, ASYNC, NBIO, PREPADDR
+    if_flags: tuple[str, ...]  # UP, POINTOPOINT, BROADCAST, RUNNING, MULTICAST, ...
+    addresses: tuple[str, ...]  # "10.7.0.1 -> 10.7.0.2"
+    mtu: int
+    tunmtu: int  # the longest packet that may be written
+    mode: Literal["pointopoint", "broadcast"]
+    header: str  # of the device face
+    family: str  # whose address family numbers
+    queue_len: int
+    queue_limit: int
+    counters: dict[
+        str, int
+    ]  # ipackets ibytes opackets obytes ierrors oerrors collisions drops input_drops purged
+
+
 class PortSnapshot(_Model):
     name: str
-    kind: Literal["stream", "dgram", "tap", "tun", "channel"]
+    kind: Literal["stream", "dgram", "tap", "tun", "unit", "tunfile", "channel"]
     where: str  # the KIND:WHERE it was given, e.g. "stream:unix:/tmp/a.sock"
     up: bool  # admin state
     state: Literal["listening", "dialling", "connected", "down", "failed"]
@@ -60,6 +87,7 @@ class PortSnapshot(_Model):
     isolated: bool = False
     parent: str | None = None  # the `multi` port this one was accepted on
     worker: int = 0
+    unit: UnitSnapshot | None = None
     rx: LaneCounters
     tx: LaneCounters
 

@@ -153,18 +153,9 @@ def test_a_descriptor_is_taken_also_when_the_call_fails(plane: Dataplane) -> Non
     [
         (lambda plane, _port, fd, _send: plane.attach_stream(-1, fd), KeyError),
         (lambda plane, _port, fd, _send: plane.attach_tap(1 << 70, fd, vnet_hdr=False), KeyError),
-        (
-            lambda plane, port, fd, _send: plane.attach_tun(
-                port, fd, packet_info=False, mac=b"short", local=[], peers=[]
-            ),
-            ValueError,
-        ),
-        (
-            lambda plane, port, fd, _send: plane.attach_tun(
-                port, fd, packet_info=False, mac=bytes(6), local=["x"], peers=[]
-            ),
-            ValueError,
-        ),
+        (lambda plane, port, fd, _send: plane.attach_reader(port, fd, device=True), ValueError),
+        (lambda plane, _port, fd, _send: plane.attach_reader(-1, fd, device=False), KeyError),
+        (lambda plane, port, fd, _send: plane.report_errors(port, fd), ValueError),
         (lambda plane, _port, fd, send: plane.attach_dgram(-1, fd, send_sock=send), KeyError),
         (lambda plane, port, fd, send: plane.attach_dgram(port, fd, send_to="x", send_sock=send), ValueError),
         (

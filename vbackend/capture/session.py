@@ -77,10 +77,11 @@ class CaptureSession:
     async def close(self) -> None:
         """End in order: what was recorded is sent, if the client takes it soon. A second call does nothing."""
         self._sink.end()
-        if self._task is not None:
-            await asyncio.wait([self._task], timeout=_LAST_WORDS_S)
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        task, self._task = self._task, None  # a cancelled task refers to the session: let go of one another
+        if task is not None:
+            await asyncio.wait([task], timeout=_LAST_WORDS_S)
+            task.cancel()
+            await asyncio.wait([task])
 
     async def _run(self, listener: socket.socket, path: str, identity: SocketIdentity | None) -> None:
         try:
@@ -111,7 +112,8 @@ class CaptureSession:
                 (accepting, ended), timeout=self._patience_s, return_when=asyncio.FIRST_COMPLETED
             )
             if not accepting.done():
-                log.warning("capture: nobody fetched it")
+                if not ended.done():
+                    log.warning("capture: nobody fetched it")
                 return None
             client, _ = accepting.result()
             client.setblocking(False)

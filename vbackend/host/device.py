@@ -22,6 +22,7 @@ __all__ = [
     "DeviceFlags",
     "attach",
     "check_ifname",
+    "header_flags",
     "header_length",
     "offloads_off",
     "open_device",
@@ -71,6 +72,13 @@ def user_id(owner: str) -> int:
         raise ConfigError(f"owner={owner}: there is no such user; give a name or a number") from None
 
 
+def header_flags(kind: Literal["tap", "tun"], *, vnet_hdr: bool, packet_info: bool) -> DeviceFlags:
+    """The flags that decide what stands in front of a frame or packet."""
+    flags = DeviceFlags.TAP if kind == "tap" else DeviceFlags.TUN
+    flags |= DeviceFlags.VNET_HDR if vnet_hdr else DeviceFlags(0)
+    return flags | (DeviceFlags(0) if packet_info else DeviceFlags.NO_PI)
+
+
 def open_device(
     kind: Literal["tap", "tun"],
     ifname: str,
@@ -78,13 +86,14 @@ def open_device(
     existing: TunFacts | None,
     owner: int | None = None,
     vnet_hdr: bool = False,
+    packet_info: bool = False,
 ) -> OwnedFd:
     """Attach to a device that is there (`existing`), or make one that belongs to `owner`.
 
-    `vnet_hdr`: with a virtio-net header, whose size `set_header` sets. HostError with the remedy.
+    `vnet_hdr`: with a virtio-net header, whose size `set_header` sets; `packet_info`: with `struct tun_pi` in front.
+    HostError with the remedy.
     """
-    flags = DeviceFlags.NO_PI | (DeviceFlags.TAP if kind == "tap" else DeviceFlags.TUN)
-    flags |= DeviceFlags.VNET_HDR if vnet_hdr else DeviceFlags(0)
+    flags = header_flags(kind, vnet_hdr=vnet_hdr, packet_info=packet_info)
     if existing is None:
         flags |= DeviceFlags.TUN_EXCL
     elif existing.multi_queue:

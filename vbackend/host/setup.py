@@ -23,6 +23,7 @@ from vbackend.host.changes import (
 from vbackend.host.device import (
     VNET_HEADER_LEN,
     DeviceFlags,
+    header_flags,
     header_length,
     offloads_off,
     open_device,
@@ -48,6 +49,7 @@ class Wanted:
     mac: str | None
     bridge: str | None
     vnet_hdr: bool
+    packet_info: bool
     addresses: Sequence[tuple[Address, Address | None]]
 
 
@@ -85,6 +87,7 @@ def set_up(wanted: Wanted, note: Callable[[AnyChange], None]) -> Made:
             existing=None if before is None else before.tun,
             owner=wanted.owner,
             vnet_hdr=wanted.vnet_hdr,
+            packet_info=wanted.packet_info,
         )
         try:
             link = links.get(wanted.ifname)
@@ -132,8 +135,7 @@ class _Setup:
 
     def run(self, fd: OwnedFd) -> None:
         link, wanted, links = self._link, self._wanted, self._links
-        if wanted.kind == "tap":
-            self._header(fd)
+        self._header(fd)
         # The MTU before addresses (IPv6 wants 1280), the MAC before the link is up.
         if wanted.mtu is not None and wanted.mtu != link.mtu:
             self._noted_set("mtu", str(link.mtu), str(wanted.mtu))
@@ -155,13 +157,11 @@ class _Setup:
     def _header(self, fd: OwnedFd) -> None:
         before = self._before
         if before is not None and before.tun is not None:
-            flags = DeviceFlags.TAP
-            flags |= DeviceFlags(0) if before.tun.packet_info else DeviceFlags.NO_PI
-            flags |= DeviceFlags.VNET_HDR if before.tun.vnet_header else DeviceFlags(0)
-            flags |= DeviceFlags.MULTI_QUEUE if before.tun.multi_queue else DeviceFlags(0)
+            kind, wanted, found = self._wanted.kind, self._wanted, before.tun
+            flags = header_flags(kind, vnet_hdr=found.vnet_header, packet_info=found.packet_info)
+            flags |= DeviceFlags.MULTI_QUEUE if found.multi_queue else DeviceFlags(0)
             length = header_length(fd)
-            ours = DeviceFlags.TAP | DeviceFlags.NO_PI
-            ours |= DeviceFlags.VNET_HDR if self._wanted.vnet_hdr else DeviceFlags(0)
+            ours = header_flags(kind, vnet_hdr=wanted.vnet_hdr, packet_info=wanted.packet_info)
             if flags != ours or (self._wanted.vnet_hdr and length != VNET_HEADER_LEN):
                 self._note(TunAttached(**self._device(self._link), flags=int(flags), header=length))
         if self._wanted.vnet_hdr:

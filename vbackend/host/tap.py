@@ -76,7 +76,10 @@ class HostDevices:
         check_addresses(f"port {spec.text!r}", spec.addresses, spec.peers, spec.mtu)
         peers = {peer.version: peer for peer in spec.peers}
         return await self._open(
-            spec, "tun", addresses=[(address, peers.get(address.version)) for address in spec.addresses]
+            spec,
+            "tun",
+            packet_info=spec.packet_info,
+            addresses=[(address, peers.get(address.version)) for address in spec.addresses],
         )
 
     async def close(self, device: OpenDevice) -> None:
@@ -114,6 +117,7 @@ class HostDevices:
         mac: str | None = None,
         bridge: str | None = None,
         vnet_hdr: bool = False,
+        packet_info: bool = False,
     ) -> OpenDevice:
         if spec.netns is not None:
             namespace_path(spec.netns)
@@ -130,6 +134,7 @@ class HostDevices:
             mac=mac,
             bridge=bridge,
             vnet_hdr=vnet_hdr,
+            packet_info=packet_info,
             addresses=addresses,
         )
         async with self._lock:

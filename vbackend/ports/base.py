@@ -22,14 +22,15 @@ from vbackend.dataplane import Dataplane, SessionEnded
 from vbackend.ports.rates import burst_for
 from vbackend.ports.reasons import end_text
 from vbackend.ports.spec import PortSpec
-from vbackend.snapshot import LaneCounters, PortSnapshot, SessionInfo
+from vbackend.snapshot import LaneCounters, PortSnapshot, SessionInfo, UnitSnapshot
+from vbackend.tun.driver import TunDriver
 
 __all__ = ["CaptureLink", "EventName", "Port", "PortContext", "PortKind", "PortState"]
 
 log = logging.getLogger(__name__)
 
 EventName = Literal["PORT_ADDED", "PORT_REMOVED", "PORT_CONNECTED", "PORT_DISCONNECTED", "PORT_REFUSED"]
-PortKind = Literal["stream", "dgram", "tap", "tun", "channel"]
+PortKind = Literal["stream", "dgram", "tap", "tun", "unit", "tunfile", "channel"]
 CaptureLink = Literal["ethernet", "null", "loop", "raw"]
 PortState = Literal["listening", "dialling", "connected", "down", "failed"]
 
@@ -42,6 +43,7 @@ class PortContext:
 
     dataplane: Dataplane
     segment: int
+    units: TunDriver
     queue_frames: int  # default of ports that name no limit
     emit: Callable[[EventName, dict[str, JsonValue]], None]
     drain: Callable[[], None]  # deliver the engine's events of until now
@@ -208,6 +210,10 @@ class Port(ABC):
         """What captured packets of this port begin with: an Ethernet header, a family, or IP itself (raw)."""
         return "ethernet"
 
+    def unit_snapshot(self) -> UnitSnapshot | None:
+        """Of the tun unit behind the port, if there is one."""
+        return None
+
     def snapshot(self) -> PortSnapshot:
         rx, tx = (
             (LaneCounters(), LaneCounters())
@@ -233,6 +239,7 @@ class Port(ABC):
             isolated=self.spec.options.isolated,
             parent=self.parent,
             worker=self.worker,
+            unit=self.unit_snapshot(),
             rx=rx,
             tx=tx,
         )

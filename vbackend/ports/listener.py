@@ -40,10 +40,19 @@ class Listener:
         self._loop.add_reader(sock, self._accept)
 
     @classmethod
-    async def open(cls, address: UnixAddress | TcpAddress, on_peer: OnPeer) -> Self:
-        """Listen. ConfigError: a living process has the path, the host name is unknown; OSError: the rest."""
+    async def open(
+        cls,
+        address: UnixAddress | TcpAddress,
+        on_peer: OnPeer,
+        *,
+        kind: socket.SocketKind = socket.SOCK_STREAM,
+    ) -> Self:
+        """Listen; `kind` is for Unix sockets.
+
+        ConfigError: a living process has the path, the host name is unknown; OSError: the rest.
+        """
         if isinstance(address, UnixAddress):
-            sock, identity = _listen_unix(address.path)
+            sock, identity = _listen_unix(address.path, kind)
             return cls(sock, address.path, identity, on_peer)
         sock = _listen_tcp(*await resolve(address, socket.SOCK_STREAM))
         return cls(sock, address_text(sock.getsockname()), None, on_peer)
@@ -81,8 +90,8 @@ class Listener:
                 return
 
 
-def _listen_unix(path: str) -> tuple[socket.socket, SocketIdentity | None]:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+def _listen_unix(path: str, kind: socket.SocketKind) -> tuple[socket.socket, SocketIdentity | None]:
+    sock = socket.socket(socket.AF_UNIX, kind)
     try:
         sock.setblocking(False)
         return sock, bind_unix(sock, path, backlog=_BACKLOG)

@@ -19,6 +19,7 @@ from vbackend.ports.spec import (
     TapSpec,
     TcpAddress,
     TunSpec,
+    UnitSpec,
     UnixAddress,
 )
 
@@ -36,6 +37,8 @@ def derived_name(spec: PortSpec) -> str:
             return f"udp-{spec.local.port}"
         case DgramMcastSpec():
             return f"mcast-{spec.port}"
+        case UnitSpec():
+            return _clean(_stem(spec.address.path), "unit") if spec.address is not None else "unit"
         case TapSpec() | TunSpec():
             return _clean(spec.ifname, "device")
         case ChannelSpec():

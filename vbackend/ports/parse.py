@@ -8,7 +8,7 @@ line that says which argument, what is wrong and what would be right; `parse_por
 
 from collections.abc import Callable
 from difflib import get_close_matches
-from typing import Final, TypeVar, assert_never
+from typing import Final, Literal, TypeVar, assert_never
 
 from vbackend.errors import ConfigError
 from vbackend.ports import rates, values
@@ -23,16 +23,20 @@ from vbackend.ports.spec import (
     StreamSpec,
     TapSpec,
     TunSpec,
+    UnitSpec,
 )
+from vbackend.tun.vocabulary import HEADERS, SYSTEMS
 
 __all__ = ["format_port", "parse_port"]
 
 T = TypeVar("T")
 
 _COMMON_KEYS: Final = ("name", "mac", "queue", "queue-bytes", "isolated", "rate", "burst")
-_FLAGS: Final = frozenset({"isolated", "dial", "multi", "vnet-hdr"})
+_FLAGS: Final = frozenset({"isolated", "dial", "multi", "vnet-hdr", "pi"})
 _TAP_MTU: Final = (68, 65_521)  # what the kernel takes for a tap device (protocols.md 3)
 _TUN_MTU: Final = (68, 65_535)
+_UNIT_MTU: Final = (576, 65_535)  # if_tun.c tun_ioctl, SIOCSIFMTU
+_MODES: Final[tuple[Literal["pointopoint", "broadcast"], ...]] = ("pointopoint", "broadcast")
 _QUEUE_FRAMES: Final = (1, 65_536)
 _QUEUE_BYTES: Final = (69_632, 1 << 30)  # at least one frame of the longest kind
 
@@ -72,6 +76,16 @@ def format_port(spec: PortSpec) -> str:
             words += [f"addr={address}" for address in spec.addresses]
             words += [f"peer={peer}" for peer in spec.peers]
             words += _pairs(("netns", spec.netns), ("owner", spec.owner), ("mtu", spec.mtu))
+            words += ["pi"] if spec.packet_info else []
+        case UnitSpec():
+            words += [f"addr={address}" for address in spec.addresses]
+            words += [f"peer={peer}" for peer in spec.peers]
+            words += _pairs(
+                ("header", None if spec.header == "none" else spec.header),
+                ("mtu", spec.mtu),
+                ("mode", spec.mode),
+                ("family", None if spec.family == "netbsd" else spec.family),
+            )
         case DgramUnixSpec() | DgramUdpSpec() | ChannelSpec():
             pass
         case _:
@@ -215,7 +229,7 @@ def _tap(place: str, where: str, words: list[str]) -> TapSpec:
 
 
 def _tun(place: str, where: str, words: list[str]) -> TunSpec:
-    keys = _Keys(words, "tun", ("addr", "peer", "netns", "owner", "mtu"))
+    keys = _Keys(words, "tun", ("addr", "peer", "netns", "owner", "mtu", "pi"))
     return TunSpec(
         place,
         keys.options(),
@@ -225,6 +239,22 @@ def _tun(place: str, where: str, words: list[str]) -> TunSpec:
         netns=keys.value("netns", values.netns_name),
         owner=keys.value("owner", values.user),
         mtu=keys.value("mtu", values.number(*_TUN_MTU)),
+        packet_info=keys.flag("pi"),
+    )
+
+
+def _unit(place: str, where: str, words: list[str]) -> UnitSpec:
+    keys = _Keys(words, "unit", ("addr", "peer", "header", "mtu", "mode", "family"))
+    return UnitSpec(
+        place,
+        keys.options(),
+        values.unix_address("the socket's path", where),
+        addresses=_one_per_version("addr", keys.values("addr", values.address)),
+        peers=_one_per_version("peer", keys.values("peer", values.address)),
+        header=keys.value("header", values.one_of(HEADERS)) or "none",
+        mtu=keys.value("mtu", values.number(*_UNIT_MTU)),
+        mode=keys.value("mode", values.one_of(_MODES)),
+        family=keys.value("family", values.one_of(SYSTEMS)) or "netbsd",
     )
 
 
@@ -238,6 +268,7 @@ _KINDS: Final[dict[str, tuple[str, _Parser]]] = {
     ),
     "tap": ("tap:IFNAME", _tap),
     "tun": ("tun:IFNAME", _tun),
+    "unit": ("unit:PATH", _unit),
 }
 
 

@@ -7,6 +7,9 @@ Only data: `parse.py` reads and writes the text form, the other modules here ope
 
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
+from typing import Literal
+
+from vbackend.tun.vocabulary import Header, System
 
 __all__ = [
     "Address",
@@ -20,6 +23,7 @@ __all__ = [
     "TapSpec",
     "TcpAddress",
     "TunSpec",
+    "UnitSpec",
     "UnixAddress",
 ]
 
@@ -112,6 +116,22 @@ class TunSpec:
     netns: str | None = None
     owner: str | None = None
     mtu: int | None = None
+    packet_info: bool = False  # the device has packet information (no IFF_NO_PI)
+
+
+@dataclass(frozen=True, slots=True)
+class UnitSpec:
+    """A tun unit whose reader is a program: over a socket, or (`address` None) in this process."""
+
+    text: str
+    options: PortOptions
+    address: UnixAddress | None
+    addresses: tuple[Address, ...] = ()  # the unit's; at most one IPv4 and one IPv6
+    peers: tuple[Address, ...] = ()  # the guest's
+    header: Header = "none"
+    mtu: int | None = None
+    mode: Literal["pointopoint", "broadcast"] | None = None  # None: point to point
+    family: System = "netbsd"  # whose address family numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,4 +142,6 @@ class ChannelSpec:
     options: PortOptions
 
 
-PortSpec = StreamSpec | DgramUnixSpec | DgramUdpSpec | DgramMcastSpec | TapSpec | TunSpec | ChannelSpec
+PortSpec = (
+    StreamSpec | DgramUnixSpec | DgramUdpSpec | DgramMcastSpec | TapSpec | TunSpec | UnitSpec | ChannelSpec
+)

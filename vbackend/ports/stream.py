@@ -11,6 +11,7 @@ import errno
 import logging
 import os
 import socket
+from abc import abstractmethod
 from typing import ClassVar, Final
 
 from vbackend.errors import ConfigError
@@ -18,10 +19,10 @@ from vbackend.ports.backoff import Backoff
 from vbackend.ports.base import Port, PortContext, PortKind
 from vbackend.ports.listener import Listener
 from vbackend.ports.sockets import SocketAddress, address_text, peer_text, resolve, tune_stream
-from vbackend.ports.spec import StreamSpec, UnixAddress
+from vbackend.ports.spec import PortSpec, StreamSpec, TcpAddress, UnixAddress
 from vbackend.ports.unixsock import socket_address
 
-__all__ = ["DialPort", "ListenPort", "StreamPort"]
+__all__ = ["DialPort", "ListenPort", "OnePeerPort", "StreamPort"]
 
 log = logging.getLogger(__name__)
 
@@ -47,18 +48,25 @@ class StreamPort(Port):
         return True
 
 
-class ListenPort(StreamPort):
-    """Takes one peer at a time."""
+class OnePeerPort(Port):
+    """Listens, and takes one peer at a time. What a peer's socket is to the engine is the subclass's business."""
 
-    spec: StreamSpec
-
-    def __init__(self, context: PortContext, name: str, spec: StreamSpec) -> None:
+    def __init__(self, context: PortContext, name: str, spec: PortSpec) -> None:
         super().__init__(context, name, spec)
         self._listener: Listener | None = None
         self._waiting: tuple[socket.socket, str, asyncio.TimerHandle] | None = None
 
-    async def open(self) -> None:
-        self._listener = await Listener.open(self.spec.address, self._on_peer)
+    @abstractmethod
+    def attach(self, sock: socket.socket, peer: str) -> bool:
+        """Give a connected socket to the engine. False: it did not take it; the socket is closed."""
+
+    def turn_away(self, sock: socket.socket, reason: str) -> None:  # noqa: ARG002 (what a guest sends has no words)
+        """Close the connection of a peer that cannot be taken."""
+        sock.close()
+
+    async def listen(self, address: UnixAddress | TcpAddress, kind: socket.SocketKind) -> None:
+        """Listen, from now on until `quiesce`."""
+        self._listener = await Listener.open(address, self._on_peer, kind=kind)
         self._listening()
 
     def quiesce(self) -> None:
@@ -87,21 +95,32 @@ class ListenPort(StreamPort):
             timer = asyncio.get_running_loop().call_later(_GRACE_S, self._refuse_waiting)
             self._waiting = (sock, peer, timer)
         else:
-            sock.close()
-            self.refuse(peer, self._taken())
+            self._refuse(sock, peer, self._taken())
 
     def _refuse_waiting(self, reason: str | None = None) -> None:
         if self._waiting is None:
             return
         (sock, peer, timer), self._waiting = self._waiting, None
         timer.cancel()
-        sock.close()
-        self.refuse(peer, reason or self._taken())
+        self._refuse(sock, peer, reason or self._taken())
+
+    def _refuse(self, sock: socket.socket, peer: str, reason: str) -> None:
+        self.turn_away(sock, reason)
+        self.refuse(peer, reason)
 
     def _taken(self) -> str:
         return (
             f"{self.session.peer} is connected" if self.session is not None else "another peer is connected"
         )
+
+
+class ListenPort(StreamPort, OnePeerPort):
+    """A guest whose QEMU dials."""
+
+    spec: StreamSpec
+
+    async def open(self) -> None:
+        await self.listen(self.spec.address, socket.SOCK_STREAM)
 
 
 class DialPort(StreamPort):

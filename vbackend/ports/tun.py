@@ -1,45 +1,34 @@
-"""Tun ports: an IP device of this host, behind an Ethernet adapter.
+"""Tun ports: an IP device of this host, as the reader and writer of a tun unit.
 
-Guests speak Ethernet, a tun device bare IP: the engine's adapter answers ARP and neighbour solicitations for
-the host's addresses with a MAC of its own and finds the guests'. The MAC is what `mac=` gives, else made from
-the interface's name, so that guests keep their neighbour entries when vbackend restarts.
+Guests speak Ethernet, a tun device bare IP: the engine's adapter answers ARP and neighbour solicitations for the
+host's addresses with a MAC of its own and finds the guests'. The MAC is what `mac=` gives, else made from the
+interface's name, so that guests keep their neighbour entries when vbackend restarts.
 """
 
-from hashlib import sha256
 from typing import ClassVar
 
 from vbackend.host.tap import OpenDevice
 from vbackend.ports.base import PortKind
 from vbackend.ports.spec import TunSpec
 from vbackend.ports.tap import DevicePort
+from vbackend.ports.unitport import PortWithUnit
 
-__all__ = ["TunPort", "stable_mac"]
-
-
-def stable_mac(ifname: str) -> bytes:
-    """A locally administered station address (IEEE 802: bit 1 set, bit 0 clear), one for each name."""
-    digest = sha256(f"vbackend tun {ifname}".encode()).digest()
-    return bytes([digest[0] & 0xFC | 0x02]) + digest[1:6]
+__all__ = ["TunPort"]
 
 
-class TunPort(DevicePort):
+class TunPort(PortWithUnit, DevicePort):
     kind: ClassVar[PortKind] = "tun"
     spec: TunSpec
 
     @property
-    def source_mac(self) -> bytes | None:
-        """None: `mac=` is the adapter's own address, and all frames have it."""
-        return None
+    def adapter_name(self) -> str:
+        return self.spec.ifname
 
     async def _make(self) -> OpenDevice:
         return await self._devices.open_tun(self.spec)
 
     def _attach(self, port: int, device: OpenDevice) -> int:
-        return self.context.dataplane.attach_tun(
-            port,
-            device.fd,
-            packet_info=False,
-            mac=self.spec.options.mac or stable_mac(self.spec.ifname),
-            local=[str(address.ip) for address in self.spec.addresses],
-            peers=[str(peer.ip) for peer in self.spec.peers],
-        )
+        session = self.context.dataplane.attach_reader(port, device.fd, device=True)
+        self.open_file("pi" if self.spec.packet_info else "none")
+        self.interface.set_mtu(max(device.mtu, 576))
+        return session

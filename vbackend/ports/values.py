@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_address, ip_interface
-from typing import Final
+from typing import Final, TypeVar
 
 from vbackend.ports.spec import Address, TcpAddress, UnixAddress
 
@@ -23,10 +23,13 @@ __all__ = [
     "multicast_group",
     "netns_name",
     "number",
+    "one_of",
     "port_name",
     "unix_address",
     "user",
 ]
+
+W = TypeVar("W", bound=str)
 
 UNIX_PATH_MAX: Final = 107  # bytes; sizeof(sun_path) is 108 with the final NUL (linux/un.h)
 _IFNAME_MAX: Final = 15  # IFNAMSIZ - 1 (linux/if.h)
@@ -44,6 +47,18 @@ def number(low: int, high: int) -> Callable[[str, str], int]:
         if not (text.isascii() and text.isdigit() and len(text) <= 12 and low <= int(text) <= high):
             raise ValueError(f"{what} is {text!r}; give a number from {low} to {high}")
         return int(text)
+
+    return read
+
+
+def one_of(known: Sequence[W]) -> Callable[[str, str], W]:
+    """A reader of one of these words."""
+
+    def read(what: str, text: str) -> W:
+        for word in known:
+            if word == text:
+                return word
+        raise ValueError(f"{what} is {text!r}; give one of {', '.join(known)}")
 
     return read
 

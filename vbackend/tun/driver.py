@@ -63,7 +63,8 @@ class Interface:
         self.queue_limit = IFQMAXLEN
         self.rate = self.burst = 0  # bits/s and bytes; no limit
         self.file: TunFile | None = None  # who has the device face open
-        self.on_change: Callable[[], None] | None = None  # called when addresses or flags have changed
+        self.on_change: Callable[[], None] | None = None  # called when addresses or mode may have changed
+        self.on_close: Callable[[], object] | None = None  # called when the device face was closed
 
     # What it looks like
 
@@ -330,6 +331,8 @@ class TunDriver:
                 number, request, value, first_len=first_len, owner_errno=_owner_errno(request, value)
             )
             self._carry_out(interface, reply.commands)
+            if reply.commands and interface.on_change is not None:
+                interface.on_change()
             return reply.value
 
     def change(self, interface: Interface, ask: Callable[[Unit], list[Command]]) -> None:
@@ -403,8 +406,10 @@ class TunDriver:
             system=state.system,
             owner=state.owner,
         )
-        if state.ticket == 0:
+        if state.ticket == 0 and interface.file is not None:
             interface.file = None
+            if interface.on_close is not None:
+                interface.on_close()
 
     def _wake(self, interface: Interface) -> None:
         interface.native.wake()

@@ -15,7 +15,7 @@ from tests.support.qemu_peers import DEADLINE_S
 from vbackend.backend import Backend
 from vbackend.ports.channel import Channel
 from vbackend.ports.parse import parse_port
-from vbackend.ports.tun import stable_mac
+from vbackend.ports.unitport import stable_mac
 
 GUEST = "52:54:00:00:00:01"
 BROADCAST = "ff:ff:ff:ff:ff:ff"

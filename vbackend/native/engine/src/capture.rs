@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A reader that is too slow loses packets of the capture, and is told how many; traffic never waits. A port that nobody
-//! captures pays for one look at an empty list a batch. Memory of a capture: twice its limit.
+//! captures pays for one look at an empty list a batch. Memory of a capture: three times its limit at most.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};

@@ -4,11 +4,11 @@
 mod common;
 
 use std::io::Write;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::Arc;
 
 use common::{LIMITS, assert_balanced, config, eventually, frame, read_frame, stream_port, wire};
-use vbackend_engine::capture::{Sink, Tap};
+use vbackend_engine::capture::{LinkType, Sink, Tap};
 use vbackend_engine::{Engine, PortConfig};
 use vbackend_proto::queue::Limits;
 use vbackend_proto::segment::PortId;
@@ -21,7 +21,7 @@ fn sink(interfaces: usize) -> Arc<Sink> {
 }
 
 fn start(engine: &Engine, port: PortId, sink: &Arc<Sink>, interface: u32) {
-    let tap = Tap::new(Arc::clone(sink), interface, 1 << 16, None).unwrap();
+    let tap = Tap::new(Arc::clone(sink), interface, LinkType::Ethernet, 1 << 16, None).unwrap();
     engine.capture_start(port, tap).unwrap();
 }
 
@@ -129,4 +129,54 @@ fn a_stream_whose_peer_left_says_so() {
     peer_b.shutdown(std::net::Shutdown::Read).unwrap();
     send(&engine, a, &mut peer, &[frame(0xff, 1, 60, 1)]);
     assert_eq!(seen(&sink), said(&[(0, 2, 60, "peer-gone")]));
+}
+
+#[test]
+fn a_datagram_that_nobody_takes_says_so() {
+    let engine = Engine::new(1, 1).unwrap();
+    let segment = engine.add_switch(1000, 10).unwrap();
+    let (a, mut peer) = stream_port(&engine, segment, config());
+    let port = engine.add_port(config()).unwrap();
+    engine.join(port, segment).unwrap();
+    let socket = UnixDatagram::unbound().unwrap();
+    engine.attach_dgram(port, socket.into(), Some("unix:/nonexistent/peer"), None, None).unwrap();
+    let sink = sink(1);
+    start(&engine, port, &sink, 0);
+    send(&engine, a, &mut peer, &[frame(0xff, 1, 60, 1), frame(0xff, 1, 61, 2)]);
+    assert_eq!(seen(&sink), said(&[(0, 2, 60, "no-peer"), (0, 2, 61, "no-peer")]));
+}
+
+#[test]
+fn captures_come_and_go_under_load() {
+    let engine = Engine::new(2, 1).unwrap();
+    let segment = engine.add_cable().unwrap();
+    let (a, mut peer_a) = stream_port(&engine, segment, config());
+    let (b, mut peer_b) = stream_port(&engine, segment, config());
+    let sender = std::thread::spawn(move || {
+        for serial in 0..20_000 {
+            peer_a.write_all(&wire(&[frame(2, 1, 60, serial)])).unwrap();
+        }
+        peer_a
+    });
+    let receiver = std::thread::spawn(move || (0..20_000).filter_map(|_| read_frame(&mut peer_b)).count());
+    let mut recorded = 0;
+    while !receiver.is_finished() {
+        let sink = Arc::new(Sink::new(2, 10_000, None).unwrap());
+        start(&engine, a, &sink, 0);
+        start(&engine, b, &sink, 1);
+        engine.capture_stop(a, &sink).unwrap();
+        engine.capture_stop(b, &sink).unwrap();
+        let rows = seen(&sink).len() as u64;
+        assert_eq!(sink.counts().iter().map(|one| one.captured).sum::<u64>(), rows);
+        recorded += rows;
+        let lanes = engine.counters(a).unwrap();
+        if lanes.rx.total_dropped() + engine.counters(b).unwrap().tx.total_dropped() > 0 {
+            break; // the sender was faster than the queues are long
+        }
+    }
+    let counters = [engine.counters(a).unwrap(), engine.counters(b).unwrap()];
+    counters.iter().for_each(assert_balanced);
+    drop(sender.join().unwrap());
+    engine.close();
+    assert!(receiver.join().unwrap() <= 20_000 && recorded < 80_000);
 }
