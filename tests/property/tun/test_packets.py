@@ -70,11 +70,11 @@ class Twins(RuleBasedStateMachine):
 
     # --- life cycle ---
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(header=st.sampled_from([None, "sockaddr"]))
+    def begin(self, header: Header | None) -> None:
         self.create(1500)
         self.set_address("SIOCSIFADDR", IPv4Address("10.7.0.1"))
-        self.open(True, None)
+        self.open(True, header)
         self.set("FIONBIO", 1)
 
     @rule(tunmtu=st.sampled_from([1500, 9000]))
@@ -166,10 +166,18 @@ class Twins(RuleBasedStateMachine):
 
     # --- packets ---
 
-    @rule(family=st.sampled_from([2, 2, 24, 24, 0, 7]), size=sizes, to=addresses)
-    def output(self, family: int, size: int, to: Address) -> None:
-        if self.unit is None:
-            return
+    @rule(
+        family=st.sampled_from([2, 2, 24, 24, 0, 7]),
+        size=sizes,
+        to=addresses,
+        count=st.sampled_from([1, 1, QUEUE]),
+    )
+    def output(self, family: int, size: int, to: Address, count: int) -> None:
+        for _ in range(count if self.unit is not None else 0):
+            self.output_one(family, size, to)
+
+    def output_one(self, family: int, size: int, to: Address) -> None:
+        assert self.unit is not None
         destination: Address = DESTINATIONS.get(family, to)
         packet = bytes([len(self.captured) % 256]) * size
         tp = self.twin.tun_find_unit(0)
@@ -207,11 +215,17 @@ class Twins(RuleBasedStateMachine):
         self.read_packets += len(expected)
 
     @precondition(lambda self: self.file is not None)
-    @rule(head=likely_heads | st.just(b""), first=first_bytes | st.just(b""), size=sizes)
-    def write(self, head: bytes, first: bytes, size: int) -> None:
+    @rule(
+        head=likely_heads | st.just(b""),
+        first=first_bytes | st.just(b""),
+        size=sizes,
+        count=st.sampled_from([1, 1, INPUT_QUEUE]),
+    )
+    def write(self, head: bytes, first: bytes, size: int, count: int) -> None:
         data = head + first.ljust(size if first else 0, b"w")
-        code = self.twin.tunwrite(0, Uio(len(data), data))
-        assert outcome(self.file_.write, data) == code
+        for _ in range(count):
+            code = self.twin.tunwrite(0, Uio(len(data), data))
+            assert outcome(self.file_.write, data) == code
 
     @precondition(lambda self: self.unit is not None)
     @rule()
