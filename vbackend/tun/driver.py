@@ -17,6 +17,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 from itertools import count
 from types import TracebackType
@@ -430,16 +431,15 @@ def _owner_errno(request: int, value: int) -> int:
     """What the host says of an owner for SIGIO: it must be there, and in our session (kern_descrip.c fsetown)."""
     if request not in (Ioctl.FIOSETOWN, Ioctl.TIOCSPGRP) or value == 0:
         return 0
-    group = abs(value) if request == Ioctl.TIOCSPGRP or value < 0 else None
     try:
-        if group is not None:
-            os.killpg(group, 0)
-            session = os.getsid(group)
-        else:
-            os.kill(value, 0)
-            session = os.getsid(value)
+        if request == Ioctl.TIOCSPGRP or value < 0:
+            os.killpg(abs(value), 0)
+            with suppress(ProcessLookupError):  # its leader has ended, so nobody can tell its session
+                return 0 if os.getsid(abs(value)) == os.getsid(0) else errno.EPERM
+            return 0
+        os.kill(value, 0)
+        return 0 if os.getsid(value) == os.getsid(0) else errno.EPERM
     except OverflowError:
         return errno.ESRCH
     except OSError as error:
         return error.errno or errno.ESRCH
-    return 0 if session == os.getsid(0) else errno.EPERM
