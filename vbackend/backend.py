@@ -22,7 +22,7 @@ from pydantic import JsonValue
 
 from vbackend import __version__
 from vbackend.capture.filter import compile_filter
-from vbackend.capture.pcapng import DEFAULT_SNAPLEN, Interface, LinkType
+from vbackend.capture.pcapng import DEFAULT_SNAPLEN, Interface, LinkType, UnitLink
 from vbackend.capture.session import CaptureSession, Tapped
 from vbackend.dataplane import Dataplane, EventsLost, SessionEnded, WorkerDied
 from vbackend.errors import ConfigError
@@ -30,27 +30,11 @@ from vbackend.host.tap import HostDevices
 from vbackend.ports.adopted import adopted_port
 from vbackend.ports.base import EventName, Port, PortContext
 from vbackend.ports.channel import Channel, ChannelPort
-from vbackend.ports.dgram import DgramPort
+from vbackend.ports.make import make_port
 from vbackend.ports.multi import MultiPort
 from vbackend.ports.names import derived_name, unique_name
-from vbackend.ports.spec import (
-    Address,
-    ChannelSpec,
-    DgramMcastSpec,
-    DgramUdpSpec,
-    DgramUnixSpec,
-    PortOptions,
-    PortSpec,
-    StreamSpec,
-    TapSpec,
-    TunSpec,
-    UnitSpec,
-)
-from vbackend.ports.stream import DialPort, ListenPort
-from vbackend.ports.tap import TapPort
-from vbackend.ports.tun import TunPort
+from vbackend.ports.spec import Address, ChannelSpec, PortOptions, PortSpec, StreamSpec, UnitSpec
 from vbackend.ports.tunfile import TunFilePort
-from vbackend.ports.unit import UnitPort
 from vbackend.snapshot import BackendSnapshot, FdbEntry, PortSnapshot, SegmentSnapshot
 from vbackend.tun.driver import TunDriver
 from vbackend.tun.file import TunFile
@@ -264,20 +248,28 @@ class Backend:
         expression: str | None = None,
         snaplen: int = DEFAULT_SNAPLEN,
         count: int | None = None,
+        unit_link: UnitLink | None = None,
     ) -> str:
         """Offer a pcapng stream of these ports, or of all. Returns the path of the Unix socket that has it.
 
         It waits some seconds for its one client, ends after `count` packets or when the client leaves, and lies at a
-        path that begins with `beside`. `expression`: a filter in libpcap's language. ConfigError: no such port, not
-        a filter; HostError: there is no libpcap.
+        path that begins with `beside`. `expression`: a filter in libpcap's language. `unit_link`: how packets of tun
+        units begin, None: as the unit has it. ConfigError: no such port, not a filter; HostError: there is no libpcap.
         """
-        kinds = {LinkType[port.capture_link.upper()] for port in self._captured(names)}
+
+        def kind_of(port: Port) -> LinkType:
+            link = (
+                unit_link if unit_link is not None and port.capture_link != "ethernet" else port.capture_link
+            )
+            return LinkType[link.upper()]
+
+        kinds = {kind_of(port) for port in self._captured(names)}
         programs = {}
         for kind in kinds if expression else ():
             programs[kind] = await asyncio.to_thread(compile_filter, str(expression), kind, snaplen)
         tapped = []
         for port in self._captured(names):  # again: some may have gone meanwhile
-            kind = LinkType[port.capture_link.upper()]
+            kind = kind_of(port)
             if port.engine_port is not None and (kind in programs or not expression):
                 interface = Interface(port.name, port.spec.text, kind)
                 tapped.append(Tapped(port.engine_port, interface, programs.get(kind)))
@@ -423,28 +415,7 @@ class Backend:
     # Ports
 
     def _port(self, name: str, spec: PortSpec) -> Port:
-        context = self._running()
-        match spec:
-            case StreamSpec(multi=True):
-                return MultiPort(context, name, spec)
-            case StreamSpec(dial=True):
-                return DialPort(context, name, spec)
-            case StreamSpec():
-                return ListenPort(context, name, spec)
-            case DgramUnixSpec() | DgramUdpSpec() | DgramMcastSpec():
-                return DgramPort(context, name, spec)
-            case TapSpec():
-                return TapPort(context, name, spec, self._host_devices())
-            case TunSpec():
-                return TunPort(context, name, spec, self._host_devices())
-            case UnitSpec(address=None):
-                return TunFilePort(context, name, spec)
-            case UnitSpec():
-                return UnitPort(context, name, spec)
-            case ChannelSpec():
-                return ChannelPort(context, name, spec)
-            case _:
-                assert_never(spec)
+        return make_port(self._running(), name, spec, self._host_devices)
 
     def _host_devices(self) -> HostDevices:
         if self._devices is not None:

@@ -8,11 +8,21 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, Literal
 
 from vbackend.errors import PeerError
 
-__all__ = ["DEFAULT_SNAPLEN", "Blocks", "Interface", "LinkType", "Statistics", "Tally", "head", "statistics"]
+__all__ = [
+    "DEFAULT_SNAPLEN",
+    "Blocks",
+    "Interface",
+    "LinkType",
+    "Statistics",
+    "Tally",
+    "UnitLink",
+    "head",
+    "statistics",
+]
 
 DEFAULT_SNAPLEN: Final = 262_144  # tcpdump's; it reads only files whose interfaces agree on it
 
@@ -24,6 +34,9 @@ _BYTE_ORDER_MAGIC: Final = 0x1A2B3C4D
 _SECTION_LENGTH_UNKNOWN: Final = 0xFFFF_FFFF_FFFF_FFFF
 _NANOSECONDS: Final = 9  # if_tsresol: a power of ten
 _MAX_BLOCK: Final = 1 << 20  # bytes; the engine's are shorter than a frame and some options
+
+
+UnitLink = Literal["null", "loop", "raw"]  # how a capture shows packets of a tun unit
 
 
 class LinkType(IntEnum):

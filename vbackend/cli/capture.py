@@ -25,6 +25,14 @@ def capture(
         int | None, typer.Option("--snaplen", metavar="N", help="Keep N bytes of each packet.")
     ] = None,
     count: Annotated[int | None, typer.Option("--count", metavar="N", help="End after N packets.")] = None,
+    unit_link: Annotated[
+        str | None,
+        typer.Option(
+            "--unit-link",
+            metavar="null|loop|raw",
+            help="What packets of tun units begin with. [default: null, loop where the unit's reader has that]",
+        ),
+    ] = None,
     name: NameOption = None,
     control: ControlOption = None,
 ) -> None:
@@ -47,7 +55,7 @@ def capture(
             return os.fdopen(os.dup(sys.stdout.fileno()), "wb")
         return Path(write).open("wb")
 
-    options = {"filter": filter, "snaplen": snaplen, "count": count}
+    options = {"filter": filter, "snaplen": snaplen, "count": count, "unit-link": unit_link}
     given = {key: value for key, value in options.items() if value is not None}
     path = control_path(name, control, os.environ)
     tally = run_capture(path, {"ports": list(ports or ()), **given}, open_output)

@@ -29,7 +29,10 @@ PORT = KIND:WHERE[,key=value]...   (",," is a comma inside a value)
   socket:udp:LHOST:LPORT:RHOST:RPORT  socket:mcast:GROUP:PORT
   tap:IFNAME    keys: addr=CIDR bridge=NAME netns=NAME owner=USER mtu=N
                       vnet-hdr
-  tun:IFNAME    keys: addr=LOCAL peer=REMOTE netns=NAME owner=USER mtu=N
+  tun:IFNAME    keys: addr=LOCAL peer=REMOTE netns=NAME owner=USER mtu=N pi
+  unit:PATH     keys: addr=LOCAL peer=REMOTE mtu=N mode=pointopoint|broadcast
+                      header=none|null|loop|sockaddr|pi|ether
+                      family=netbsd|freebsd|darwin|linux
 Keys of every kind: name=NAME mac=MAC queue=FRAMES queue-bytes=BYTES isolated
                       rate=BITS (a second: 800k, 10M, 1.5G) burst=BYTES
 """

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vbackend.ports.rates import short
-from vbackend.snapshot import BackendSnapshot, LaneCounters, PortSnapshot, SegmentSnapshot
+from vbackend.snapshot import BackendSnapshot, LaneCounters, PortSnapshot, SegmentSnapshot, UnitSnapshot
 
 __all__ = ["Finding", "backend_view", "duration", "findings_view", "size", "table", "terminal"]
 
@@ -41,6 +41,9 @@ def backend_view(snapshot: BackendSnapshot, *, now: float, reasons: Mapping[str,
         _ports(ports, now),
         _traffic(ports),
     ]
+    units = [(port, port.unit) for port in ports if port.unit is not None]
+    if units:
+        parts += [_units(units), _unit_counters(units)]
     drops = list(_drop_rows(ports, reasons))
     if drops:
         parts.append(_drops(drops))
@@ -183,6 +186,31 @@ def _sum(lanes: Iterable[LaneCounters]) -> LaneCounters:
 def _dropped(ports: Iterable[PortSnapshot]) -> Text:
     count = sum(port.rx.dropped + port.tx.dropped for port in ports)
     return Text(f"{count:,}", "yellow" if count else "")
+
+
+def _units(units: Iterable[tuple[PortSnapshot, UnitSnapshot]]) -> Table:
+    found = table(
+        "TUN UNITS", "port", "unit", "flags", "addresses", "mtu", "header", "queue", right=("mtu", "queue")
+    )
+    for port, unit in units:
+        found.add_row(
+            Text(port.name),
+            Text(unit.name),
+            Text(" ".join((*unit.flags, *unit.if_flags))),
+            Text("\n".join(unit.addresses)),
+            str(unit.mtu),
+            Text(unit.header if unit.header != "sockaddr" else f"sockaddr ({unit.family})"),
+            f"{unit.queue_len}/{unit.queue_limit}",
+        )
+    return found
+
+
+def _unit_counters(units: Iterable[tuple[PortSnapshot, UnitSnapshot]]) -> Table:
+    names = ("ipackets", "ibytes", "opackets", "obytes", "ierrors", "oerrors", "collisions", "drops")
+    found = table("", "port", *names, right=names)
+    for port, unit in units:
+        found.add_row(Text(port.name), *(f"{unit.counters[name]:,}" for name in names))
+    return found
 
 
 def _drop_rows(

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from pydantic import JsonValue
 
+from vbackend.capture.pcapng import UnitLink
 from vbackend.ports.spec import PortSpec
 from vbackend.snapshot import BackendSnapshot, PortSnapshot
 
@@ -46,5 +47,6 @@ class ControlledBackend(Protocol):
         expression: str | None = None,
         snaplen: int = ...,
         count: int | None = None,
+        unit_link: UnitLink | None = None,
     ) -> str: ...
     def subscribe(self, callback: Callable[[Event], None]) -> Callable[[], None]: ...

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from vbackend.capture.pcapng import DEFAULT_SNAPLEN
+from vbackend.capture.pcapng import DEFAULT_SNAPLEN, UnitLink
 from vbackend.control.api import ControlledBackend
 from vbackend.control.protocol import version_object
 from vbackend.errors import ConfigError, ControlError
@@ -78,6 +78,7 @@ class CaptureStart(_Arguments):
     filter: str | None = None  # in libpcap's language
     snaplen: int = Field(DEFAULT_SNAPLEN, ge=1, le=DEFAULT_SNAPLEN)  # bytes kept of a packet
     count: int | None = Field(None, ge=1, le=1 << 62)  # packets until the end
+    unit_link: UnitLink | None = Field(None, alias="unit-link")  # how packets of tun units begin
 
 
 async def _query_status(desk: Desk, _: NoArguments) -> JsonValue:
@@ -130,6 +131,7 @@ async def _capture_start(desk: Desk, arguments: CaptureStart) -> JsonValue:
         expression=arguments.filter,
         snaplen=arguments.snaplen,
         count=arguments.count,
+        unit_link=arguments.unit_link,
     )
     return {"path": path}
 

@@ -81,11 +81,13 @@ class PortWithUnit(Port):
             self.interface.add_address(
                 IfAddr(address.ip, peers.get(address.version), _broadcast(address) if broadcast else None)
             )
+        for version in peers.keys() - {address.version for address in spec.addresses}:
+            self.interface.set_peer(peers[version])
         self.interface.add_address(IfAddr(link_local(self.adapter_mac)))
         if isinstance(spec, UnitSpec) and spec.mtu is not None:
             self.interface.set_mtu(spec.mtu)
         self.interface.on_change = self._reconfigure
-        self.set(rate=self.rate)
+        self.set(queue_frames=self.queue_frames, queue_bytes=self.queue_bytes, rate=self.rate)
 
     def open_file(self, header: Header) -> TunFile:
         """Open the device face: the unit is READY from now on."""
@@ -152,7 +154,7 @@ class PortWithUnit(Port):
         return AdapterConfig(
             mac=self.adapter_mac,
             pointopoint=bool(self.interface.if_flags & IfFlag.POINTOPOINT),
-            local=tuple(address.local for address in addresses),
+            local=tuple(address.local for address in addresses if not address.local.is_unspecified),
             peers=tuple(address.peer for address in addresses if address.peer is not None),
             broadcasts=tuple(address.broadcast for address in addresses if address.broadcast is not None),
         )

@@ -14,10 +14,23 @@ from tests.unit.cli.processes import PROGRAM
 
 def test_to_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path, file = str(tmp_path / "x"), tmp_path / "f"
-    options = ("--filter", "ip", "--snaplen", "96", "--count", "2", "-w", str(file), "--control", path)
+    options = (
+        "--filter",
+        "ip",
+        "--snaplen",
+        "96",
+        "--count",
+        "2",
+        "--unit-link",
+        "loop",
+        "-w",
+        str(file),
+        "--control",
+        path,
+    )
     with served(path) as backend:
         outcome = vbackend(capsys, "capture", "a", "b", *options)
-        assert backend.captures == [("ip", 96, 2)]
+        assert backend.captures == [("ip", 96, 2, "loop")]
     assert (outcome.status, outcome.out, outcome.err) == (0, "", "2 packets captured, 3 lost\n")
     found = read(file)
     assert [one.name for one in found.interfaces] == ["a", "b"]

@@ -8,7 +8,7 @@ from rich.console import Console, RenderableType
 
 from tests.unit.control.fakes import FakeBackend, busy_backend, port
 from vbackend.cli.render import backend_view, duration, findings_view, size, terminal
-from vbackend.snapshot import SegmentSnapshot
+from vbackend.snapshot import SegmentSnapshot, UnitSnapshot
 
 REASONS = {"queue-full": "the port's output queue is full", "no-peer": "nobody is connected to the port"}
 
@@ -73,6 +73,50 @@ def test_everything_fits_and_nothing_is_cut(width: int) -> None:
     for port_shown in busy_backend().ports:
         assert port_shown.where in squeezed or width < 100
     assert "1,234,577" in text
+
+
+UNITS_80 = """\
+TUN UNITS
+port  unit  flags              addresses           mtu  header             queue
+prog  tun0  OPEN INITED IASET  10.7.0.1 ->        1500  sockaddr (darwin)  3/256
+            PREPADDR UP        10.7.0.2
+            POINTOPOINT
+
+port  ipackets  ibytes  opackets     obytes  ierrors  oerrors  collisions  drops
+prog         0  12,345         0  9,000,000        1        2           3      4
+"""
+
+
+def test_units_have_the_driver_s_flags_and_counters() -> None:
+    unit = UnitSnapshot(
+        name="tun0",
+        flags=("OPEN", "INITED", "IASET", "PREPADDR"),
+        if_flags=("UP", "POINTOPOINT"),
+        addresses=("10.7.0.1 -> 10.7.0.2",),
+        mtu=1500,
+        tunmtu=9000,
+        mode="pointopoint",
+        header="sockaddr",
+        family="darwin",
+        queue_len=3,
+        queue_limit=256,
+        counters={
+            "ipackets": 0,
+            "ibytes": 12_345,
+            "opackets": 0,
+            "obytes": 9_000_000,
+            "ierrors": 1,
+            "oerrors": 2,
+            "collisions": 3,
+            "drops": 4,
+            "input_drops": 0,
+            "purged": 0,
+        },
+    )
+    backend = FakeBackend()
+    backend.ports = {"prog": port("prog", "unit:/tmp/u").model_copy(update={"unit": unit})}
+    text = printed(backend_view(backend.snapshot(), now=0.0, reasons={}))
+    assert text[text.index("TUN UNITS") : text.index("\nLEARNED")] == UNITS_80
 
 
 def test_guests_of_a_multi_port_stand_below_it() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from vbackend.capture.pcapng import DEFAULT_SNAPLEN, Interface, Statistics, head, statistics
+from vbackend.capture.pcapng import DEFAULT_SNAPLEN, Interface, Statistics, UnitLink, head, statistics
 from vbackend.control.api import Event
 from vbackend.errors import ConfigError
 from vbackend.ports.spec import PortSpec
@@ -73,7 +73,7 @@ class FakeBackend:
 
     def __init__(self) -> None:
         self.ports = {"a": port("a"), "b": port("b", "stream:unix:/tmp/b.sock")}
-        self.captures: list[tuple[str | None, int, int | None]] = []
+        self.captures: list[tuple[str | None, int, int | None, UnitLink | None]] = []
         self.callbacks: list[Callable[[Event], None]] = []
         self.fault: BaseException | None = None  # raised by the next change
 
@@ -132,11 +132,12 @@ class FakeBackend:
         expression: str | None = None,
         snaplen: int = DEFAULT_SNAPLEN,
         count: int | None = None,
+        unit_link: UnitLink | None = None,
     ) -> str:
         """A capture of two empty packets of every port, and of nothing more until the client leaves."""
         self._maybe_fail()
         found = [self._find(name) for name in names] or list(self.ports.values())
-        self.captures.append((expression, snaplen, count))
+        self.captures.append((expression, snaplen, count, unit_link))
         interfaces = [Interface(port.name, port.where) for port in found]
         packet = struct.pack("<IIIIIIIIIII", 6, 44, 0, 0, 0, 0, 0, 0x40002, 1, 0, 44)
         data = head("fake", interfaces, snaplen, expression) + packet * 2

@@ -28,7 +28,7 @@ def test_until_the_count(tmp_path: Path) -> None:
     with served(f"{tmp_path}/c") as backend:
         arguments: dict[str, JsonValue] = {"ports": ["a"], "filter": "ip", "snaplen": 96, "count": 2}
         tally = capture(f"{tmp_path}/c", arguments, to(tmp_path / "f"))
-        assert backend.captures == [("ip", 96, 2)]
+        assert backend.captures == [("ip", 96, 2, None)]
     assert (tally.packets, tally.lost) == (2, 3)
     found = read(tmp_path / "f")
     assert (len(found.packets), found.statistics["a"]["drop"]) == (2, 3)

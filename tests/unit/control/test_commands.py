@@ -68,9 +68,11 @@ async def test_port_set(bench: Bench, arguments: dict[str, Any], changed: dict[s
 
 async def test_capture_start(bench: Bench, tmp_path: Path) -> None:
     bench.path = f"{tmp_path}/control"
-    answer = await bench("capture-start", ports=["b"], filter="ip", snaplen=96, count=2)
+    answer = await bench(
+        "capture-start", ports=["b"], filter="ip", snaplen=96, count=2, **{"unit-link": "raw"}
+    )
     assert answer == {"path": f"{tmp_path}/control.capture-1"}
-    assert bench.backend.captures == [("ip", 96, 2)]
+    assert bench.backend.captures == [("ip", 96, 2, "raw")]
     reader, writer = await asyncio.open_unix_connection(answer["path"])
     data = await reader.read()
     writer.close()

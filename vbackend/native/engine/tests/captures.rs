@@ -8,7 +8,7 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::Arc;
 
 use common::{LIMITS, assert_balanced, config, eventually, frame, read_frame, stream_port, wire};
-use vbackend_engine::capture::{Sink, Tap};
+use vbackend_engine::capture::{LinkType, Sink, Tap};
 use vbackend_engine::{Engine, PortConfig};
 use vbackend_proto::queue::Limits;
 use vbackend_proto::segment::PortId;
@@ -21,7 +21,7 @@ fn sink(interfaces: usize) -> Arc<Sink> {
 }
 
 fn start(engine: &Engine, port: PortId, sink: &Arc<Sink>, interface: u32) {
-    let tap = Tap::new(Arc::clone(sink), interface, 1 << 16, None).unwrap();
+    let tap = Tap::new(Arc::clone(sink), interface, LinkType::Ethernet, 1 << 16, None).unwrap();
     engine.capture_start(port, tap).unwrap();
 }
 

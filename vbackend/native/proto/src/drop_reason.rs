@@ -32,7 +32,7 @@ macro_rules! drop_reasons {
 
 drop_reasons! {
     // From the peer.
-    Runt "runt" "shorter than an Ethernet header (14 bytes); zero-length frames wedge QEMU's receiver",
+    Runt "runt" "shorter than its header (Ethernet: 14 bytes); zero-length frames wedge QEMU's receiver",
     Oversize "oversize" "longer than the receiver can take",
     Sender "sender" "a datagram from somebody else than the port's peer",
     Spoofed "spoofed" "the source address is not the one the port is bound to",

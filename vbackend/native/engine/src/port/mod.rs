@@ -8,23 +8,27 @@ pub mod channel;
 pub mod device;
 pub mod dgram;
 mod limit;
+mod link;
 mod offload;
+mod outgoing;
 pub mod reader;
 pub mod stream;
 pub mod unit;
 
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use vbackend_proto::drop_reason::DropReason;
-use vbackend_proto::framing::{MAX_FRAME, PREFIX_LEN, Run, frames_of, keep_source};
+use vbackend_proto::framing::{MAX_FRAME, PREFIX_LEN, Run, keep_source};
 use vbackend_proto::queue::{Limits, Queue};
 use vbackend_proto::shaper::Rate;
 
-use self::captured::{Losses, note_loss};
+pub use self::link::Link;
+pub use self::outgoing::{Outgoing, Sent};
+
+use self::captured::Losses;
 use crate::capture::{Direction, Taps};
 use crate::command::{End, SharedSegment};
-use crate::counters::{Counters, Lane};
+use crate::counters::Counters;
 use crate::shared::PortShared;
 use crate::sys::{self, Interest, Messages};
 
@@ -59,196 +63,6 @@ impl Scratch {
             parts: Vec::new(),
         }
     }
-}
-
-/// How a port talks to its peer, while it has one.
-pub enum Link {
-    /// QEMU's `-netdev stream`: a length and a frame, again and again.
-    Stream(stream::Stream),
-    /// One datagram is one frame.
-    Dgram(Box<dgram::Dgram>),
-    /// A tap device of the host.
-    Tap(device::Tap),
-    /// A tun unit behind an Ethernet adapter.
-    Unit(Box<unit::UnitLink>),
-    /// Python.
-    Channel(channel::EngineEnd),
-}
-
-impl Link {
-    /// Receive what there is, within the budget. Good frames are `scratch.runs` of `scratch.wire`; the others are
-    /// counted in `rx`. An end takes effect after what was received in front of it.
-    fn receive(&mut self, scratch: &mut Scratch, rx: &mut Lane, now_ms: u64) -> Result<(), End> {
-        match self {
-            Link::Stream(link) => link.receive(scratch, rx),
-            Link::Dgram(link) => link.receive(scratch, rx),
-            Link::Tap(link) => link.receive(scratch, rx),
-            Link::Unit(link) => link.receive(scratch, rx, now_ms),
-            Link::Channel(link) => link.receive(scratch, rx),
-        }
-    }
-
-    /// Send frames; what the peer does not take now goes to `queue`, what does not fit there is dropped.
-    fn transmit(&mut self, wire: &[u8], runs: &[Run], out: &mut Outgoing<'_>) -> Result<(), End> {
-        match self {
-            Link::Stream(link) => link.transmit(wire, runs, out),
-            Link::Dgram(link) => link.transmit(wire, runs, out),
-            Link::Tap(link) => link.transmit(wire, runs, out),
-            Link::Unit(link) => link.transmit(wire, runs, out),
-            Link::Channel(link) => {
-                link.transmit(wire, runs, out);
-                Ok(())
-            }
-        }
-    }
-
-    /// Send from the queue, because the peer may have room again, while [`Outgoing::may_send`].
-    fn flush(&mut self, out: &mut Outgoing<'_>) -> Result<(), End> {
-        match self {
-            Link::Stream(link) => link.flush(out),
-            Link::Dgram(link) => link.flush(out),
-            Link::Tap(link) => link.flush(out),
-            Link::Unit(link) => link.flush(out),
-            Link::Channel(link) => {
-                link.flush(out);
-                Ok(())
-            }
-        }
-    }
-
-    /// Whether the port's rate limit is the link's own business.
-    fn limits_itself(&self) -> bool {
-        matches!(self, Link::Unit(_))
-    }
-
-    /// Whether frames with work left to do (partial checksums, GSO) can be handed over as they are.
-    fn takes_offloads(&self) -> bool {
-        matches!(self, Link::Tap(tap) if tap.takes_offloads())
-    }
-
-    /// The descriptor to poll for reading, and for writing unless [`Link::write_fd`] names another.
-    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
-        match self {
-            Link::Stream(link) => Some(link.fd()),
-            Link::Dgram(link) => Some(link.fd()),
-            Link::Tap(link) => Some(link.fd()),
-            Link::Unit(link) => link.fd(),
-            Link::Channel(_) => None,
-        }
-    }
-
-    /// Whether [`Link::write_fd`] is another descriptor than before.
-    pub fn take_write_fd_is_new(&mut self) -> bool {
-        match self {
-            Link::Dgram(link) => link.take_room_is_new(),
-            _ => false,
-        }
-    }
-
-    /// A second descriptor that becomes writable when the peer has room, where the first one cannot tell.
-    pub fn write_fd(&self) -> Option<BorrowedFd<'_>> {
-        match self {
-            Link::Dgram(link) => link.write_fd(),
-            _ => None,
-        }
-    }
-}
-
-/// Where outgoing frames are accounted: the queue behind the peer, the tx lane, the worker's buffers.
-pub struct Outgoing<'a> {
-    /// What the peer did not take yet.
-    pub queue: &'a mut Queue,
-    /// Its counters.
-    pub tx: &'a mut Lane,
-    /// For gathered writes.
-    pub parts: &'a mut Vec<(usize, usize)>,
-    /// For datagram system calls.
-    pub messages: &'a mut Messages,
-    /// The clock.
-    pub now_ms: u64,
-    /// The value of `tx.bytes_out` with which a rate limit ends a flush; `u64::MAX` without one.
-    pub stop_at: u64,
-    /// Which frames were lost, while the port is captured.
-    pub losses: Option<&'a mut Losses>,
-}
-
-impl Outgoing<'_> {
-    /// Whether the next queued frame may leave.
-    pub fn may_send(&self) -> bool {
-        self.tx.bytes_out < self.stop_at
-    }
-
-    /// Count all frames of `run` but the first `taken` as lost.
-    pub fn lose(&mut self, reason: DropReason, wire: &[u8], run: Run, taken: usize) {
-        self.tx.dropped(reason, run.frames - taken);
-        if let Some(losses) = &mut self.losses {
-            note_loss(losses, wire, run, taken, reason);
-        }
-    }
-
-    /// Queue what fits of `run`, drop the rest.
-    pub fn enqueue(&mut self, wire: &[u8], run: Run) {
-        let taken = self.queue.offer(wire, run);
-        self.lose(DropReason::QueueFull, wire, run, taken);
-    }
-
-    /// Offer frames one by one to `write` until it would block; queue the rest. For ports whose write is one frame.
-    pub fn each_frame(
-        &mut self,
-        wire: &[u8],
-        runs: &[Run],
-        mut write: impl FnMut(&[u8], &Run) -> Result<Sent, End>,
-    ) -> Result<(), End> {
-        let mut blocked = !self.queue.is_empty();
-        for run in runs {
-            let mut at = run.start;
-            for frame in frames_of(wire, *run) {
-                let one = Run::one(at, frame.len(), run.vnet);
-                at = one.end;
-                if blocked {
-                    self.enqueue(wire, one);
-                    continue;
-                }
-                match write(frame, run)? {
-                    Sent::Yes(bytes) => self.tx.sent(1, bytes),
-                    Sent::No(reason) => self.lose(reason, wire, one, 0),
-                    Sent::Later => {
-                        blocked = true;
-                        self.enqueue(wire, one);
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Write queued frames one by one until it would block, or may not.
-    pub fn each_queued(
-        &mut self,
-        mut write: impl FnMut(&[u8], &Run) -> Result<Sent, End>,
-    ) -> Result<(), End> {
-        while self.may_send()
-            && let Some((frame, vnet)) = self.queue.front()
-        {
-            match write(frame, &Run::one(0, frame.len(), vnet))? {
-                Sent::Yes(bytes) => self.tx.sent(1, bytes),
-                Sent::No(reason) => self.tx.dropped(reason, 1),
-                Sent::Later => break,
-            }
-            self.queue.pop();
-        }
-        Ok(())
-    }
-}
-
-/// What became of a frame offered to the peer.
-pub enum Sent {
-    /// It went, with so many bytes.
-    Yes(usize),
-    /// It is lost.
-    No(DropReason),
-    /// The peer has no room.
-    Later,
 }
 
 /// One port, on its worker.

@@ -5,9 +5,11 @@
 
 pub mod adapter;
 pub mod checksum;
+pub mod filter;
 pub mod packets;
 pub mod stream;
 pub mod switch;
+pub mod unit;
 
 /// A target by its name; the folders of `tests/fuzz/corpora` have the same.
 pub type Target = (&'static str, fn(&[u8]));
@@ -16,8 +18,10 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[
     ("adapter", adapter::run),
     ("checksum", checksum::run),
+    ("filter", filter::run),
     ("stream", stream::run),
     ("switch", switch::run),
+    ("unit", unit::run),
 ];
 
 /// Fuzzer bytes, read as a program: what is missing at the end reads as zero.

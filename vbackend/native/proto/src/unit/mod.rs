@@ -389,19 +389,11 @@ impl Unit {
         if len > self.state.tunmtu {
             return Err(UnitError::TooLong);
         }
-        let bare = self.state.header == Header::None;
-        let Some(family) = family.filter(|_| len > 0 || !bare) else {
-            if len == 0 && bare {
-                self.counters.ierrors += 1;
-                return Err(UnitError::NoPacket);
-            }
-            return Err(UnitError::Family);
-        };
-        if len == 0 {
+        if len == 0 && (family.is_some() || self.state.header == Header::None) {
             self.counters.ierrors += 1;
             return Err(UnitError::NoPacket);
         }
-        Ok((start, family))
+        family.map(|family| (start, family)).ok_or(UnitError::Family)
     }
 
     /// Count an accepted packet of `len` bytes that goes to the guest at once.

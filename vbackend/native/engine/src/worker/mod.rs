@@ -1,5 +1,8 @@
 //! A worker: one thread, one epoll, the ports that live on it.
 
+mod execute;
+pub mod table;
+
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -9,9 +12,10 @@ use vbackend_proto::framing::Run;
 use vbackend_proto::queue::{Limits, Queue};
 use vbackend_proto::segment::{Fate, Plan, PortId};
 
-use crate::command::{Command, CommandError, End, Event, Events, Request, lock};
+use self::table::{Entry, Table, slot_of};
+use crate::command::{End, Event, Events, Request, lock};
 use crate::port::{Port, Scratch};
-use crate::shared::{PortShared, Waker};
+use crate::shared::Waker;
 use crate::sys::{self, Epoll, Interest, Ready};
 
 /// Rounds of receiving when a session is drained before it is closed. A Unix socket holds about 4 reads.
@@ -19,52 +23,6 @@ const DRAIN_ROUNDS: usize = 64;
 
 const WAKE: u64 = u64::MAX;
 const WRITE_FD: u64 = 1 << 63; // marks the token of a port's second descriptor
-
-/// The slot of a port number: ports lie in tables at this index. The rest of the number is a generation.
-#[must_use]
-pub fn slot_of(port: PortId) -> usize {
-    (port.0 & 0xffff_ffff) as usize
-}
-
-enum Entry {
-    Local(Box<Port>),
-    Remote(Arc<PortShared>),
-}
-
-/// All ports, by slot.
-#[derive(Default)]
-struct Table(Vec<Option<Entry>>);
-
-impl Table {
-    fn set(&mut self, slot: usize, entry: Option<Entry>) {
-        if self.0.len() <= slot {
-            self.0.resize_with(slot + 1, || None);
-        }
-        self.0[slot] = entry;
-    }
-
-    fn local(&mut self, slot: usize) -> Option<&mut Port> {
-        match self.0.get_mut(slot) {
-            Some(Some(Entry::Local(port))) => Some(port),
-            _ => None,
-        }
-    }
-
-    /// Take a port out for its turn, so that the others can be written to meanwhile.
-    fn take(&mut self, slot: usize) -> Option<Box<Port>> {
-        match self.0.get_mut(slot)?.take() {
-            Some(Entry::Local(port)) => Some(port),
-            other => {
-                self.0[slot] = other;
-                None
-            }
-        }
-    }
-
-    fn put(&mut self, slot: usize, port: Box<Port>) {
-        self.0[slot] = Some(Entry::Local(port));
-    }
-}
 
 /// One worker's state.
 pub struct Worker {
@@ -203,7 +161,7 @@ impl Worker {
     /// Stage frames on a port of this worker, or deliver them to another worker's. None: the port is gone.
     fn stage(&mut self, target: PortId, wire: &[u8], run: Run) -> Option<()> {
         let slot = slot_of(target);
-        match self.table.0.get_mut(slot)?.as_mut()? {
+        match self.table.get(slot)? {
             Entry::Local(port) => {
                 if port.shared.id != target {
                     return None;
@@ -279,7 +237,7 @@ impl Worker {
 
     fn handle_timeouts(&mut self) {
         self.deadline_ms = None;
-        for slot in 0..self.table.0.len() {
+        for slot in 0..self.table.len() {
             if self.table.local(slot).is_some_and(|port| port.deadline_ms(self.now_ms).is_some()) {
                 let Some(mut port) = self.table.take(slot) else {
                     continue;
@@ -329,136 +287,6 @@ impl Worker {
             queue.purge();
         }
         self.spare = queue;
-    }
-
-    fn execute(&mut self, command: Command) -> Result<u64, CommandError> {
-        match command {
-            Command::AddLocal(mut port) => {
-                let slot = slot_of(port.shared.id);
-                port.publish();
-                self.table.set(slot, Some(Entry::Local(port)));
-            }
-            Command::AddRemote(shared) => {
-                let slot = slot_of(shared.id);
-                self.table.set(slot, Some(Entry::Remote(shared)));
-            }
-            Command::Remove(id) => {
-                self.fetch_inbox(slot_of(id));
-                self.detach(id);
-                self.table.set(slot_of(id), None);
-            }
-            Command::SetSegment(id, segment) => self.port(id)?.segment = segment,
-            Command::SetUp(id, up) => {
-                let port = self.port(id)?;
-                port.up = up;
-                if let (false, Some(segment)) = (up, &port.segment) {
-                    lock(segment).flush(id);
-                }
-            }
-            Command::SetLimits(id, limits) => self.port(id)?.set_limits(limits),
-            Command::SetRate(id, rate) => {
-                let now_ms = self.now_ms;
-                self.port(id)?.set_rate(rate, now_ms);
-                self.flush(slot_of(id)); // what waits, waits for the new rate
-                self.forward_generated();
-            }
-            Command::StartCapture(id, tap) => self.port(id)?.with_taps(|taps| taps.add(tap)),
-            Command::StopCapture(id, sink) => self.port(id)?.with_taps(|taps| taps.remove(&sink)),
-            Command::Attach(id, link) => {
-                let port = self.port(id)?;
-                if port.link.is_some() {
-                    return Err(CommandError::Busy);
-                }
-                port.link = Some(*link);
-                return self.begin(id);
-            }
-            Command::Detach(id) => {
-                self.port(id)?;
-                self.detach(id);
-            }
-            Command::ConfigureUnit(id, config) => {
-                self.port(id)?.unit().ok_or(CommandError::NoUnit)?.set_config(*config);
-            }
-            Command::AttachReader(id, reader) => {
-                let unit = self.port(id)?.unit().ok_or(CommandError::NoUnit)?;
-                if unit.has_reader() {
-                    return Err(CommandError::Busy);
-                }
-                unit.set_reader(*reader);
-                return self.begin(id);
-            }
-            Command::ReportErrors(id, errors) => {
-                self.port(id)?.unit().ok_or(CommandError::NoUnit)?.set_errors(errors);
-            }
-            Command::DetachReader(id) => {
-                self.port(id)?.unit().ok_or(CommandError::NoUnit)?;
-                self.drain(slot_of(id));
-                if let Some(mut port) = self.table.take(slot_of(id)) {
-                    self.end_reader(&mut port, DropReason::PeerGone);
-                    self.finish(slot_of(id), port, Ok(()));
-                }
-            }
-            Command::Stop => {
-                for slot in 0..self.table.0.len() {
-                    if let Some(id) = self.table.local(slot).map(|port| port.shared.id) {
-                        self.detach(id);
-                    }
-                }
-                self.running = false;
-            }
-        }
-        Ok(0)
-    }
-
-    fn port(&mut self, id: PortId) -> Result<&mut Port, CommandError> {
-        self.table.local(slot_of(id)).filter(|port| port.shared.id == id).ok_or(CommandError::UnknownPort)
-    }
-
-    /// Begin a session on a link, or with a unit's reader, that was just put in place; its number.
-    fn begin(&mut self, id: PortId) -> Result<u64, CommandError> {
-        let slot = slot_of(id);
-        let Some(mut port) = self.table.take(slot) else {
-            return Err(CommandError::UnknownPort);
-        };
-        port.session += 1;
-        let session = port.session;
-        let interest = Interest { read: true, write: false };
-        let token = port.shared.id.0;
-        let added = port
-            .link
-            .as_ref()
-            .and_then(|link| link.fd())
-            .map_or(Ok(()), |fd| self.epoll.add(fd, token, interest));
-        match &added {
-            Ok(()) => port.watched = Some(interest),
-            Err(_) if port.take_reader(DropReason::PeerGone).is_some() => {}
-            Err(_) => port.link = None,
-        }
-        self.finish(slot, port, Ok(()));
-        added.map(|()| session).map_err(CommandError::Io)
-    }
-
-    /// End a session in order: give the peer what it takes at once, and read until it has nothing more to say, since
-    /// a QEMU whose send is blocked when we close never sends again.
-    fn detach(&mut self, id: PortId) {
-        let slot = slot_of(id);
-        self.drain(slot);
-        if let Some(mut port) = self.table.take(slot) {
-            self.end_session(&mut port);
-            port.purge(DropReason::Removed);
-            self.finish(slot, port, Ok(()));
-        }
-    }
-
-    fn drain(&mut self, slot: usize) {
-        self.flush(slot);
-        self.receive(slot);
-        for _ in 0..DRAIN_ROUNDS {
-            if !self.table.local(slot).is_some_and(|port| port.has_unread()) {
-                break;
-            }
-            self.receive(slot);
-        }
     }
 
     /// Take the reader of a port's unit away, if it has one; the unit stays where it is.
