@@ -43,6 +43,7 @@ pub struct UnitLink {
     reader: Option<Reader>,
     errors: Option<OwnedFd>, // where a program hears of its writes that were refused
     blocked: bool,           // the reader had no room at the last try
+    waiting: bool,           // packets may be left in `if_snd`; false saves a look
     generated: Vec<u8>,      // frames for the segment, in wire form
     released: usize,         // how many of them had been parked, and are counted already
 }
@@ -57,6 +58,7 @@ impl UnitLink {
             reader: None,
             errors: None,
             blocked: false,
+            waiting: false,
             generated: Vec::new(),
             released: 0,
         }
@@ -113,7 +115,7 @@ impl UnitLink {
 
     /// Packets that wait for the engine's reader. A program takes a packet when it is queued, whenever it reads it.
     pub fn queued(&self) -> usize {
-        if self.reader.is_some() { self.unit.lock().unit.snd().len() } else { 0 }
+        if self.waiting && self.reader.is_some() { self.unit.lock().unit.snd().len() } else { 0 }
     }
 
     /// Whether packets wait for room at the reader.
@@ -208,7 +210,8 @@ impl UnitLink {
     // From the segment to the reader.
 
     pub fn transmit(&mut self, wire: &[u8], runs: &[Run], out: &mut Outgoing<'_>) -> Result<(), End> {
-        let UnitLink { adapter, unit, reader, blocked, generated, released, .. } = self;
+        let UnitLink { adapter, unit, reader, blocked, waiting, generated, released, .. } = self;
+        *waiting = true;
         let mut inner = unit.lock();
         for frame in runs.iter().flat_map(|run| frames_of(wire, *run)) {
             let parked = adapter.parked();
@@ -256,6 +259,7 @@ impl UnitLink {
             Some(Reader::Device(_)) => {}
             None => unit.notify(&mut inner, out.now_ms),
         }
+        *waiting = !inner.unit.snd().is_empty();
         Ok(())
     }
 
@@ -266,6 +270,7 @@ impl UnitLink {
             Some(reader) => self.blocked = reader.flush(&mut inner.unit, out)? == Taken::Some,
             None => self.unit.notify(&mut inner, out.now_ms),
         }
+        self.waiting = !inner.unit.snd().is_empty();
         Ok(())
     }
 
@@ -288,7 +293,7 @@ impl UnitLink {
 
     /// When the adapter wants to ask again or to give up, or the rate allows the next packet.
     pub fn deadline_ms(&self, now_ms: u64) -> Option<u64> {
-        let ready_ms = self.unit.lock().unit.ready_ms(now_ms);
+        let ready_ms = if self.waiting { self.unit.lock().unit.ready_ms(now_ms) } else { None };
         [self.adapter.deadline_ms(), ready_ms].into_iter().flatten().min()
     }
 
