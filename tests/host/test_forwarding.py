@@ -42,10 +42,10 @@ class Pair:
             f"tap:tb,netns={self.b.name},addr={B4}/24{b6},mtu={mtu},vnet-hdr",
         )
 
-    def tun_and_tap(self, mtu: int = 1500) -> tuple[str, str]:
-        """A tun in one, and a tap with Ethernet, as a guest has it, in the other."""
+    def tun_and_tap(self, mtu: int = 1500, more: str = "") -> tuple[str, str]:
+        """A tun in one, with `more` options, and a tap with Ethernet, as a guest has it, in the other."""
         return (
-            f"tun:ta,netns={self.a.name},addr={A4},peer={B4},addr={A6},peer={B6},mtu={mtu}",
+            f"tun:ta,netns={self.a.name},addr={A4},peer={B4},addr={A6},peer={B6},mtu={mtu}{more}",
             f"tap:tb,netns={self.b.name},addr={B4}/24,addr={B6}/64,mtu={mtu}",
         )
 
@@ -160,9 +160,14 @@ def test_link_local_groups_pass_a_cable_only(pair: Pair, segment: str) -> None:
         assert lost(run) - before == ({"ta rx link-local": 16} if segment == "--switch" else {})
 
 
+PACKET_INFORMATION = pytest.mark.parametrize("more", ["", ",pi"], ids=["bare", "packet information"])
+
+
+@PACKET_INFORMATION
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_tun_and_an_ethernet_guest(pair: Pair, workers: str) -> None:
-    with vbackend_run(pair.folder, "--workers", workers, *pair.tun_and_tap()) as run:
+def test_a_tun_and_an_ethernet_guest(pair: Pair, workers: str, more: str) -> None:
+    with vbackend_run(pair.folder, "--workers", workers, *pair.tun_and_tap(more=more)) as run:
+        assert pair.a.links()["ta"]["linkinfo"]["info_data"]["pi"] is (more == ",pi")
         for size in (64, 1500):
             for ns, target in ((pair.a, B4), (pair.b, A4), (pair.a, B6), (pair.b, A6)):
                 ping(ns, target, size=size)
@@ -173,10 +178,20 @@ def test_a_tun_and_an_ethernet_guest(pair: Pair, workers: str) -> None:
         with RawPort(pair.b, "tb") as guest:
             guest.send(vlan_frame(BROADCAST, mac(2), 5, b"no IP"))
         run.wait_for(lambda: run.port("ta").tx.drops.get("not-ip"), "a frame without IP was dropped")
+        port = run.port("ta")
+        assert port.unit is not None
+        counters, head = port.unit.counters, 4 if more else 0
+        assert counters["oerrors"] == port.tx.drops["not-ip"]
+        assert counters["ierrors"] == counters["collisions"] == counters["drops"] == 0
+        assert min(counters["ibytes"], counters["obytes"] - head * counters["opackets"]) > len(BULK)
 
 
-def test_a_tun_takes_jumbo_packets(pair: Pair) -> None:
-    with vbackend_run(pair.folder, *pair.tun_and_tap(9000)):
+@PACKET_INFORMATION
+def test_a_tun_takes_jumbo_packets(pair: Pair, more: str) -> None:
+    with vbackend_run(pair.folder, *pair.tun_and_tap(9000, more)) as run:
+        unit = run.port("ta").unit
+        assert unit is not None
+        assert (unit.mtu, unit.header) == (9000, "pi" if more else "none")
         for ns, target in ((pair.a, B4), (pair.b, A4), (pair.a, B6), (pair.b, A6)):
             ping(ns, target, size=9000)
 

@@ -245,6 +245,7 @@ def _tun(place: str, where: str, words: list[str]) -> TunSpec:
 
 def _unit(place: str, where: str, words: list[str]) -> UnitSpec:
     keys = _Keys(words, "unit", ("addr", "peer", "header", "mtu", "mode", "family"))
+    values.unix_address("the path of its errors, PATH.errors,", f"{where}.errors")
     return UnitSpec(
         place,
         keys.options(),

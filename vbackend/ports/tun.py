@@ -29,6 +29,6 @@ class TunPort(PortWithUnit, DevicePort):
 
     def _attach(self, port: int, device: OpenDevice) -> int:
         session = self.context.dataplane.attach_reader(port, device.fd, device=True)
-        self.open_file("pi" if self.spec.packet_info else "none")
+        self.open_file()
         self.interface.set_mtu(max(device.mtu, 576))
         return session

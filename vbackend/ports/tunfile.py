@@ -22,12 +22,13 @@ class TunFilePort(PortWithUnit):
 
     async def open(self) -> None:
         loop = asyncio.get_running_loop()
-        self.open_file(self.spec.header)
+        self.open_file()
         self.interface.on_close = lambda: loop.call_soon_threadsafe(self.finish, "its file was closed")
         self.started(-1, "Python")
 
     def forget(self) -> None:
         self.interface.on_close = None
+        self.file = None  # the program's to close; until then it finds its unit gone, as a zombie's (D2)
         super().forget()
 
     def on_end(self) -> None:

@@ -55,7 +55,7 @@ class UnitPort(PortWithUnit, OnePeerPort):
         assert self.engine_port is not None, "attach comes after create"
         try:
             session = self.context.dataplane.attach_reader(self.engine_port, sock, device=False)
-            self.open_file(self.spec.header)
+            self.open_file()
         except OSError as error:
             self.context.dataplane.detach_reader(self.engine_port)
             self.refuse(peer, f"the unit cannot be opened: {error}")

@@ -72,6 +72,8 @@ class PortWithUnit(Port):
             system=spec.family if isinstance(spec, UnitSpec) else "linux",
             queue=self.queue_frames,
         )
+        self.open_file()  # a reader's first packet may be taken before the unit is open: its header is known by then
+        self.close_file()
         self.context.dataplane.attach_unit(self.engine_port, self.interface.native, self._adapter())
         if broadcast:
             number = self.interface.number
@@ -89,9 +91,16 @@ class PortWithUnit(Port):
         self.interface.on_change = self._reconfigure
         self.set(queue_frames=self.queue_frames, queue_bytes=self.queue_bytes, rate=self.rate)
 
-    def open_file(self, header: Header) -> TunFile:
-        """Open the device face: the unit is READY from now on."""
-        self.file = self.context.units.open(self.interface.number, header=header)
+    @property
+    def header(self) -> Header:
+        """What stands before a packet of the device face."""
+        if isinstance(self.spec, UnitSpec):
+            return self.spec.header
+        return "pi" if self.spec.packet_info else "none"
+
+    def open_file(self) -> TunFile:
+        """Open the device face: with an address the unit is READY from now on."""
+        self.file = self.context.units.open(self.interface.number, header=self.header)
         return self.file
 
     def close_file(self) -> None:

@@ -18,12 +18,16 @@ from vbackend.ports.spec import (
     TapSpec,
     TcpAddress,
     TunSpec,
+    UnitSpec,
     UnixAddress,
 )
+from vbackend.tun.vocabulary import HEADERS, SYSTEMS
 
-_KINDS = st.sampled_from(["stream", "dgram", "socket", "tap", "tun", "unix", "tcp", "udp", "mcast", "listen"])
+_KINDS = st.sampled_from(
+    ["stream", "dgram", "socket", "tap", "tun", "unit", "unix", "tcp", "udp", "mcast", "listen"]
+)
 _SIGNS = st.sampled_from([":", ",", ",,", "=", "@", "[", "]", "::1", "127.0.0.1", "230.0.0.1", "1", "/a"])
-_KEYS = st.sampled_from(["name", "mac", "queue", "addr", "peer", "dial", "multi"])
+_KEYS = st.sampled_from(["name", "mac", "queue", "addr", "peer", "dial", "multi", "pi", "header"])
 _ALMOST = st.lists(st.one_of(_KINDS, _SIGNS, _KEYS, st.text(max_size=3)), max_size=14).map("".join)
 
 
@@ -117,12 +121,34 @@ def _devices(draw: st.DrawFn) -> PortSpec:
     v6 = draw(st.lists(_v6, max_size=1))
     addresses: tuple[Address, ...] = tuple(ip_interface(address) for address in v4 + v6)
     if draw(st.booleans()):
-        return TunSpec(f"tun:{ifname}", options, ifname, addresses, addresses, netns, owner, mtu)
+        return TunSpec(
+            f"tun:{ifname}", options, ifname, addresses, addresses, netns, owner, mtu, draw(st.booleans())
+        )
     bridge = draw(st.none() | st.just("br0"))
     vnet_hdr = draw(st.booleans())
     return TapSpec(f"tap:{ifname}", options, ifname, addresses, bridge, netns, owner, mtu, vnet_hdr)
 
 
-@given(st.one_of(_streams(), _dgrams(), _devices()))
+@st.composite
+def _units(draw: st.DrawFn) -> UnitSpec:
+    options, path = draw(_options()), draw(_paths)
+    addresses, peers = (
+        tuple(map(ip_interface, draw(st.lists(_v4, max_size=1)) + draw(st.lists(_v6, max_size=1))))
+        for _ in range(2)
+    )
+    return UnitSpec(
+        f"unit:{path}",
+        options,
+        UnixAddress(path),
+        addresses,
+        peers,
+        draw(st.sampled_from(HEADERS)),
+        draw(st.none() | st.integers(576, 65_535)),
+        draw(st.sampled_from([None, "pointopoint", "broadcast"])),
+        draw(st.sampled_from(SYSTEMS)),
+    )
+
+
+@given(st.one_of(_streams(), _dgrams(), _devices(), _units()))
 def test_every_spec_comes_back_from_its_text(spec: PortSpec) -> None:
     assert parse_port(format_port(spec)) == spec

@@ -15,6 +15,7 @@ from vbackend.host.device import (
     DeviceFlags,
     attach,
     check_ifname,
+    header_flags,
     header_length,
     open_device,
     set_header,
@@ -44,6 +45,21 @@ def test_users() -> None:
     assert (user_id("root"), user_id("0"), user_id("4242")) == (0, 0, 4242)
     with pytest.raises(ConfigError, match="no-such-user: there is no such user"):
         user_id("no-such-user")
+
+
+@pytest.mark.parametrize(
+    ("kind", "vnet_hdr", "packet_info", "flags"),
+    [
+        ("tap", False, False, DeviceFlags.TAP | DeviceFlags.NO_PI),
+        ("tap", True, False, DeviceFlags.TAP | DeviceFlags.NO_PI | DeviceFlags.VNET_HDR),
+        ("tun", False, False, DeviceFlags.TUN | DeviceFlags.NO_PI),
+        ("tun", False, True, DeviceFlags.TUN),
+    ],
+)
+def test_what_stands_in_front(
+    kind: Literal["tap", "tun"], vnet_hdr: bool, packet_info: bool, flags: DeviceFlags
+) -> None:
+    assert header_flags(kind, vnet_hdr=vnet_hdr, packet_info=packet_info) == flags
 
 
 def test_no_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -81,6 +97,12 @@ def test_made_and_gone(netns: Namespace, kind: Literal["tap", "tun"], vnet_hdr: 
         assert not os.get_blocking(fd.fileno())
         assert not os.get_inheritable(fd.fileno())
     assert "dev0" not in netns.links()
+
+
+@pytest.mark.root
+def test_packet_information(netns: Namespace) -> None:
+    with inside(netns, lambda: open_device("tun", "dev0", existing=None, packet_info=True)):
+        assert netns.links()["dev0"]["linkinfo"]["info_data"]["pi"] is True
 
 
 @pytest.mark.root

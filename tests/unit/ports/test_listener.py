@@ -64,6 +64,25 @@ async def test_an_abstract_name_and_tcp(accepted: list[tuple[socket.socket, str]
         accepted.pop()[0].close()
 
 
+async def test_a_socket_of_messages(tmp_path: Path, accepted: list[tuple[socket.socket, str]]) -> None:
+    path = str(tmp_path / "a.sock")
+    found = await Listener.open(UnixAddress(path), collect(accepted), kind=socket.SOCK_SEQPACKET)
+    try:
+        with socket.socket(socket.AF_UNIX) as stream, pytest.raises(OSError, match="wrong type"):
+            stream.connect(path)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
+            peer.connect(path)
+            await eventually(lambda: accepted, "accepted")
+            peer.send(b"one")
+            peer.send(b"two")
+            assert accepted[0][0].recv(100) == b"one"
+        with pytest.raises(ConfigError, match=f"in use by process {os.getpid()}"):
+            await Listener.open(UnixAddress(path), collect([]), kind=socket.SOCK_SEQPACKET)
+    finally:
+        found.close()
+    assert not os.path.exists(path)  # noqa: PTH110
+
+
 async def test_what_is_in_use_is_an_error_that_names_it(tmp_path: Path) -> None:
     path = str(tmp_path / "a.sock")
     first = await Listener.open(UnixAddress(path), lambda sock, _: sock.close())

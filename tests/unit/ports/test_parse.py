@@ -17,6 +17,7 @@ from vbackend.ports.spec import (
     TapSpec,
     TcpAddress,
     TunSpec,
+    UnitSpec,
     UnixAddress,
 )
 
@@ -101,6 +102,26 @@ GOOD: list[tuple[str, PortSpec]] = [
             1400,
         ),
     ),
+    ("tun:tun0,pi", TunSpec("tun:tun0", NONE, "tun0", packet_info=True)),
+    ("unit:/tmp/a.sock", UnitSpec("unit:/tmp/a.sock", NONE, A)),
+    ("unit:@a", UnitSpec("unit:@a", NONE, UnixAddress("@a"))),
+    ("unit:" + "x" * 100, UnitSpec("unit:" + "x" * 100, NONE, UnixAddress("x" * 100))),
+    ("unit:/tmp/a.sock,header=none,family=netbsd", UnitSpec("unit:/tmp/a.sock", NONE, A)),
+    (
+        "unit:/tmp/a.sock,addr=10.0.0.1,addr=fd00::1/64,peer=10.0.0.2,header=sockaddr,mtu=9000,queue=8,"
+        "mode=broadcast,family=freebsd",
+        UnitSpec(
+            "unit:/tmp/a.sock",
+            PortOptions(queue=8),
+            A,
+            (ip_interface("10.0.0.1"), ip_interface("fd00::1/64")),
+            (ip_interface("10.0.0.2"),),
+            "sockaddr",
+            9000,
+            "broadcast",
+            "freebsd",
+        ),
+    ),
 ]
 
 # (text, words the error line must have: what is wrong, what would be right)
@@ -175,6 +196,17 @@ BAD: list[tuple[str, tuple[str, ...]]] = [
     ("tun:t0,bridge=br0", ("'bridge'", "tun")),
     ("tun:t0,addr=10.0.0.1,addr=10.0.0.2", ("'addr' is given twice", "one IPv4")),
     ("tun:t0,peer=x", ("IPv4 or IPv6",)),
+    ("tun:t0,pi=on", ("takes no value", "just 'pi'")),
+    ("tap:t0,pi", ("'pi'", "tap")),
+    ("unit:", ("where", "unit:PATH")),
+    ("unit:@", ("empty",)),
+    ("unit:" + "x" * 101, ("PATH.errors", "108 bytes", "107")),
+    ("unit:/a,header=ppp", ("header is 'ppp'", "none, null, loop, sockaddr, pi, ether")),
+    ("unit:/a,family=hurd", ("family is 'hurd'", "netbsd")),
+    ("unit:/a,mode=p2p", ("mode is 'p2p'", "pointopoint, broadcast")),
+    ("unit:/a,mtu=575", ("576 to 65535",)),
+    ("unit:/a,addr=10.0.0.1,addr=10.0.0.2", ("'addr' is given twice",)),
+    ("unit:/a,netns=lab", ("'netns'", "unit")),
 ]
 
 

@@ -24,6 +24,14 @@ def test_a_unix_path_is_measured_in_bytes() -> None:
         values.unix_address("p", "é" * 54)
 
 
+def test_one_of_these_words_and_nothing_like_it() -> None:
+    read = values.one_of(("none", "null"))
+    assert (read("header", "none"), read("header", "null")) == ("none", "null")
+    for text in ("", "nul", "NULL", "none,null"):
+        with pytest.raises(ValueError, match=r"header is .*; give one of none, null"):
+            read("header", text)
+
+
 def test_hosts_and_ports_come_in_pairs() -> None:
     found = values.host_ports("F", "[::1]:1:[::2]:2", pairs=2)
     assert found == [TcpAddress("::1", 1), TcpAddress("::2", 2)]

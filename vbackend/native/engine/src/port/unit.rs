@@ -44,6 +44,7 @@ pub struct UnitLink {
     errors: Option<OwnedFd>, // where a program hears of its writes that were refused
     blocked: bool,           // the reader had no room at the last try
     waiting: bool,           // packets may be left in `if_snd`; false saves a look
+    held: bool,              // the rate held packets back at the last look
     generated: Vec<u8>,      // frames for the segment, in wire form
     released: usize,         // how many of them had been parked, and are counted already
 }
@@ -59,6 +60,7 @@ impl UnitLink {
             errors: None,
             blocked: false,
             waiting: false,
+            held: false,
             generated: Vec::new(),
             released: 0,
         }
@@ -105,6 +107,7 @@ impl UnitLink {
         let reader = self.reader.take()?;
         self.unit.hang_up();
         self.blocked = false;
+        self.held = false;
         Some(reader)
     }
 
@@ -210,7 +213,7 @@ impl UnitLink {
     // From the segment to the reader.
 
     pub fn transmit(&mut self, wire: &[u8], runs: &[Run], out: &mut Outgoing<'_>) -> Result<(), End> {
-        let UnitLink { adapter, unit, reader, blocked, waiting, generated, released, .. } = self;
+        let UnitLink { adapter, unit, reader, blocked, waiting, held, generated, released, .. } = self;
         *waiting = true;
         let mut inner = unit.lock();
         for frame in runs.iter().flat_map(|run| frames_of(wire, *run)) {
@@ -246,7 +249,9 @@ impl UnitLink {
                 Some(Sent::No(reason)) => out.tx.dropped(reason, 1),
                 Some(Sent::Later) | None => {}
             }
-            if inner.unit.snd().len() >= BUDGET
+            // A limit below a batch is for readers that have no room, not for those that had no chance.
+            if inner.unit.snd().len() >= BUDGET.min(inner.unit.snd().limits().frames)
+                && !*blocked
                 && let Some(reader @ Reader::Socket { .. }) = reader
             {
                 *blocked = reader.flush(&mut inner.unit, out)? == Taken::Some;
@@ -260,6 +265,7 @@ impl UnitLink {
             None => unit.notify(&mut inner, out.now_ms),
         }
         *waiting = !inner.unit.snd().is_empty();
+        *held = inner.unit.ready_ms(out.now_ms).is_some();
         Ok(())
     }
 
@@ -271,6 +277,7 @@ impl UnitLink {
             None => self.unit.notify(&mut inner, out.now_ms),
         }
         self.waiting = !inner.unit.snd().is_empty();
+        self.held = inner.unit.ready_ms(out.now_ms).is_some();
         Ok(())
     }
 
@@ -293,8 +300,8 @@ impl UnitLink {
 
     /// When the adapter wants to ask again or to give up, or the rate allows the next packet.
     pub fn deadline_ms(&self, now_ms: u64) -> Option<u64> {
-        let ready_ms = if self.waiting { self.unit.lock().unit.ready_ms(now_ms) } else { None };
-        [self.adapter.deadline_ms(), ready_ms].into_iter().flatten().min()
+        let ready_ms = || self.unit.lock().unit.ready_ms(now_ms).unwrap_or(now_ms); // it has passed: flush
+        [self.adapter.deadline_ms(), self.held.then(ready_ms)].into_iter().flatten().min()
     }
 
     /// Let the adapter do so; packets go with the next `flush`.
