@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from tests.bench import tunfile
 from tests.bench.compiler import CompileError, compiled
 from tests.bench.figures import Report, summarise
 from tests.bench.forwarders import QEMU, lack
@@ -73,7 +74,8 @@ def plan_of(arguments: Sequence[str]) -> tuple[Plan, bool]:
     if chosen.window < max(s.burst for s in scenarios):
         parser.error(f"--window {chosen.window}: smaller than one burst; at least 32, or --only b1")
     wanted = tuple(f for f in able if f in names)
-    return Plan(scenarios, wanted, rounds, frames, chosen.window, not chosen.no_pin), chosen.json
+    reads = suite is Suite.TUN and Forwarder.VBACKEND in wanted and not chosen.only
+    return Plan(scenarios, wanted, rounds, frames, chosen.window, not chosen.no_pin, reads), chosen.json
 
 
 def unfit(info: Mapping[str, str]) -> str | None:
@@ -115,7 +117,14 @@ def _measure(plan: Plan, console: Console) -> Report:
             status.update(f"idle CPU time, {IDLE_SECONDS:g} s")
             idle = run.idle(IDLE_SECONDS)
             samples = tuple(run.samples(tell))
-        return Report(facts, plan.rounds, idle, IDLE_SECONDS, summarise(samples), tuple(run.skips), samples)
+    readings = _readings(plan) if plan.reads else ()
+    skips = tuple(run.skips)
+    return Report(facts, plan.rounds, idle, IDLE_SECONDS, summarise(samples), skips, samples, readings)
+
+
+def _readings(plan: Plan) -> tuple[tunfile.Reading, ...]:
+    with tunfile.readers() as calls:
+        return tunfile.measured(calls, rounds=plan.rounds, packets=plan.frames, depth=tunfile.DEPTH)
 
 
 def main(arguments: Sequence[str]) -> int:

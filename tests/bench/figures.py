@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from tests.bench import tunfile
 from tests.bench.scenario import TARGETS, Forwarder, Scenario
 
 __all__ = ["Cell", "Report", "Sample", "Skip", "summarise"]
@@ -88,6 +89,7 @@ class Report:
     cells: tuple[Cell, ...]
     skips: tuple[Skip, ...]
     samples: tuple[Sample, ...]
+    readings: tuple[tunfile.Reading, ...] = ()
 
     def cell(self, scenario: Scenario, forwarder: Forwarder) -> Cell | None:
         return next((c for c in self.cells if c.scenario == scenario and c.forwarder is forwarder), None)
@@ -114,6 +116,7 @@ class Report:
                 }
                 for c in self.cells
             ],
+            "readings": tunfile.to_json(self.readings),
             "skipped": [{"what": s.what, "why": s.why} for s in self.skips],
             "samples": [
                 {

@@ -29,6 +29,7 @@ class Plan:
     frames: int  # of a round with one frame a system call; see Scenario.frames
     window: int  # frames on their way; see Scenario.window
     pinned: bool
+    reads: bool = False  # whether a TunFile's calls are measured too
 
     @property
     def queue_limit(self) -> int:

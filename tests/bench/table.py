@@ -1,9 +1,10 @@
-"""The report for people: one table per path, then idle CPU time, targets and what was left out. Pure."""
+"""The report for people: a table per path, one of reading calls, then idle CPU time and what was left out. Pure."""
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tests.bench import tunfile
 from tests.bench.figures import Cell, Report
 from tests.bench.scenario import FORWARDERS, SCENARIOS, Forwarder, Path, Scenario
 
@@ -26,6 +27,8 @@ def render(report: Report) -> RenderableType:
         scenarios = [s for s in SCENARIOS if s.path is path and any(c.scenario == s for c in report.cells)]
         if scenarios:
             parts.append(_table(report, path, scenarios, forwarders))
+    if report.readings:
+        parts.append(tunfile.table(report.readings))
     parts.append(_legend(report))
     return Group(*parts)
 
@@ -64,6 +67,8 @@ def _legend(report: Report) -> Text:
         f"{report.rounds} interleaved rounds; ratio: to the floor's, median of the rounds' ratios; "
         "kf/s: thousands of frames a second; bN: N frames a system call.",
     ]
+    if report.readings:
+        lines.append("ns/packet: CPU time of the reading thread alone; kp/s: what that makes on one core.")
     if report.idle_ns:
         idle = ", ".join(f"{TITLES[f]} {ns / 1000:.0f} µs" for f, ns in report.idle_ns.items())
         lines.append(f"CPU time in {report.idle_seconds:g} s without traffic: {idle}.")

@@ -23,6 +23,12 @@ def test_tun_has_its_own_paths_and_only_who_can() -> None:
     assert plan.forwarders == (Forwarder.FLOOR, Forwarder.VBACKEND)
     assert {str(s.path) for s in plan.scenarios} == {"stream-tun", "tun-stream"}
     assert len(plan.scenarios) == 8
+    assert plan.reads
+
+
+@pytest.mark.parametrize("arguments", [["stream"], ["tun", "--only", "b1"], ["tun", "--forwarders", "floor"]])
+def test_reading_calls_are_part_of_the_whole_tun_bench_only(arguments: list[str]) -> None:
+    assert not bench.plan_of(arguments)[0].reads
 
 
 def test_quick_gives_way_to_what_is_said() -> None:

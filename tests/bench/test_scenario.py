@@ -46,7 +46,15 @@ def test_frames_are_whole_bursts(scenario: Scenario, base: int) -> None:
     assert frames % scenario.burst == 0
 
 
-def test_window_is_wider_for_cheap_bursts() -> None:
+def test_window_is_wider_for_cheap_bursts_and_narrower_where_a_socket_would_fill() -> None:
     widths = {s: s.window(256) for s in SCENARIOS}
-    assert {w for s, w in widths.items() if s.path is Path.STREAM_STREAM and s.burst == 32} == {1024}
-    assert {w for s, w in widths.items() if s.path is not Path.STREAM_STREAM or s.burst == 1} == {256}
+    wide = {s for s in SCENARIOS if s.path is Path.STREAM_STREAM and s.burst == 32}
+    narrow = {s for s in SCENARIOS if s.path.from_device and s.size == 1514}
+    assert {widths.pop(s) for s in wide} == {1024}
+    assert {widths.pop(s) for s in narrow} == {129}
+    assert set(widths.values()) == {256}
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.name)
+def test_a_window_holds_a_burst(scenario: Scenario) -> None:
+    assert scenario.window(32) >= scenario.burst

@@ -5,13 +5,19 @@ from rich.console import Console
 from tests.bench.figures import Report, Sample, Skip, summarise
 from tests.bench.scenario import Forwarder, Path, Scenario
 from tests.bench.table import render
+from tests.bench.tunfile import Reading
 
 B32 = Scenario(Path.STREAM_STREAM, 64, 32)
 TAP = Scenario(Path.STREAM_TAP, 1514, 1)
 
 
-def shown(*samples: Sample, skips: tuple[Skip, ...] = (), idle: dict[Forwarder, int] | None = None) -> str:
-    report = Report({"CPUs": "2"}, 1, idle or {}, 3.0, summarise(samples), skips, samples)
+def shown(
+    *samples: Sample,
+    skips: tuple[Skip, ...] = (),
+    idle: dict[Forwarder, int] | None = None,
+    readings: tuple[Reading, ...] = (),
+) -> str:
+    report = Report({"CPUs": "2"}, 1, idle or {}, 3.0, summarise(samples), skips, samples, readings)
     console = Console(width=200, color_system=None)
     with console.capture() as capture:
         console.print(render(report))
@@ -63,3 +69,10 @@ def test_idle_and_skips_are_told() -> None:
     )
     assert "CPU time in 3 s without traffic: vbackend 0 µs, vde_switch 190 µs." in text
     assert "Not measured: qemu: no qemu-system-x86_64: install it" in text
+
+
+def test_reading_calls_have_a_table_when_there_are_some() -> None:
+    forwarded = sample(TAP, Forwarder.FLOOR, 100_000)
+    assert "TunFile" not in shown(forwarded)
+    text = shown(forwarded, readings=(Reading("read()", 200.0, 190.0, 250.0),))
+    assert row(text, "read()").replace("│", "").split() == ["read()", "200", "5000", "≥", "300", "met"]

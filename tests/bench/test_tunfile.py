@@ -1,10 +1,10 @@
-"""The arithmetic of the reading benchmark, on a queue and a clock of the test's own."""
+"""The arithmetic of the reading benchmark, on a queue and a clock of the test's own; the calls, on a real TunFile."""
 
 import pytest
 from rich.console import Console
 
 from tests.bench.process import BenchError
-from tests.bench.tunfile import TARGETS, Reader, Reading, measured, table, to_json
+from tests.bench.tunfile import DEPTH, TARGETS, Reader, Reading, measured, readers, table, to_json
 
 
 class Queue:
@@ -85,3 +85,15 @@ def test_table_and_json(cpu_per_packet: float, verdict: str) -> None:
 
 def test_targets_are_the_agreed_ones() -> None:
     assert TARGETS == {"read_batch()": 1_000_000, "read()": 300_000}
+
+
+def test_a_tun_file_gives_back_what_its_unit_was_filled_with() -> None:
+    with readers() as calls:
+        assert {call.name for call in calls} == set(TARGETS)
+        for call in calls:
+            call.fill(DEPTH)
+            left = DEPTH
+            while left:
+                left -= call.read()
+        readings = measured(calls, rounds=1, packets=DEPTH + 1, depth=DEPTH)
+    assert [reading.name for reading in readings] == [call.name for call in calls]

@@ -1,12 +1,14 @@
 """How fast one Python thread reads packets: CPU time per packet of a reading call, the filling not counted.
 
-What is read is an argument: `fill` puts packets into a queue, `read` takes some out and says how many. Rule: rounds of
-the calls are interleaved, and the median shown, as with forwarders (figures.py).
+What is read is an argument: `fill` puts packets into a queue, `read` takes some out and says how many; `readers` are
+those of a TunFile. Rule: rounds of the calls are interleaved, and the median shown, as with forwarders (figures.py).
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from statistics import median
 from typing import Any, Final
 
@@ -14,10 +16,14 @@ from rich.table import Table
 
 from tests.bench.process import BenchError
 
-__all__ = ["TARGETS", "Reader", "Reading", "measured", "table", "to_json"]
+__all__ = ["DEPTH", "TARGETS", "Reader", "Reading", "measured", "readers", "table", "to_json"]
 
 # The fewest 64-byte packets a second a call must read on one core.
 TARGETS: Final = {"read_batch()": 1_000_000, "read()": 300_000}
+
+DEPTH: Final = 256  # packets: what a unit's queue holds, and a read_batch() takes, unless told otherwise
+
+_PACKET: Final = b"\x45" + bytes(63)  # a unit looks at the version only
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,31 @@ class Reading:
     def meets_target(self) -> bool | None:
         """None: there is no target."""
         return None if self.target is None else self.rate >= self.target
+
+
+@contextmanager
+def readers() -> Iterator[tuple[Reader, ...]]:
+    """Both calls of a TunFile without link header, on a unit of their own that holds `DEPTH` packets."""
+    from vbackend.tun.driver import AF_INET, TunDriver
+
+    with TunDriver() as driver:
+        interface = driver.create(0)
+        interface.set_address(IPv4Address("192.0.2.1"))
+        output = interface.native.output  # not Interface.output: filling is not what is measured
+        file = driver.open(0, nonblocking=True)
+
+        def fill(count: int) -> None:
+            for _ in range(count):
+                output(_PACKET, AF_INET)
+
+        def read() -> int:
+            file.read()
+            return 1
+
+        yield (
+            Reader("read_batch()", fill, lambda: len(file.read_batch())),
+            Reader("read()", fill, read),
+        )
 
 
 def measured(

@@ -1,5 +1,6 @@
 """The seam between Python and the engine: fds move once, errors have their classes, counters add up."""
 
+import dataclasses
 import os
 import select
 import socket
@@ -9,12 +10,22 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address
 
 import pytest
 
-from vbackend.dataplane import Dataplane, NativeCapture, SessionEnded, build_info, drop_reasons
+from vbackend.dataplane import (
+    AdapterConfig,
+    Dataplane,
+    NativeCapture,
+    NativeUnit,
+    SessionEnded,
+    build_info,
+    drop_reasons,
+)
 from vbackend.fds import OwnedFd
 from vbackend.snapshot import LaneCounters
+from vbackend.tun.vocabulary import READY, TunFlag
 
 
 def frame(to: int, source: int, size: int = 60) -> bytes:
@@ -290,3 +301,85 @@ def test_captures_that_make_no_sense(plane: Dataplane) -> None:
         plane.capture(port + 1, capture, 0, snaplen=1)
     with pytest.raises(KeyError):
         plane.uncapture(port + 1, capture)
+
+
+UNIT_MAC, GUEST_MAC = bytes([2, 0, 0, 0, 0, 9]), bytes([2, 0, 0, 0, 0, 1])
+LOCAL, PEER = IPv4Address("10.7.0.1"), IPv4Address("10.7.0.2")
+ADAPTER = AdapterConfig(mac=UNIT_MAC, pointopoint=True, local=(LOCAL,), peers=(PEER,))
+
+
+def ready_unit(*, ticket: int = 1) -> NativeUnit:
+    unit = NativeUnit()
+    flags = int(READY) if ticket else int(READY & ~TunFlag.OPEN)
+    unit.set_state(flags=flags, index=1, ticket=ticket, tunmtu=1500, header="none", system="netbsd", owner=0)
+    return unit
+
+
+def packet(source: IPv4Address, to: IPv4Address) -> bytes:
+    return b"\x45\0\0\x14" + bytes(8) + source.packed + to.packed
+
+
+def test_a_port_is_the_far_side_of_a_unit(plane: Dataplane) -> None:
+    segment = plane.add_cable()
+    _, guest = stream(plane, segment)
+    port = plane.add_port()
+    plane.join(port, segment)
+    unit = ready_unit()
+    assert plane.attach_unit(port, unit, ADAPTER) == 1
+    with guest:
+        sent, answer = packet(PEER, LOCAL), packet(LOCAL, PEER)
+        guest.sendall(wire(UNIT_MAC + GUEST_MAC + b"\x08\0" + sent))
+        assert select.select([unit.poll_fd(1)], [], [], 10)[0]
+        assert unit.read(1, 2048) == sent
+        assert unit.write(1, answer) == 20
+        reply = guest.recv(2048)
+        assert reply[4:18] == GUEST_MAC + UNIT_MAC + b"\x08\0"
+        assert reply[18:38] == answer
+        assert unit.take_input() is None
+        moved = bytes([2, 0, 0, 0, 0, 8])
+        plane.configure_unit(port, dataclasses.replace(ADAPTER, mac=moved))
+        unit.write(1, answer)
+        assert guest.recv(2048)[10:16] == moved
+        rx, tx = plane.counters(port)
+        assert balanced(rx)
+        assert balanced(tx)
+
+
+def test_the_engine_reads_and_writes_a_unit(plane: Dataplane) -> None:
+    """A SOCK_SEQPACKET socket in place of a program that has the unit open."""
+    segment = plane.add_cable()
+    _, guest = stream(plane, segment)
+    port = plane.add_port()
+    plane.join(port, segment)
+    unit = ready_unit(ticket=0)
+    plane.attach_unit(port, unit, ADAPTER)
+    ours, program = socket.socketpair(type=socket.SOCK_SEQPACKET)
+    program.settimeout(10)
+    session = plane.attach_reader(port, ours, device=False)
+    unit.set_state(flags=int(READY), index=1, ticket=1, tunmtu=1500, header="none", system="netbsd", owner=0)
+    with guest, program:
+        sent = packet(PEER, LOCAL)
+        guest.sendall(wire(UNIT_MAC + GUEST_MAC + b"\x08\0" + sent))
+        assert program.recv(2048) == sent
+        program.send(packet(LOCAL, PEER))
+        assert guest.recv(2048)[18:38] == packet(LOCAL, PEER)
+        plane.detach_reader(port)
+        assert program.recv(2048) == b""
+        plane.detach_reader(port)
+        assert plane.drain_events() == []
+    assert session > 0
+
+
+def test_units_that_make_no_sense(plane: Dataplane) -> None:
+    port, unit = plane.add_port(), ready_unit()
+    with pytest.raises(KeyError):
+        plane.attach_unit(port + 1, unit, ADAPTER)
+    with pytest.raises(ValueError, match=r"\w"):
+        plane.attach_unit(port, unit, dataclasses.replace(ADAPTER, mac=b"short"))
+    with pytest.raises(ValueError, match=r"\w"):
+        plane.configure_unit(port, ADAPTER)
+    state = {"flags": 0, "index": 1, "ticket": 0, "tunmtu": 1500, "owner": 0}
+    for words in ({"header": "ppp", "system": "linux"}, {"header": "none", "system": "minix"}):
+        with pytest.raises(ValueError, match="is no"):
+            unit.set_state(**state, **words)  # type: ignore[arg-type]
+    assert unit.view()["queued"] == 0

@@ -17,6 +17,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 from itertools import count
 from types import TracebackType
@@ -56,11 +57,11 @@ IFQMAXLEN: Final = 256  # packets in if_snd, and of each family in the input que
 class Interface:
     """A unit as the network stack sees it; it stays with its unit's number while that is open."""
 
-    def __init__(self, driver: "TunDriver", unit: Unit, queue: int, input_queue: int) -> None:
+    def __init__(self, driver: "TunDriver", unit: Unit, input_queue: int) -> None:
         self._driver: Final = driver
         self._unit: Final = unit
-        self.native: Final[NativeUnit] = NativeUnit(queue=queue, input_queue=input_queue)
-        self.queue_limit = queue
+        self.native: Final[NativeUnit] = NativeUnit(queue=IFQMAXLEN, input_queue=input_queue)
+        self.queue_limit = IFQMAXLEN
         self.rate = self.burst = 0  # bits/s and bytes; no limit
         self.file: TunFile | None = None  # who has the device face open
         self.on_change: Callable[[], None] | None = None  # called when addresses or mode may have changed
@@ -221,6 +222,12 @@ class Interface:
         self.rate, self.burst = bits_per_s, burst_bytes if bits_per_s else 0
         self.native.set_rate(bits_per_s, burst_bytes)
 
+    def reset(self) -> None:
+        """The interface is new: counters, queues, limit and rate (if_tun.c tunattach0; C1, C2)."""
+        self.native.reset_interface()
+        self.set_queue_limit(IFQMAXLEN)
+        self.set_rate(0, 0)
+
 
 class TunDriver:
     """All units of one driver: the cloner, the list of units, the list of zombies.
@@ -271,13 +278,17 @@ class TunDriver:
         queue: int = IFQMAXLEN,
         input_queue: int = IFQMAXLEN,
     ) -> Interface:
-        """Make unit `number`, None: the first free one (C1, C2). EEXIST, EINVAL: see `UnitTable.create`."""
+        """Make unit `number`, None: the first free one (C1, C2). EEXIST, EINVAL: see `UnitTable.create`.
+
+        `queue`: limit of if_snd, packets. `input_queue`: of each family; a zombie keeps the one that it has.
+        """
         with self._lock:
             if number is None:
                 number = next(free for free in count() if free not in self._interfaces)
             commands = self._table.create(number, next(self._indexes), tunmtu=tunmtu, system=system)
-            interface = self._adopt(number, queue, input_queue)
+            interface = self._adopt(number, input_queue)
             self._carry_out(interface, commands)
+            interface.set_queue_limit(queue)
             return interface
 
     def destroy(self, unit: int | str) -> None:
@@ -298,7 +309,7 @@ class TunDriver:
             except RevivedError as error:
                 self._carry_out(self._interfaces[number], error.commands)
                 raise
-            interface = self._adopt(number, IFQMAXLEN, IFQMAXLEN)
+            interface = self._adopt(number, IFQMAXLEN)
             self._carry_out(interface, commands)
             interface.file = TunFile(self, interface, ticket)
             if nonblocking is not None:
@@ -326,10 +337,9 @@ class TunDriver:
             return reply.value
 
     def change(self, interface: Interface, ask: Callable[[Unit], list[Command]]) -> None:
-        """Ask a unit's state machine for a change, and carry it out."""
+        """Ask a unit's state machine for a change, and carry it out. ENXIO: its interface is gone."""
         with self._lock:
-            unit = self._table.find(interface.number)
-            self._carry_out(self._interfaces[unit.number], ask(unit))
+            self._carry_out(interface, ask(interface._unit))
             if interface.on_change is not None:
                 interface.on_change()
 
@@ -355,10 +365,10 @@ class TunDriver:
     ) -> None:
         self.shut_down()
 
-    def _adopt(self, number: int, queue: int, input_queue: int) -> Interface:
+    def _adopt(self, number: int, input_queue: int) -> Interface:
         """The unit's engine half: a zombie's, or a new one."""
         if number not in self._interfaces:
-            self._interfaces[number] = Interface(self, self._table.find(number), queue, input_queue)
+            self._interfaces[number] = Interface(self, self._table.find(number), input_queue)
         return self._interfaces[number]
 
     def _carry_out(self, interface: Interface, commands: list[Command]) -> None:
@@ -370,7 +380,7 @@ class TunDriver:
                 case Purge():
                     native.purge()
                 case ResetInterface():
-                    native.reset_interface()
+                    interface.reset()
                 case Wake():
                     self._wake(interface)
                 case Signal(owner, code):
@@ -421,16 +431,15 @@ def _owner_errno(request: int, value: int) -> int:
     """What the host says of an owner for SIGIO: it must be there, and in our session (kern_descrip.c fsetown)."""
     if request not in (Ioctl.FIOSETOWN, Ioctl.TIOCSPGRP) or value == 0:
         return 0
-    group = abs(value) if request == Ioctl.TIOCSPGRP or value < 0 else None
     try:
-        if group is not None:
-            os.killpg(group, 0)
-            session = os.getsid(group)
-        else:
-            os.kill(value, 0)
-            session = os.getsid(value)
+        if request == Ioctl.TIOCSPGRP or value < 0:
+            os.killpg(abs(value), 0)
+            with suppress(ProcessLookupError):  # its leader has ended, so nobody can tell its session
+                return 0 if os.getsid(abs(value)) == os.getsid(0) else errno.EPERM
+            return 0
+        os.kill(value, 0)
+        return 0 if os.getsid(value) == os.getsid(0) else errno.EPERM
     except OverflowError:
         return errno.ESRCH
     except OSError as error:
         return error.errno or errno.ESRCH
-    return 0 if session == os.getsid(0) else errno.EPERM

@@ -11,12 +11,13 @@ import asyncio
 import errno
 import os
 import select
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Final, NamedTuple, Protocol, Self, TypeVar
 
 from vbackend.dataplane import NativeUnit
-from vbackend.tun.vocabulary import Header, Ioctl
+from vbackend.tun.vocabulary import Header, Ioctl, TunFlag
 
 __all__ = ["EVFILT_READ", "EVFILT_WRITE", "Kevent", "TunFile", "open"]
 
@@ -50,6 +51,12 @@ class _Interface(Protocol):
     def native(self) -> NativeUnit: ...
     @property
     def rate(self) -> int: ...
+    @property
+    def flags(self) -> TunFlag: ...
+    @property
+    def index(self) -> int: ...
+    @property
+    def file(self) -> "TunFile | None": ...
 
 
 class Kevent(NamedTuple):
@@ -72,7 +79,7 @@ class TunFile:
         self._unit: Final = unit
         self._native: Final = unit.native
         self._ticket: Final = ticket
-        self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
         self._closed = False
 
     @property
@@ -81,7 +88,8 @@ class TunFile:
 
     @property
     def closed(self) -> bool:
-        return self._closed
+        """Also when the driver closed it."""
+        return self._closed or self._unit.file is not self
 
     def fileno(self) -> int:
         """A descriptor that polls as the device does, this file's until it is closed."""
@@ -149,8 +157,13 @@ class TunFile:
         return next((found for _, found in says.poll(0)), 0)
 
     def kevent(self, filter_: int) -> Kevent:
-        """What an attached filter says now (if_tun.c filt_tunread; K1). EINVAL: not EVFILT_READ, EVFILT_WRITE."""
+        """What a filter says that is attached now (if_tun.c tunkqfilter, filt_tunread; K1).
+
+        Nothing fires when the unit was destroyed. EINVAL: not EVFILT_READ, EVFILT_WRITE.
+        """
         self._require_open()
+        if not self._unit.flags & TunFlag.INITED:
+            return Kevent(False, 0)
         if filter_ == EVFILT_WRITE:
             return Kevent(True, 0)
         if filter_ == EVFILT_READ:
@@ -168,9 +181,14 @@ class TunFile:
 
     async def aread(self, size: int = _LARGEST) -> bytes:
         """As `read`, for a task: others run while it waits."""
-        return await self._when_readable(
-            lambda: self._native.read(self._ticket, _LARGEST if size < 0 else size, nonblocking=True)
-        )
+
+        def one() -> bytes:
+            packet = self._native.read(self._ticket, _LARGEST if size < 0 else size, nonblocking=True)
+            if self._unit.rate:
+                self._driver.held(self._native)
+            return packet
+
+        return await self._when_readable(one)
 
     async def aread_batch(self, most: int = 256) -> list[bytes]:
         """At least one packet, and those that are here with it, up to `most`."""
@@ -187,21 +205,28 @@ class TunFile:
         return self.write(packet)
 
     async def _when_readable(self, read: Callable[[], T]) -> T:
-        while True:
-            try:
-                return read()
-            except BlockingIOError:
-                await self._readable()
+        index = self._unit.index
+        with suppress(BlockingIOError):
+            return read()
+        with self._watched() as look_again:
+            while True:
+                with suppress(BlockingIOError):
+                    return read()
+                await look_again.wait()
+                look_again.clear()
+                if self._unit.index != index and not self.closed:  # R4
+                    raise OSError(errno.ENXIO, f"read {self.name}: another interface has its number now")
 
-    async def _readable(self) -> None:
-        loop = asyncio.get_running_loop()
-        ready = loop.create_future()
+    @contextmanager
+    def _watched(self) -> Iterator[asyncio.Event]:
+        """An event that is set whenever a read may find something else than before."""
+        loop, event = asyncio.get_running_loop(), asyncio.Event()
         fd = os.dup(self.fileno())  # lives as long as we watch it, whenever the file is closed
-        waiter = (loop, ready)
+        waiter = (loop, event)
         self._waiting.append(waiter)
-        loop.add_reader(fd, _set, ready)
+        loop.add_reader(fd, event.set)
         try:
-            await ready
+            yield event
         finally:
             loop.remove_reader(fd)
             os.close(fd)
@@ -209,8 +234,8 @@ class TunFile:
 
     def wake(self) -> None:
         """Let tasks that wait look again: the unit was destroyed. (Threads are woken by the engine.)"""
-        for loop, ready in list(self._waiting):
-            loop.call_soon_threadsafe(_set, ready)
+        for loop, event in list(self._waiting):
+            loop.call_soon_threadsafe(event.set)
 
     # What makes it a raw file
 
@@ -235,10 +260,5 @@ class TunFile:
         self.close()
 
     def _require_open(self) -> None:
-        if self._closed:
+        if self.closed:
             raise OSError(errno.EBADF, f"{self.name}: the file is closed")
-
-
-def _set(ready: "asyncio.Future[None]") -> None:
-    if not ready.done():
-        ready.set_result(None)

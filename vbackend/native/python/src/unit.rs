@@ -145,14 +145,18 @@ impl PyTunUnit {
         size: Amount<usize>,
         nonblocking: Option<bool>,
     ) -> PyResult<Bound<'py, PyBytes>> {
+        if let Some(packet) = self.read_once(py, ticket, size.0)? {
+            return Ok(packet);
+        }
+        if !self.waits(nonblocking) {
+            return Err(NativeError::from(refusal(UnitError::Empty)).into());
+        }
+        let (_, index) = self.0.waiting_from();
         loop {
-            if let Some(packet) = self.read_once(py, ticket, size.0)? {
-                return Ok(packet);
-            }
-            if !self.waits(nonblocking) {
-                return Err(NativeError::from(refusal(UnitError::Empty)).into());
-            }
             let from = self.0.waiting_from();
+            if from.1 != index && self.0.lock().unit.state().ticket == ticket {
+                return Err(NativeError::from(refusal(UnitError::Gone)).into()); // R4: replaced meanwhile
+            }
             if let Some(packet) = self.read_once(py, ticket, size.0)? {
                 return Ok(packet);
             }

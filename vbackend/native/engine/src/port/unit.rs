@@ -43,6 +43,7 @@ pub struct UnitLink {
     reader: Option<Reader>,
     errors: Option<OwnedFd>, // where a program hears of its writes that were refused
     blocked: bool,           // the reader had no room at the last try
+    waiting: bool,           // packets may be left in `if_snd`; false saves a look
     held: bool,              // the rate held packets back at the last look
     generated: Vec<u8>,      // frames for the segment, in wire form
     released: usize,         // how many of them had been parked, and are counted already
@@ -58,6 +59,7 @@ impl UnitLink {
             reader: None,
             errors: None,
             blocked: false,
+            waiting: false,
             held: false,
             generated: Vec::new(),
             released: 0,
@@ -116,7 +118,7 @@ impl UnitLink {
 
     /// Packets that wait for the engine's reader. A program takes a packet when it is queued, whenever it reads it.
     pub fn queued(&self) -> usize {
-        if self.reader.is_some() { self.unit.lock().unit.snd().len() } else { 0 }
+        if self.waiting && self.reader.is_some() { self.unit.lock().unit.snd().len() } else { 0 }
     }
 
     /// Whether packets wait for room at the reader.
@@ -211,7 +213,8 @@ impl UnitLink {
     // From the segment to the reader.
 
     pub fn transmit(&mut self, wire: &[u8], runs: &[Run], out: &mut Outgoing<'_>) -> Result<(), End> {
-        let UnitLink { adapter, unit, reader, blocked, held, generated, released, .. } = self;
+        let UnitLink { adapter, unit, reader, blocked, waiting, held, generated, released, .. } = self;
+        *waiting = true;
         let mut inner = unit.lock();
         for frame in runs.iter().flat_map(|run| frames_of(wire, *run)) {
             let parked = adapter.parked();
@@ -261,6 +264,7 @@ impl UnitLink {
             Some(Reader::Device(_)) => {}
             None => unit.notify(&mut inner, out.now_ms),
         }
+        *waiting = !inner.unit.snd().is_empty();
         *held = inner.unit.ready_ms(out.now_ms).is_some();
         Ok(())
     }
@@ -272,6 +276,7 @@ impl UnitLink {
             Some(reader) => self.blocked = reader.flush(&mut inner.unit, out)? == Taken::Some,
             None => self.unit.notify(&mut inner, out.now_ms),
         }
+        self.waiting = !inner.unit.snd().is_empty();
         self.held = inner.unit.ready_ms(out.now_ms).is_some();
         Ok(())
     }

@@ -33,7 +33,8 @@ pub fn futex_wake(word: &AtomicU32) {
 }
 
 /// Send SIGIO to a process, or to a process group (negative), as an asynchronous descriptor does: with `code` (`POLL_IN`,
-/// `POLL_HUP`) in `si_code`. Another process gets it without: the kernel lets nobody pretend there.
+/// `POLL_HUP`) in `si_code`. The kernel lets only a process's main thread say so, to its own process
+/// (kernel/signal.c, do_rt_sigqueueinfo); all others send a plain SIGIO.
 pub fn send_sigio(owner: i32, code: i32) {
     // SAFETY: getpid takes no pointers and cannot fail.
     if owner == unsafe { libc::getpid() } {

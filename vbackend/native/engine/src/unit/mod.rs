@@ -115,9 +115,11 @@ impl SharedUnit {
         purged
     }
 
-    /// A new interface of this number.
+    /// A new interface of this number. What its worker was told of is gone, so the next write tells it again.
     pub fn reset_interface(&self) {
-        self.lock().unit.reset_interface();
+        let mut inner = self.lock();
+        inner.unit.reset_interface();
+        inner.kicked = false;
     }
 
     /// Change the limit of `if_snd`.

@@ -1,4 +1,6 @@
 use super::*;
+use crate::shared::Waker;
+use vbackend_proto::segment::PortId;
 use vbackend_proto::unit::Header;
 
 fn unit() -> SharedUnit {
@@ -85,6 +87,24 @@ fn what_is_written_is_for_the_stack() {
     assert_eq!(unit.write(2, b"\x60xyz").unwrap_err().raw_os_error(), Some(libc::EBADF));
     assert_eq!(unit.take_input(|family, packet| (family, packet.len())), Some((Family::Ipv6, 4)));
     assert_eq!(unit.take_input(|_, _| ()), None);
+}
+
+#[test]
+fn the_worker_hears_of_input_again_after_it_was_told_of_what_a_new_interface_forgot() {
+    let unit = unit();
+    let waker = Arc::new(Waker::new().unwrap());
+    let limits = Limits { frames: 4, bytes: 1000 };
+    unit.set_port(Some(Arc::new(PortShared::new(PortId(3), 0, Arc::clone(&waker), limits))));
+    let write = || unit.write(1, b"\x45abc").unwrap();
+    write();
+    write();
+    assert_eq!(waker.collect().kicked, [PortId(3)], "once until it fetches");
+    unit.reset_interface();
+    write();
+    assert_eq!(waker.collect().kicked, [PortId(3)]);
+    assert!(unit.fetching().unit.has_input());
+    write();
+    assert_eq!(waker.collect().kicked, [PortId(3)]);
 }
 
 #[test]
