@@ -80,7 +80,10 @@ class Listener:
                 self._rest = self._loop.call_later(_REST_S, self._loop.add_reader, self._sock, self._accept)
                 return
             try:
-                tune_stream(sock)
+                if sock.type == socket.SOCK_STREAM:
+                    tune_stream(sock)
+                else:
+                    sock.setblocking(False)  # a unit's queue is if_snd, not the socket
             except OSError as error:  # it left before it was taken
                 log.info("a peer of %s left at once: %s", self.place, error)
                 sock.close()
