@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.meta.tree import ROOT, imports, sources
+from tools.devtool.stages import TIERS
 
 MODULES = [path for path in sources() if path.parts[0] == "vbackend" and path.suffix == ".py"]
 
@@ -76,6 +77,14 @@ def test_public_names_exist(path: Path) -> None:
 def test_only_one_room_imports(library: str, importers: set[str]) -> None:
     found = {str(p) for p in MODULES if any(n == library or n.startswith(f"{library}.") for n in imports(p))}
     assert found <= importers, f"only {importers} may import {library}"
+
+
+def test_every_test_file_is_in_a_tier() -> None:
+    """`tools/dev test` names the tiers, so a folder that is in none would never run."""
+    files = [str(path) for path in sources() if path.parts[0] == "tests" and path.match("test_*.py")]
+    left_out = [file for file in files if not any(file.startswith(f"{tier}/") for tier in TIERS)]
+    assert files
+    assert not left_out
 
 
 def test_files_are_short() -> None:

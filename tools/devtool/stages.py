@@ -11,7 +11,7 @@ __all__ = ["bench", "check", "demo", "fmt", "fuzz", "lint", "pytest", "rust_test
 MANIFEST = ("--manifest-path", "vbackend/native/Cargo.toml")
 PYTHON_SOURCES = (".", "tools/dev")  # tools/dev has no suffix, so ruff must be told
 QUICK_TIERS = ("tests/unit", "tests/property", "tests/conformance", "tests/meta")
-TIERS = (*QUICK_TIERS, "tests/fuzz", "tests/host", "tests/guests", "tests/bench")
+TIERS = (*QUICK_TIERS, "tests/clients", "tests/fuzz", "tests/host", "tests/guests", "tests/bench")
 
 
 def fmt() -> None:
