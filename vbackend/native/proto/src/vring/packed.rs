@@ -73,10 +73,11 @@ impl Position {
         flags & (AVAIL | USED) == if self.wrap { AVAIL } else { USED }
     }
 
-    /// The flags of a descriptor that is used here.
+    /// Length, id and flags of a descriptor that is used here. `WRITE` says that the length counts (§2.8.5).
     #[inline]
-    fn used(self) -> u16 {
-        if self.wrap { AVAIL | USED } else { 0 }
+    fn used_element(self, id: u16, len: u32) -> u64 {
+        let flags = if self.wrap { AVAIL | USED } else { 0 } | if len > 0 { WRITE } else { 0 };
+        u64::from(len) | u64::from(id) << 32 | u64::from(flags) << 48
     }
 }
 
@@ -179,25 +180,24 @@ impl<A: Area> Packed<A> {
     /// The driver looks at used descriptors one after the other, so the first is marked last and shows them all.
     #[inline]
     pub(super) fn complete(&mut self, chains: &[Chain], lens: &[u32]) {
-        let mut first = None;
-        for (chain, len) in chains.iter().zip(lens) {
-            let flags = self.used.used() | if *len > 0 { WRITE } else { 0 };
-            let element = u64::from(*len) | u64::from(chain.id) << 32 | u64::from(flags) << 48;
-            let at = place(self.used);
-            if first.is_none() {
-                self.areas.descriptors.write(at + LEN, &element.to_le_bytes()[..FLAGS - LEN]);
-                first = Some((at, flags));
-            } else {
-                self.areas.descriptors.write(at + LEN, &element.to_le_bytes());
-            }
-            debug_assert!(chain.slots <= self.held);
-            self.used = self.used.after(chain.slots, self.config.size);
-            self.held -= chain.slots;
-            self.passed = self.passed.map(|passed| passed.saturating_add(u32::from(chain.slots)));
+        let ([first, others @ ..], [first_len, other_lens @ ..]) = (chains, lens) else {
+            return;
+        };
+        let (descriptors, size) = (self.areas.descriptors, self.config.size);
+        let mut at = self.used.after(first.slots, size);
+        let mut slots = first.slots;
+        for (chain, len) in others.iter().zip(other_lens) {
+            descriptors.write(place(at) + LEN, &at.used_element(chain.id, *len).to_le_bytes());
+            at = at.after(chain.slots, size);
+            slots += chain.slots;
         }
-        if let Some((at, flags)) = first {
-            self.areas.descriptors.store(at + FLAGS, flags);
-        }
+        let element = self.used.used_element(first.id, *first_len);
+        descriptors.write(place(self.used) + LEN, &element.to_le_bytes()[..FLAGS - LEN]);
+        descriptors.store(place(self.used) + FLAGS, (element >> 48) as u16);
+        debug_assert!(slots <= self.held);
+        self.used = at;
+        self.held -= slots;
+        self.passed = self.passed.map(|passed| passed.saturating_add(slots.into()));
     }
 
     #[inline]
