@@ -24,6 +24,7 @@ from vbackend.ports.spec import (
     TapSpec,
     TunSpec,
     UnitSpec,
+    VhostUserSpec,
 )
 from vbackend.tun.vocabulary import HEADERS, SYSTEMS
 
@@ -85,6 +86,15 @@ def format_port(spec: PortSpec) -> str:
                 ("mtu", spec.mtu),
                 ("mode", spec.mode),
                 ("family", None if spec.family == "netbsd" else spec.family),
+            )
+        case VhostUserSpec():
+            words += ["dial"] if spec.dial else []
+            words += _pairs(
+                ("queues", None if spec.queues == 1 else spec.queues),
+                ("packed", None if spec.packed else "off"),
+                ("offloads", None if spec.offloads else "off"),
+                ("busy-poll", spec.busy_poll or None),
+                ("mtu", spec.mtu),
             )
         case DgramUnixSpec() | DgramUdpSpec() | ChannelSpec():
             pass

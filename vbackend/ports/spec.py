@@ -25,6 +25,7 @@ __all__ = [
     "TunSpec",
     "UnitSpec",
     "UnixAddress",
+    "VhostUserSpec",
 ]
 
 Address = IPv4Interface | IPv6Interface
@@ -135,6 +136,21 @@ class UnitSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class VhostUserSpec:
+    """Rings in the guest's memory, set up over a Unix socket."""
+
+    text: str
+    options: PortOptions
+    address: UnixAddress
+    dial: bool = False
+    queues: int = 1  # pairs, 1 to 16
+    packed: bool = True  # offer packed rings too
+    offloads: bool = True  # offer checksum and segmentation offloads
+    busy_poll: int = 0  # µs to look for more before waiting
+    mtu: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelSpec:
     """A port whose other end is Python code in this process; has no text form."""
 
@@ -143,5 +159,13 @@ class ChannelSpec:
 
 
 PortSpec = (
-    StreamSpec | DgramUnixSpec | DgramUdpSpec | DgramMcastSpec | TapSpec | TunSpec | UnitSpec | ChannelSpec
+    StreamSpec
+    | DgramUnixSpec
+    | DgramUdpSpec
+    | DgramMcastSpec
+    | TapSpec
+    | TunSpec
+    | UnitSpec
+    | VhostUserSpec
+    | ChannelSpec
 )

@@ -30,6 +30,7 @@ from vbackend.ports.spec import (
     TunSpec,
     UnitSpec,
     UnixAddress,
+    VhostUserSpec,
 )
 from vbackend.qemu.version import QemuVersion, Reconnect
 
@@ -62,7 +63,7 @@ def netdev_arguments(
     `mac`: the card's address; None: what the port lets through, else one derived from the port's text. `fd`: a
     connected socket that QEMU inherits, in place of the port's address. ConfigError: QEMU cannot be its peer.
     """
-    if isinstance(spec, TapSpec | TunSpec | UnitSpec | ChannelSpec):
+    if isinstance(spec, TapSpec | TunSpec | UnitSpec | VhostUserSpec | ChannelSpec):
         raise ConfigError(
             f"port {spec.text!r} is not for a guest: QEMU connects to stream:, dgram: and socket: ports"
         )
