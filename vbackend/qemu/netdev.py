@@ -69,7 +69,7 @@ def netdev_arguments(
     Of a vhost-user port the guest's memory must be shared, too (options.shared_memory). ConfigError: QEMU cannot
     be its peer.
     """
-    if isinstance(spec, TapSpec | TunSpec | UnitSpec | VhostUserSpec | ChannelSpec):
+    if isinstance(spec, TapSpec | TunSpec | UnitSpec | ChannelSpec):
         raise ConfigError(
             f"port {spec.text!r} is not for a guest: QEMU connects to stream:, dgram:, socket: "
             "and vhost-user: ports"
