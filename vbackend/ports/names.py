@@ -44,6 +44,8 @@ def derived_name(spec: PortSpec) -> str:
             return f"mcast-{spec.port}"
         case UnitSpec():
             return _clean(_stem(spec.address.path), "unit") if spec.address is not None else "unit"
+        case VhostUserSpec():
+            return _clean(_stem(spec.address.path), "vhost-user")
         case TapSpec() | TunSpec():
             return _clean(spec.ifname, "device")
         case ChannelSpec():
