@@ -9,10 +9,8 @@ the kernel's arch/um/drivers/virtio_uml.c.
 
 import asyncio
 import contextlib
-import os
 import shlex
 import shutil
-import signal
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,8 +27,11 @@ __all__ = ["UmlGuest", "uml_command", "uml_initrd"]
 
 PROGRAM: Final = "linux.uml"
 MODULES: Final = Path("/usr/lib/uml/modules")
-WANTED: Final = Modules(load=["ipv6", "virtio_net"], available=["8021q", "dummy", "tun"])
+WANTED: Final = Modules(load=("ipv6", "virtio_net"), available=("8021q", "dummy", "tun"))
 GRACE_S: Final = 5.0
+
+# It is many processes, and some outlive it; those of a PID namespace do not, and it dies with us, however we end.
+_CONTAINED: Final = ("setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child")
 
 
 def uml_initrd(image: BuiltImage, target: Path, modules: Path = MODULES) -> Path:
@@ -78,12 +79,13 @@ class UmlGuest(LinuxGuest):
             (folder / "command").write_text(shlex.join(command) + "\n")
             with (folder / "console.log").open("wb") as sink:
                 process = await asyncio.create_subprocess_exec(
-                    *("setpriv", "--pdeathsig", "KILL", "--", *command),
+                    *_CONTAINED,
+                    *command,
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=sink,
                     stderr=sink,
                     pass_fds=(theirs.fileno(),),
-                    process_group=0,  # its helpers too, so that all of them can be killed
+                    process_group=0,
                 )
         guest = cls(name, process, Agent(ours), folder)
         try:
@@ -105,7 +107,7 @@ class UmlGuest(LinuxGuest):
     async def kill(self) -> None:
         """SIGKILL to it and to the processes that are its guest's."""
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.kill()
         await self._process.wait()
         await self.agent.close()
 
