@@ -11,8 +11,8 @@ from tests.support.accounting import assert_accounts
 from tests.support.frames import BROADCAST, frame, mac
 from tests.support.qemu_peers import FakeStreamPeer, eventually
 from vbackend.backend import Backend
-from vbackend.ports.parse import parse_port
 from vbackend.ports.dialling import _refuse_myself
+from vbackend.ports.parse import parse_port
 from vbackend.snapshot import PortSnapshot
 
 HELLO = frame(BROADCAST, mac(1), b"hello")
