@@ -6,6 +6,7 @@
 pub mod adapter;
 pub mod checksum;
 pub mod filter;
+pub mod flow;
 pub mod packets;
 pub mod stream;
 pub mod switch;
