@@ -12,15 +12,16 @@
 //! fragmenting is forbidden, since nothing may then depend on them (RFC 6864 §4.1); they come back counting.
 
 use super::layout::{
-    ACK, ECE, IPV4_CHECKSUM, IPV4_DF, IPV4_FRAGMENT, IPV4_ID, IPV4_TOTAL_LEN, IPV6_PAYLOAD_LEN, Layout, PSH,
-    TCP_CHECKSUM, TCP_FLAGS, TCP_SEQUENCE, Transport, UDP_CHECKSUM, UDP_LEN,
+    IPV4_CHECKSUM, IPV4_DF, IPV4_FRAGMENT, IPV4_ID, IPV4_TOTAL_LEN, IPV6_PAYLOAD_LEN, Layout, PSH, TCP_FLAGS,
+    TCP_SEQUENCE, Transport, UDP_LEN,
 };
+use super::rules::{are_equal_headers, is_long_enough, is_pushed, is_right, is_same_flow, is_segment};
 use super::segment::put_word;
 use super::{MAX_PACKET, Offloads};
 use crate::checksum::sum;
 use crate::framing::{PREFIX_LEN, Run, frames_of, prefix_at, push_run, put_prefix};
 use crate::vnet::{GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, VnetHeader};
-use crate::wire::{Family, array, ipv4, ipv6, word};
+use crate::wire::{Family, array, word};
 
 /// Merges that can grow at the same time; one more flow ends the one that was quiet for longest.
 const OPEN_FLOWS: usize = 16;
@@ -88,7 +89,7 @@ impl Merger {
     ) -> bool {
         out.clear();
         out_runs.clear();
-        if !self.is_worth_it(wire, runs, accepts) {
+        if !is_worth_it(wire, runs, accepts) {
             return false;
         }
         self.groups.clear();
@@ -107,15 +108,6 @@ impl Merger {
         }
         self.emit(wire, out, out_runs);
         true
-    }
-
-    /// Whether there are two frames that might be merged: ends the search at the first frame of most batches.
-    fn is_worth_it(&self, wire: &[u8], runs: &[Run], accepts: Offloads) -> bool {
-        let plain = runs.iter().filter(|run| run.vnet.is_plain());
-        let mut candidates = plain.flat_map(|run| frames_of(wire, *run)).filter(|frame| {
-            Layout::parse(frame).is_some_and(|layout| accepts.covers(&header_of(&layout, 1)))
-        });
-        candidates.next().is_some() && candidates.next().is_some()
     }
 
     /// Put each frame of a run into a group.
@@ -161,7 +153,8 @@ impl Merger {
                 }
             }
         }
-        if !is_candidate || is_pushed(frame, &layout) {
+        let is_first = is_candidate && !is_pushed(frame, &layout) && is_long_enough(frame, &layout);
+        if !is_first {
             return self.pass(one);
         }
         self.open.truncate(OPEN_FLOWS - 1);
@@ -314,6 +307,16 @@ impl Flow {
     }
 }
 
+/// Whether two frames might be merged. Looks at headers only, and no further than the second such frame.
+fn is_worth_it(wire: &[u8], runs: &[Run], accepts: Offloads) -> bool {
+    let plain = runs.iter().filter(|run| run.vnet.is_plain());
+    let mut segments = plain.flat_map(|run| frames_of(wire, *run)).filter(|frame| {
+        Layout::parse(frame)
+            .is_some_and(|layout| accepts.covers(&header_of(&layout, 1)) && is_segment(frame, &layout))
+    });
+    segments.nth(1).is_some()
+}
+
 /// The frame of a run of one.
 #[inline]
 fn body(wire: &[u8], one: Run) -> &[u8] {
@@ -337,79 +340,4 @@ fn header_of(layout: &Layout, size: usize) -> VnetHeader {
         csum_start: word(layout.l4),
         csum_offset: word(layout.transport.checksum().start),
     }
-}
-
-/// Whether a frame can be a part of a merge: data, no IP options, nothing behind the packet, no flag but ACK, PSH, ECE.
-fn is_segment(frame: &[u8], layout: &Layout) -> bool {
-    let Layout { l3, l4, payload, .. } = *layout;
-    let ip = match layout.family {
-        Family::Ipv4 => {
-            l4 - l3 == ipv4::MIN_HEADER_LEN
-                && usize::from(word(frame, l3 + IPV4_TOTAL_LEN.start)) == frame.len() - l3
-        }
-        Family::Ipv6 => {
-            l4 - l3 == ipv6::HEADER_LEN
-                && usize::from(word(frame, l3 + IPV6_PAYLOAD_LEN.start)) == frame.len() - l4
-        }
-    };
-    let transport = match layout.transport {
-        Transport::Tcp => frame[l4 + TCP_FLAGS] & !(PSH | ECE) == ACK,
-        Transport::Udp => {
-            usize::from(word(frame, l4 + UDP_LEN.start)) == frame.len() - l4
-                && word(frame, l4 + UDP_CHECKSUM.start) != 0
-        }
-    };
-    ip && transport && frame.len() > payload
-}
-
-/// Whether nothing may follow a frame in its merge, since its sender wants it delivered.
-fn is_pushed(frame: &[u8], layout: &Layout) -> bool {
-    layout.transport == Transport::Tcp && frame[layout.l4 + TCP_FLAGS] & PSH != 0
-}
-
-/// Whether two frames belong to one flow: stations and tags, addresses, ports.
-#[inline]
-fn is_same_flow(a: &[u8], a_layout: &Layout, b: &[u8], b_layout: &Layout) -> bool {
-    let ports = |frame: &[u8], layout: &Layout| array::<4>(frame, layout.l4);
-    ports(a, a_layout) == ports(b, b_layout)
-        && (a_layout.family, a_layout.transport) == (b_layout.family, b_layout.transport)
-        && a[a_layout.addresses()] == b[b_layout.addresses()]
-        && a[..a_layout.l3] == b[..b_layout.l3]
-}
-
-/// Whether all fields are equal that are equal in a merge's frames, of two frames of one flow and layout.
-fn are_equal_headers(first: &[u8], frame: &[u8], layout: &Layout) -> bool {
-    let Layout { l3, l4, payload, .. } = *layout;
-    let is_equal = |from: usize, to: usize| first[from..to] == frame[from..to];
-    let ip = match layout.family {
-        Family::Ipv4 => {
-            is_equal(l3, l3 + IPV4_TOTAL_LEN.start) && is_equal(l3 + IPV4_FRAGMENT, l3 + IPV4_CHECKSUM.start)
-        }
-        Family::Ipv6 => {
-            is_equal(l3, l3 + IPV6_PAYLOAD_LEN.start)
-                && is_equal(l3 + IPV6_PAYLOAD_LEN.end, layout.addresses().start)
-        }
-    };
-    ip && match layout.transport {
-        Transport::Udp => true,
-        Transport::Tcp => {
-            let flags = l4 + TCP_FLAGS;
-            is_equal(l4 + TCP_SEQUENCE.end, flags)
-                && (first[flags] ^ frame[flags]) & !PSH == 0
-                && is_equal(flags + 1, l4 + TCP_CHECKSUM.start)
-                && is_equal(l4 + TCP_CHECKSUM.end, payload)
-        }
-    }
-}
-
-/// Whether both checksums are right, and written as a sender writes them (0xffff stands for 0 in UDP only).
-fn is_right(frame: &[u8], layout: &Layout) -> bool {
-    let Layout { l3, l4, .. } = *layout;
-    let field = |at: usize| word(frame, at);
-    let ip = layout.family == Family::Ipv6
-        || field(l3 + IPV4_CHECKSUM.start) != u16::MAX && sum(&frame[l3..l4]).folded() == u16::MAX;
-    let mut whole = layout.pseudo_header(frame, frame.len() - l4);
-    whole.add(&frame[l4..]);
-    let written = layout.transport == Transport::Udp || field(layout.checksum().start) != u16::MAX;
-    ip && written && whole.folded() == u16::MAX
 }

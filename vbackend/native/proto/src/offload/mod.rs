@@ -10,6 +10,7 @@
 
 mod layout;
 mod merge;
+mod rules;
 mod segment;
 
 use std::ops::BitOr;
@@ -23,7 +24,7 @@ use crate::wire::Family;
 pub use self::merge::Merger;
 pub use self::segment::segment;
 
-use self::layout::{Layout, Transport};
+pub(crate) use self::layout::{Layout, Transport};
 
 /// What a receiver takes, as a set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,6 +50,9 @@ impl Offloads {
     pub const UFO: Offloads = Offloads(16);
     /// UDP datagrams in one frame, over IPv4 and IPv6: their headers do not tell which, and tun(4) has them only together.
     pub const USO: Offloads = Offloads(32);
+
+    /// Everything.
+    pub const ALL: Offloads = Offloads(63);
 
     /// Whether all of `other` are in this set.
     #[must_use]

@@ -7,6 +7,7 @@ pub mod adapter;
 pub mod checksum;
 pub mod filter;
 pub mod flow;
+pub mod offload;
 pub mod packets;
 pub mod stream;
 pub mod switch;
@@ -20,6 +21,7 @@ pub const TARGETS: &[Target] = &[
     ("adapter", adapter::run),
     ("checksum", checksum::run),
     ("filter", filter::run),
+    ("offload", offload::run),
     ("stream", stream::run),
     ("switch", switch::run),
     ("unit", unit::run),

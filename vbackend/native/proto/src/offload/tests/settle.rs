@@ -1,18 +1,16 @@
-use super::*;
+use super::data;
+use crate::drop_reason::DropReason;
 use crate::framing::frames_of;
+use crate::offload::{Offloads, check, settle};
 use crate::testing::flow::Flow;
 use crate::testing::packets::frames;
-use crate::vnet::NEEDS_CSUM;
+use crate::vnet::{GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP, GSO_UDP_L4, NEEDS_CSUM, VnetHeader};
 use DropReason::{BadOffload, Offload};
 
 const FIN: u8 = 0x01;
 const PSH: u8 = 0x08;
 const ACK: u8 = 0x10;
 const CWR: u8 = 0x80;
-
-fn data(len: usize) -> Vec<u8> {
-    (0..len).map(|index| (index * 7 + index / 256) as u8).collect()
-}
 
 fn settled(frame: &[u8], vnet: &VnetHeader) -> Result<Vec<Vec<u8>>, DropReason> {
     let (mut wire, mut runs) = (Vec::new(), Vec::new());
@@ -140,8 +138,8 @@ fn covered_is_what_was_negotiated() {
         (tcp | Offloads::UFO, of(NEEDS_CSUM, GSO_UDP), true),
         (tcp | Offloads::UFO, of(NEEDS_CSUM, GSO_UDP_L4), false),
         (tcp | Offloads::USO, of(NEEDS_CSUM, GSO_UDP_L4), true),
-        (Offloads(u8::MAX), of(NEEDS_CSUM, 2), false),
-        (Offloads(u8::MAX), of(0, GSO_ECN), false),
+        (Offloads::ALL, of(NEEDS_CSUM, 2), false),
+        (Offloads::ALL, of(0, GSO_ECN), false),
     ] {
         assert_eq!(offloads.covers(&vnet), expected, "{offloads:?} {vnet:?}");
     }
