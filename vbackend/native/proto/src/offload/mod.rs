@@ -60,6 +60,12 @@ impl Offloads {
         self.0 & other.0 == other.0
     }
 
+    /// This set but for `other`.
+    #[must_use]
+    pub const fn without(self, other: Offloads) -> Offloads {
+        Offloads(self.0 & !other.0)
+    }
+
     /// What a guest's driver negotiated to receive.
     #[must_use]
     pub fn from_virtio_guest_features(features: u64) -> Offloads {
