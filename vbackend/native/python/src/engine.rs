@@ -201,10 +201,10 @@ impl PyEngine {
         Ok(session.map_err(NativeError::from)?)
     }
 
-    #[pyo3(signature = (port, fd, *, vnet_hdr))]
-    fn attach_tap(&self, port: Number, fd: TakenFd, vnet_hdr: bool) -> PyResult<u64> {
+    #[pyo3(signature = (port, fd, *, vnet_hdr, uso = false))]
+    fn attach_tap(&self, port: Number, fd: TakenFd, vnet_hdr: bool, uso: bool) -> PyResult<u64> {
         let fd = fd.owned()?;
-        Ok(self.get()?.attach_tap(PortId(port.0), fd, vnet_hdr).map_err(NativeError::from)?)
+        Ok(self.get()?.attach_tap(PortId(port.0), fd, vnet_hdr, uso).map_err(NativeError::from)?)
     }
 
     #[pyo3(signature = (port, unit, *, mac, pointopoint, local, peers, broadcasts))]
@@ -279,6 +279,10 @@ impl PyEngine {
 
     fn uncapture(&self, port: Number, capture: &PyCapture) -> Result<(), NativeError> {
         Ok(self.get()?.capture_stop(PortId(port.0), &capture.0)?)
+    }
+
+    fn inject(&self, port: Number, frame: &[u8]) -> Result<(), NativeError> {
+        Ok(self.get()?.inject(PortId(port.0), frame)?)
     }
 
     fn drain_events(&self) -> Result<Vec<PyEvent>, NativeError> {

@@ -53,6 +53,8 @@ pub struct Scratch {
     pub messages: Messages,
     /// For gathered writes.
     pub parts: Vec<(usize, usize)>,
+    /// For frames that leave otherwise than they came.
+    pub settler: offload::Settler,
 }
 
 impl Scratch {
@@ -67,6 +69,7 @@ impl Scratch {
             lazy: Lazy::default(),
             messages: Messages::new(BUDGET),
             parts: Vec::new(),
+            settler: offload::Settler::default(),
         }
     }
 }
@@ -94,7 +97,6 @@ pub struct Port {
     queue: Queue,
     limit: limit::RateLimit,
     pending: Vec<Run>, // ranges of the wire buffer in the hands of the worker
-    settled: Vec<u8>,  // frames whose offloads were completed, in wire form
     losses: Losses,    // of a transmit that is captured
 }
 
@@ -115,7 +117,6 @@ impl Port {
             queue: Queue::new(limits),
             limit: limit::RateLimit::default(),
             pending: Vec::new(),
-            settled: Vec::new(),
             losses: Losses::new(),
         }
     }
@@ -133,6 +134,11 @@ impl Port {
         }
         self.admit(&scratch.wire, &mut scratch.runs);
         result
+    }
+
+    /// A frame that the peer did not send enters as if it had.
+    pub fn note_injected(&mut self) {
+        self.counters.rx.frames_in += 1;
     }
 
     /// Drop, and count, what may not enter the segment from here.
@@ -300,18 +306,17 @@ impl Port {
             _ if !self.up => pending.iter().for_each(|run| out.lose(DropReason::PortDown, wire, *run, 0)),
             None => pending.iter().for_each(|run| out.lose(DropReason::NoPeer, wire, *run, 0)),
             Some(link) => {
-                if pending.iter().all(|run| run.vnet.is_plain()) || link.takes_offloads() {
-                    result = self.limit.transmit(link, wire, &mut pending, &mut out);
-                } else {
-                    let mut runs = offload::settle(wire, &pending, &mut self.settled, out.tx);
-                    result = self.limit.transmit(link, &self.settled, &mut runs, &mut out);
-                    settled = Some(runs);
-                }
+                let accepts = self.limit.narrow(link.offloads());
+                settled = scratch.settler.prepare(wire, &pending, accepts, out.tx);
+                result = match &mut settled {
+                    None => self.limit.transmit(link, wire, &mut pending, &mut out),
+                    Some((wire, runs)) => self.limit.transmit(link, wire, runs, &mut out),
+                };
             }
         }
         if captured {
             // Settled frames as they went out; those that could not be settled are only counted.
-            let (wire, runs) = settled.as_ref().map_or((wire, &pending), |runs| (&self.settled, runs));
+            let (wire, runs) = settled.as_ref().map_or((wire, &pending), |(wire, runs)| (*wire, &**runs));
             captured::record(&self.taps, Direction::Outbound, wire, runs, &self.losses);
         }
         pending.clear();
