@@ -209,8 +209,8 @@ class Engine:
         (multicast).
         """
 
-    def attach_tap(self, port: int, fd: int, *, vnet_hdr: bool) -> int:
-        """An attached tap fd; with `vnet_hdr` its header size is 12."""
+    def attach_tap(self, port: int, fd: int, *, vnet_hdr: bool, uso: bool = False) -> int:
+        """An attached tap fd; with `vnet_hdr` its header size is 12 and the host takes offloads, with `uso` all."""
 
     def attach_unit(
         self,
@@ -311,6 +311,9 @@ class Engine:
 
     def uncapture(self, port: int, capture: Capture) -> None:
         """End the port's part in the capture, if it has one."""
+
+    def inject(self, port: int, frame: bytes) -> None:
+        """Forward a frame as if the port's peer had sent it. ValueError: it is too short or too long."""
 
     def drain_events(self) -> list[Event]: ...
     def counters(self, port: int) -> dict[str, dict[str, int]]:

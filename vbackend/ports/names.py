@@ -30,7 +30,11 @@ __all__ = ["child_name", "derived_name", "unique_name"]
 def derived_name(spec: PortSpec) -> str:
     """A short name for a port that was given none: "a" from stream:unix:/tmp/a.sock, "tap0" from tap:tap0."""
     match spec:
-        case StreamSpec(address=UnixAddress(path)) | DgramUnixSpec(local=UnixAddress(path)):
+        case (
+            StreamSpec(address=UnixAddress(path))
+            | DgramUnixSpec(local=UnixAddress(path))
+            | VhostUserSpec(address=UnixAddress(path))
+        ):
             return _clean(_stem(path), "unix")
         case StreamSpec(address=TcpAddress(port=port)):
             return f"tcp-{port}"
@@ -46,7 +50,7 @@ def derived_name(spec: PortSpec) -> str:
             return _clean(spec.ifname, "device")
         case ChannelSpec():
             return "channel"
-        case StreamSpec():  # mypy does not narrow by attribute patterns
+        case StreamSpec() | VhostUserSpec():  # mypy does not narrow by attribute patterns
             raise AssertionError(f"no such address: {spec.address!r}")
         case _:
             assert_never(spec)

@@ -137,17 +137,17 @@ class UnitSpec:
 
 @dataclass(frozen=True, slots=True)
 class VhostUserSpec:
-    """Rings in the guest's memory, set up over a Unix socket."""
+    """A guest whose rings are in shared memory; the socket is for control (QEMU docs/interop/vhost-user)."""
 
     text: str
     options: PortOptions
     address: UnixAddress
     dial: bool = False
     queues: int = 1  # pairs, 1 to 16
-    packed: bool = True  # offer packed rings too
-    offloads: bool = True  # offer checksum and segmentation offloads
-    busy_poll: int = 0  # µs to look for more before waiting
-    mtu: int | None = None
+    packed: bool = True  # packed rings are offered
+    offloads: bool = True  # checksum and segmentation offloads are offered
+    busy_poll: int = 0  # µs a worker looks at idle rings before it sleeps
+    mtu: int | None = None  # told to the guest
 
 
 @dataclass(frozen=True, slots=True)

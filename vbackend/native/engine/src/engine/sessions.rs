@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use vbackend_proto::adapter;
+use vbackend_proto::framing::check_len;
 use vbackend_proto::segment::PortId;
 
 use super::{Engine, EngineError, find_port};
@@ -46,12 +47,19 @@ impl Engine {
         self.attach(port, Link::Dgram(Box::new(Dgram::new(fd, peering)?)))
     }
 
-    /// Start a session on an attached tap.
+    /// Start a session on an attached tap. With `vnet_hdr` frames have a virtio-net header of 12 bytes and the host takes
+    /// offloads, those of UDP segments only with `uso`.
     ///
     /// # Errors
     /// As for `attach_stream`.
-    pub fn attach_tap(&self, port: PortId, fd: OwnedFd, vnet_hdr: bool) -> Result<u64, EngineError> {
-        self.attach(port, Link::Tap(TapDevice::new(fd, vnet_hdr)?))
+    pub fn attach_tap(
+        &self,
+        port: PortId,
+        fd: OwnedFd,
+        vnet_hdr: bool,
+        uso: bool,
+    ) -> Result<u64, EngineError> {
+        self.attach(port, Link::Tap(TapDevice::new(fd, vnet_hdr, uso)?))
     }
 
     /// Make a port the far side of a tun unit; returns the session's number. It lasts until the port is detached.
@@ -116,7 +124,7 @@ impl Engine {
         Ok(program_end)
     }
 
-    fn attach(&self, port: PortId, link: Link) -> Result<u64, EngineError> {
+    pub(super) fn attach(&self, port: PortId, link: Link) -> Result<u64, EngineError> {
         self.ask(port, Command::Attach(port, Box::new(link)))
     }
 
@@ -126,6 +134,17 @@ impl Engine {
     /// Unknown port.
     pub fn detach(&self, port: PortId) -> Result<(), EngineError> {
         self.ask(port, Command::Detach(port)).map(drop)
+    }
+
+    /// Forward a frame as if the port's peer had sent it.
+    ///
+    /// # Errors
+    /// Unknown port; a frame that is too short or too long.
+    pub fn inject(&self, port: PortId, frame: &[u8]) -> Result<(), EngineError> {
+        check_len(frame.len()).map_err(|reason| {
+            EngineError::Invalid(format!("a frame of {} bytes: {}", frame.len(), reason.text()))
+        })?;
+        self.ask(port, Command::Inject(port, frame.to_vec())).map(drop)
     }
 
     /// Begin to capture a port's frames.

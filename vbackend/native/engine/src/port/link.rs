@@ -3,8 +3,9 @@
 use std::os::fd::BorrowedFd;
 
 use vbackend_proto::framing::Run;
+use vbackend_proto::offload::Offloads;
 
-use super::{Outgoing, Scratch, channel, device, dgram, stream, unit};
+use super::{Outgoing, Scratch, channel, device, dgram, stream, unit, vhost};
 use crate::command::End;
 use crate::counters::Lane;
 
@@ -18,6 +19,8 @@ pub enum Link {
     Tap(device::Tap),
     /// A tun unit behind an Ethernet adapter.
     Unit(Box<unit::UnitLink>),
+    /// A guest's virtqueues.
+    Vhost(Box<vhost::Vhost>),
     /// Python.
     Channel(channel::EngineEnd),
 }
@@ -31,6 +34,7 @@ impl Link {
             Link::Dgram(link) => link.receive(scratch, rx),
             Link::Tap(link) => link.receive(scratch, rx),
             Link::Unit(link) => link.receive(scratch, rx, now_ms),
+            Link::Vhost(link) => link.receive(scratch, rx),
             Link::Channel(link) => link.receive(scratch, rx),
         }
     }
@@ -42,6 +46,7 @@ impl Link {
             Link::Dgram(link) => link.transmit(wire, runs, out),
             Link::Tap(link) => link.transmit(wire, runs, out),
             Link::Unit(link) => link.transmit(wire, runs, out),
+            Link::Vhost(link) => link.transmit(wire, runs, out),
             Link::Channel(link) => {
                 link.transmit(wire, runs, out);
                 Ok(())
@@ -56,6 +61,7 @@ impl Link {
             Link::Dgram(link) => link.flush(out),
             Link::Tap(link) => link.flush(out),
             Link::Unit(link) => link.flush(out),
+            Link::Vhost(link) => link.flush(out),
             Link::Channel(link) => {
                 link.flush(out);
                 Ok(())
@@ -68,9 +74,12 @@ impl Link {
         matches!(self, Link::Unit(_))
     }
 
-    /// Whether frames with work left to do (partial checksums, GSO) can be handed over as they are.
-    pub fn takes_offloads(&self) -> bool {
-        matches!(self, Link::Tap(tap) if tap.takes_offloads())
+    /// What the peer takes of frames with work left to do (partial checksums, GSO).
+    pub fn offloads(&self) -> Offloads {
+        match self {
+            Link::Tap(link) => link.offloads(),
+            _ => Offloads::NONE,
+        }
     }
 
     /// The descriptor to poll for reading, and for writing unless [`Link::write_fd`] names another.
@@ -80,6 +89,7 @@ impl Link {
             Link::Dgram(link) => Some(link.fd()),
             Link::Tap(link) => Some(link.fd()),
             Link::Unit(link) => link.fd(),
+            Link::Vhost(link) => Some(link.fd()),
             Link::Channel(_) => None,
         }
     }

@@ -5,11 +5,16 @@
 
 pub mod adapter;
 pub mod checksum;
+pub mod driver;
 pub mod filter;
+pub mod flow;
+pub mod offload;
 pub mod packets;
+pub mod ram;
 pub mod stream;
 pub mod switch;
 pub mod unit;
+pub mod vring;
 
 /// A target by its name; the folders of `tests/fuzz/corpora` have the same.
 pub type Target = (&'static str, fn(&[u8]));
@@ -19,9 +24,11 @@ pub const TARGETS: &[Target] = &[
     ("adapter", adapter::run),
     ("checksum", checksum::run),
     ("filter", filter::run),
+    ("offload", offload::run),
     ("stream", stream::run),
     ("switch", switch::run),
     ("unit", unit::run),
+    ("vring", vring::run),
 ];
 
 /// Fuzzer bytes, read as a program: what is missing at the end reads as zero.
