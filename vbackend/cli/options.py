@@ -28,7 +28,7 @@ PORT = KIND:WHERE[,key=value]...   (",," is a comma inside a value)
   socket:listen:HOST:PORT  socket:connect:HOST:PORT
   socket:udp:LHOST:LPORT:RHOST:RPORT  socket:mcast:GROUP:PORT
   tap:IFNAME    keys: addr=CIDR bridge=NAME netns=NAME owner=USER mtu=N
-                      vnet-hdr
+                      offloads=on|off
   tun:IFNAME    keys: addr=LOCAL peer=REMOTE netns=NAME owner=USER mtu=N pi
   unit:PATH     keys: addr=LOCAL peer=REMOTE mtu=N mode=pointopoint|broadcast
                       header=none|null|loop|sockaddr|pi|ether
