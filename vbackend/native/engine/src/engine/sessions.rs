@@ -116,7 +116,7 @@ impl Engine {
         Ok(program_end)
     }
 
-    fn attach(&self, port: PortId, link: Link) -> Result<u64, EngineError> {
+    pub(super) fn attach(&self, port: PortId, link: Link) -> Result<u64, EngineError> {
         self.ask(port, Command::Attach(port, Box::new(link)))
     }
 

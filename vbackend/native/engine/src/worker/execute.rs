@@ -78,6 +78,12 @@ impl Worker {
                     self.finish(slot_of(id), port, Ok(()));
                 }
             }
+            Command::Vhost(id, command) => {
+                let vhost = self.port(id)?.vhost().ok_or(CommandError::NoVhost)?;
+                let answer = vhost.execute(*command).map_err(CommandError::Refused)?;
+                self.receive(slot_of(id)); // what it made possible happens now
+                return Ok(answer);
+            }
             Command::Stop => {
                 for slot in 0..self.table.len() {
                     if let Some(id) = self.table.local(slot).map(|port| port.shared.id) {

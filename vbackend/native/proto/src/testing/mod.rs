@@ -5,8 +5,10 @@
 
 pub mod adapter;
 pub mod checksum;
+pub mod driver;
 pub mod filter;
 pub mod packets;
+pub mod ram;
 pub mod stream;
 pub mod switch;
 pub mod unit;
