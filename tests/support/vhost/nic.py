@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 from tests.support.vhost.frontend import DEADLINE_S, FrontEnd, Queue
 from tests.support.vhost.memory import GuestMemory
@@ -72,10 +72,12 @@ def cut(total: int, lengths: Iterable[int]) -> list[int]:
     return [*pieces, total] if total > 0 else pieces
 
 
-def make_ring(memory: GuestMemory, size: int, features: Feature) -> DriverRing:
-    """A ring of the layout and kind that was negotiated."""
-    kind = PackedRing if Feature.RING_PACKED in features else SplitRing
-    return kind(memory, size, event_idx=Feature.EVENT_IDX in features, in_order=Feature.IN_ORDER in features)
+def make_ring(memory: GuestMemory, size: int, features: Feature, *, split_start: int = 0) -> DriverRing:
+    """A ring of the layout and kind that was negotiated; `split_start`: where a split one's indexes begin."""
+    event_idx, in_order = Feature.EVENT_IDX in features, Feature.IN_ORDER in features
+    if Feature.RING_PACKED in features:
+        return PackedRing(memory, size, event_idx=event_idx, in_order=in_order)
+    return SplitRing(memory, size, event_idx=event_idx, in_order=in_order, start=split_start)
 
 
 class Pair:
@@ -89,17 +91,22 @@ class Pair:
         rx_chain: Sequence[int] = (2048,),
         tx_cuts: Sequence[int] = (),
         indirect: bool = False,
+        split_start: int = 0,
     ) -> None:
         """`rx_chain`: lengths of the buffers in each receive chain. `tx_cuts`: lengths of the pieces that header and
         frame are sent in, the rest being one more. `indirect`: chains lie in tables of their own.
         """
         self.front: Final = front
-        self.rx: Final = front.add(make_ring(front.memory, size, front.features))
-        self.tx: Final = front.add(make_ring(front.memory, size, front.features))
+        self.rx: Final = front.add(make_ring(front.memory, size, front.features, split_start=split_start))
+        self.tx: Final = front.add(make_ring(front.memory, size, front.features, split_start=split_start))
         self.rx_chain, self.tx_cuts, self.indirect = tuple(rx_chain), tuple(tx_cuts), indirect
         self._chains: dict[tuple[int, int], list[Buffer]] = {}
         self._free: dict[int, list[int]] = defaultdict(list)
         self._arrived: list[Used] = []
+
+    def use(self, length: int, addresses: Iterable[int]) -> None:
+        """Take these places for the next buffers of that length."""
+        self._free[length] += addresses
 
     def start(self, *, enable: bool = True) -> None:
         """Tell the back-end of both rings and fill the receiving one."""
@@ -120,8 +127,12 @@ class Pair:
 
     def queue(self, frame: bytes, header: VnetHeader = PLAIN) -> int:
         """Post a frame without publishing it; returns the chain's id. RingFullError when it must wait."""
-        data = header.pack() + frame
-        id_ = self._post(self.tx, [(length, False) for length in cut(len(data), self.tx_cuts)])
+        return self.queue_raw(header.pack() + frame)
+
+    def queue_raw(self, data: bytes) -> int:
+        """The same with any bytes for header and frame."""
+        lengths = cut(len(data), self.tx_cuts) or [0]
+        id_ = self._post(self.tx, [(length, False) for length in lengths])
         for buffer in self._chains[self.tx.index, id_]:
             self.front.memory.write(buffer.address, data[: buffer.length])
             data = data[buffer.length :]
@@ -233,11 +244,12 @@ class Nic:
         pairs: int = 1,
         size: int = 256,
         memory: GuestMemory | None = None,
-        rx_chain: Sequence[int] = (2048,),
-        tx_cuts: Sequence[int] = (),
-        indirect: bool = False,
+        **options: Any,
     ) -> Self:
-        """`place`: the path to dial, or a listening socket. `features`: besides BASIC_FEATURES, and MQ for pairs."""
+        """`place`: the path to dial, or a listening socket. `features`: besides BASIC_FEATURES, and MQ for pairs.
+
+        `options`: those of `Pair`.
+        """
         memory = GuestMemory() if memory is None else memory
         try:
             front = (
@@ -252,7 +264,7 @@ class Nic:
             front.negotiate(BASIC_FEATURES | features | (Feature.MQ if pairs > 1 else NO_FEATURES), protocol)
             front.set_memory()
             for _ in range(pairs):
-                made.append(Pair(front, size, rx_chain=rx_chain, tx_cuts=tx_cuts, indirect=indirect))
+                made.append(Pair(front, size, **options))
                 made[-1].start()
             front.barrier()
         except BaseException:
