@@ -182,11 +182,14 @@ def log_area(size: int, offset: int) -> bytes:
 
 
 def send(sock: socket.socket, data: bytes, fds: Iterable[int] = ()) -> None:
-    """All of `data`, the descriptors with its first byte; they stay the caller's."""
+    """All of `data`, the descriptors with its first byte; they stay the caller's. EOFError when the peer closed."""
     rights = array.array("i", fds)
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if rights else []
-    sent = sock.sendmsg([data], ancillary)
-    sock.sendall(data[sent:])
+    try:
+        sent = sock.sendmsg([data], ancillary)
+        sock.sendall(data[sent:])
+    except (BrokenPipeError, ConnectionResetError):
+        raise EOFError("the back-end closed the control socket") from None
 
 
 def receive(sock: socket.socket) -> Message:

@@ -86,3 +86,10 @@ def test_silence_is_a_timeout() -> None:
         theirs.settimeout(0.01)
         with pytest.raises(TimeoutError):
             receive(theirs)
+
+
+def test_sending_to_nobody_is_an_end() -> None:
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    with ours, pytest.raises(EOFError):
+        send(ours, message(Request.GET_FEATURES))
