@@ -312,6 +312,9 @@ class Engine:
     def uncapture(self, port: int, capture: Capture) -> None:
         """End the port's part in the capture, if it has one."""
 
+    def inject(self, port: int, frame: bytes) -> None:
+        """Forward a frame as if the port's peer had sent it. ValueError: it is too short or too long."""
+
     def drain_events(self) -> list[Event]: ...
     def counters(self, port: int) -> dict[str, dict[str, int]]:
         """{"rx": {...}, "tx": {...}}: frames_in frames_out bytes_out queued, and `drop:REASON` for non-zero reasons.

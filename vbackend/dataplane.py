@@ -277,6 +277,9 @@ class Dataplane:
     def uncapture(self, port: int, capture: NativeCapture) -> None:
         self._engine.uncapture(port, capture)
 
+    def inject(self, port: int, frame: bytes) -> None:
+        self._engine.inject(port, frame)
+
     def drain_events(self) -> list[DataplaneEvent]:
         """What workers reported since the last call."""
         return [_typed(event) for event in self._engine.drain_events()]

@@ -147,9 +147,9 @@ def _get_features(front: FrontEnd, _: None, __: Fds) -> Step:
 
 
 def _set_features(front: FrontEnd, bits: int, _: Fds) -> Step:
-    if unknown := bits & ~front.offer.features:
+    if unknown := bits & ~int(front.offer.features):  # int: ~ of a flag has only named bits
         raise PeerError(f"SET_FEATURES: {', '.join(names(Feature(unknown)))}: acknowledged, but not offered")
-    if ((front.features or 0) ^ bits) & ~_LOG_TOGGLE:
+    if ((front.features or 0) ^ bits) & ~int(_LOG_TOGGLE):
         for ring in front.rings:  # user-mode Linux does not stop them when its driver leaves
             ring.interrupt()
     front.features = Feature(bits)
@@ -161,7 +161,7 @@ def _get_protocol_features(_: FrontEnd, __: None, ___: Fds) -> Step:
 
 
 def _set_protocol_features(front: FrontEnd, bits: int, _: Fds) -> Step:
-    if unknown := bits & ~PROTOCOL_FEATURES:
+    if unknown := bits & ~int(PROTOCOL_FEATURES):
         shown = ", ".join(names(ProtocolFeature(unknown)))
         raise PeerError(f"SET_PROTOCOL_FEATURES: {shown}: acknowledged, but not offered")
     front.protocol_features = ProtocolFeature(bits)

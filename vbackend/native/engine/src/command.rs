@@ -59,6 +59,8 @@ pub enum Command {
     DetachReader(PortId),
     /// Tell a unit's refused writes there (Some) or nowhere (None).
     ReportErrors(PortId, Option<OwnedFd>),
+    /// Forward a frame as if a port's peer had sent it. At least a header's length.
+    Inject(PortId, Vec<u8>),
     /// Change a vhost-user session.
     Vhost(PortId, Box<VhostCommand>),
     /// Detach all ports and end the thread.

@@ -8,9 +8,9 @@ use vbackend_proto::testing::driver::{Buffer, Calls, Driver};
 use vbackend_proto::testing::ram::{Ram, RamArea};
 use vbackend_proto::vring::{Batch, Chain, Config, Direction, Vring, areas_len};
 
-/// Two regions that touch, one slot of memory for each chain that can be posted at once, and tables behind.
+/// Two regions that touch within a buffer, and room for tables.
 const DATA: u64 = 0x10_0000;
-const SEAM: u64 = DATA + 0x8_0005;
+const SEAM: u64 = DATA + 4 * 4 * SLOT + 5;
 const END: u64 = 0x20_0000;
 const RING: u64 = 0x1000_0000;
 const SLOT: u64 = 64;

@@ -281,6 +281,10 @@ impl PyEngine {
         Ok(self.get()?.capture_stop(PortId(port.0), &capture.0)?)
     }
 
+    fn inject(&self, port: Number, frame: &[u8]) -> Result<(), NativeError> {
+        Ok(self.get()?.inject(PortId(port.0), frame)?)
+    }
+
     fn drain_events(&self) -> Result<Vec<PyEvent>, NativeError> {
         Ok(self.get()?.drain_events().into_iter().map(PyEvent::from).collect())
     }

@@ -135,6 +135,11 @@ impl Port {
         result
     }
 
+    /// A frame that the peer did not send enters as if it had.
+    pub fn note_injected(&mut self) {
+        self.counters.rx.frames_in += 1;
+    }
+
     /// Drop, and count, what may not enter the segment from here.
     pub fn admit(&mut self, wire: &[u8], runs: &mut Vec<Run>) {
         if let Some(mac) = self.source {

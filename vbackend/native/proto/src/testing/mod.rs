@@ -12,6 +12,7 @@ pub mod ram;
 pub mod stream;
 pub mod switch;
 pub mod unit;
+pub mod vring;
 
 /// A target by its name; the folders of `tests/fuzz/corpora` have the same.
 pub type Target = (&'static str, fn(&[u8]));
@@ -24,6 +25,7 @@ pub const TARGETS: &[Target] = &[
     ("stream", stream::run),
     ("switch", switch::run),
     ("unit", unit::run),
+    ("vring", vring::run),
 ];
 
 /// Fuzzer bytes, read as a program: what is missing at the end reads as zero.

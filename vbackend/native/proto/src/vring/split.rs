@@ -16,7 +16,7 @@ const NO_INTERRUPT: u16 = 1;
 const NO_NOTIFY: u16 = 1;
 
 /// Elements of a ring that are copied at once.
-const PIECE: usize = 64;
+const PIECE: usize = 32;
 
 /// A split virtqueue. Indexes count chains, modulo 65536; an element's place is its index modulo the size.
 #[derive(Debug)]

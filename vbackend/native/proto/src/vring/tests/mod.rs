@@ -1,6 +1,7 @@
 //! Both layouts against a mock driver, rule by rule. Any interleaving is tried in `tests/vring.rs`.
 
 mod events;
+mod layout;
 mod lies;
 
 use super::*;
