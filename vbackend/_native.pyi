@@ -19,13 +19,15 @@ def drop_reasons() -> list[tuple[str, str]]:
 
 @final
 class Event:
-    """Something a worker reports. `kind` is one of `session-ended`, `worker-died`, `events-lost`."""
+    """Something a worker reports. `kind` is one of `session-ended`, `ring-stopped`, `worker-died`, `events-lost`."""
 
     kind: Final[str]
     port: Final[int]
     session: Final[int]
-    reason: Final[str]  # session-ended: "eof", "oversize", "error", "detached"; worker-died: the panic's text
-    value: Final[int]  # oversize: the announced length; error: errno; events-lost: how many
+    reason: Final[str]  # session-ended: "eof", "oversize", "error", "detached", "memory"; else words
+    value: Final[
+        int
+    ]  # oversize: the announced length; error: errno; ring-stopped: the ring; events-lost: how many
 
 @final
 class Channel:
@@ -246,6 +248,48 @@ class Engine:
     def report_errors(self, port: int, fd: int | None) -> None:
         """Send a line "NUMBER ERRNO TEXT" for each write of the reader's that is refused."""
 
+    def attach_vhost(self, port: int, *, busy_poll_us: int = 0) -> int:
+        """Start a vhost-user session without memory and rings; returns its number. The control socket stays with
+        Python. It lasts until `detach`, or `session-ended` with `memory`: the file behind guest memory was truncated.
+
+        Rings are numbered as in the protocol, at most 32. Every call is carried out between two turns of the port's
+        worker. A ring that makes no sense is stopped (`ring-stopped`), its err fd signalled; a new start cures it."""
+
+    def vhost_features(self, port: int, features: int) -> None:
+        """Acknowledged VIRTIO features; LOG_ALL also while rings run."""
+
+    def vhost_set_memory(self, port: int, regions: list[tuple[int, int, int, int, int]]) -> None:
+        """(guest address, size, user address, offset, fd): the whole table at once. ValueError, OSError: no change."""
+
+    def vhost_add_memory(
+        self, port: int, guest_address: int, size: int, user_address: int, offset: int, fd: int
+    ) -> None: ...
+    def vhost_remove_memory(self, port: int, guest_address: int, size: int, user_address: int) -> None: ...
+    def vhost_start_ring(
+        self, port: int, ring: int, *, size: int, base: int, descriptors: int, driver: int, device: int
+    ) -> None:
+        """User addresses, as in SET_VRING_ADDR; `base` as in SET_VRING_BASE. A running ring is stopped first.
+        ValueError: not in memory, misaligned, no size of a ring."""
+
+    def vhost_stop_ring(self, port: int, ring: int) -> int | None:
+        """The base that GET_VRING_BASE answers; None: it was not running."""
+
+    def vhost_enable_ring(self, port: int, ring: int, enabled: bool) -> None:
+        """Kept over stop and start; rings begin disabled."""
+
+    def vhost_set_kick(self, port: int, ring: int, fd: int | None) -> None:
+        """None: the ring is polled."""
+
+    def vhost_set_call(self, port: int, ring: int, fd: int | None) -> None:
+        """None: no interrupts."""
+
+    def vhost_set_err(self, port: int, ring: int, fd: int | None) -> None: ...
+    def vhost_set_log(self, port: int, size: int, offset: int, fd: int | None) -> None:
+        """The dirty log, one bit for each page of 4096 bytes; None: none."""
+
+    def vhost_rings(self, port: int) -> list[dict[str, int]]:
+        """One for each ring touched so far: ring, running, enabled, size, kicks, calls, frames, packed."""
+
     def attach_channel(self, port: int) -> Channel: ...
     def detach(self, port: int) -> None:
         """End the session in order: flush what the peer takes at once, drain what it sent, close. No event, unless the
@@ -267,6 +311,9 @@ class Engine:
 
     def uncapture(self, port: int, capture: Capture) -> None:
         """End the port's part in the capture, if it has one."""
+
+    def inject(self, port: int, frame: bytes) -> None:
+        """Forward a frame as if the port's peer had sent it. ValueError: it is too short or too long."""
 
     def drain_events(self) -> list[Event]: ...
     def counters(self, port: int) -> dict[str, dict[str, int]]:

@@ -21,19 +21,26 @@ from typing import Final, Literal, Self, assert_never
 from pydantic import JsonValue
 
 from vbackend import __version__
-from vbackend.capture.filter import compile_filter
-from vbackend.capture.pcapng import DEFAULT_SNAPLEN, Interface, LinkType, UnitLink
-from vbackend.capture.session import CaptureSession, Tapped
-from vbackend.dataplane import Dataplane, EventsLost, SessionEnded, WorkerDied
+from vbackend.capture.captures import Captures
+from vbackend.capture.pcapng import DEFAULT_SNAPLEN, UnitLink
+from vbackend.dataplane import Dataplane, EventsLost, RingStopped, SessionEnded, WorkerDied
 from vbackend.errors import ConfigError
 from vbackend.host.tap import HostDevices
-from vbackend.ports.adopted import adopted_port
+from vbackend.ports.adopted import ADOPTED
 from vbackend.ports.base import EventName, Port, PortContext
 from vbackend.ports.channel import Channel, ChannelPort
 from vbackend.ports.make import make_port
 from vbackend.ports.multi import MultiPort
 from vbackend.ports.names import derived_name, unique_name
-from vbackend.ports.spec import Address, ChannelSpec, PortOptions, PortSpec, StreamSpec, UnitSpec
+from vbackend.ports.spec import (
+    Address,
+    ChannelSpec,
+    PortOptions,
+    PortSpec,
+    StreamSpec,
+    UnitSpec,
+    VhostUserSpec,
+)
 from vbackend.ports.tunfile import TunFilePort
 from vbackend.snapshot import BackendSnapshot, FdbEntry, PortSnapshot, SegmentSnapshot
 from vbackend.tun.driver import TunDriver
@@ -89,8 +96,7 @@ class Backend:
         self._engine = engine
         self._context: PortContext | None = None
         self._ports: dict[str, Port] = {}
-        self._captures: dict[asyncio.Task[None], CaptureSession] = {}
-        self._captures_made = 0
+        self._captures = Captures()
         self._callbacks: list[Callable[[BackendEvent], None]] = []
         self._failure: asyncio.Future[str] | None = None
         self._lock = asyncio.Lock()
@@ -157,14 +163,20 @@ class Backend:
 
         `text`: what to show as its place, e.g. "stream:fd".
         """
+        return await self._adopt(kind, sock, ChannelSpec(text, options))
+
+    async def adopt_vhost_user(self, sock: socket.socket, spec: VhostUserSpec) -> PortSnapshot:
+        """A vhost-user port on a connected control socket, owned as in `adopt`. Of `spec` the address is not used."""
+        return await self._adopt("vhost-user", sock, spec)
+
+    async def _adopt(self, kind: str, sock: socket.socket, spec: ChannelSpec | VhostUserSpec) -> PortSnapshot:
         try:
             async with self._lock:
-                spec = ChannelSpec(
-                    text, replace(options, name=options.name or unique_name(kind, self._ports))
-                )
+                name = spec.options.name or unique_name(kind, self._ports)
+                spec = replace(spec, options=replace(spec.options, name=name))
                 self._room_for_one(spec)
                 (name,) = self._all_names([spec])
-                return await self._add(adopted_port(self._running(), name, kind, sock, spec))
+                return await self._add(ADOPTED[kind](self._running(), name, sock, spec))
         except BaseException:
             sock.close()
             raise
@@ -257,31 +269,15 @@ class Backend:
         units begin, None: as the unit has it. ConfigError: no such port, not a filter; HostError: there is no libpcap.
         """
 
-        def kind_of(port: Port) -> LinkType:
-            link = (
-                unit_link if unit_link is not None and port.capture_link != "ethernet" else port.capture_link
-            )
-            return LinkType[link.upper()]
-
-        kinds = {kind_of(port) for port in self._captured(names)}
-        programs = {}
-        for kind in kinds if expression else ():
-            programs[kind] = await asyncio.to_thread(compile_filter, str(expression), kind, snaplen)
-        tapped = []
-        for port in self._captured(names):  # again: some may have gone meanwhile
-            kind = kind_of(port)
-            if port.engine_port is not None and (kind in programs or not expression):
-                interface = Interface(port.name, port.spec.text, kind)
-                tapped.append(Tapped(port.engine_port, interface, programs.get(kind)))
-        session = CaptureSession(
-            self._running().dataplane, tapped, snaplen=snaplen, count=count, expression=expression or None
+        return await self._captures.start(
+            lambda: self._running().dataplane,
+            lambda: self._captured(names),
+            beside=beside,
+            expression=expression,
+            snaplen=snaplen,
+            count=count,
+            unit_link=unit_link,
         )
-        self._captures_made += 1
-        path = f"{beside}.capture-{self._captures_made}"
-        task = session.open(path)
-        self._captures[task] = session
-        task.add_done_callback(self._capture_done)
-        return path
 
     def _captured(self, names: Sequence[str]) -> list[Port]:
         """Ports with frames of their own; a `multi` port stands for its peers."""
@@ -291,16 +287,7 @@ class Backend:
         for port in named:
             for one in port.peers.values() if isinstance(port, MultiPort) else [port]:
                 found[one.name] = one
-        if not found:
-            raise ConfigError(
-                "capture: there is no port with frames of its own yet; add one, or wait for a peer"
-            )
         return list(found.values())
-
-    def _capture_done(self, task: asyncio.Task[None]) -> None:
-        del self._captures[task]
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("capture: ended: %s", error, exc_info=error)
 
     # What it looks like
 
@@ -363,16 +350,20 @@ class Backend:
         for event in self._context.dataplane.drain_events():
             match event:
                 case SessionEnded():
-                    for port in self._ports.values():
-                        if port.engine_port == event.port:
-                            port.ended(event)
-                            break
+                    if (port := self._of_engine(event.port)) is not None:
+                        port.ended(event)
+                case RingStopped():
+                    if (port := self._of_engine(event.port)) is not None:
+                        port.ring_stopped(event)
                 case WorkerDied():
                     self._fail(f"a worker of the engine died: {event.text}")
                 case EventsLost():
                     self._fail(f"the engine lost {event.count} events: the state of the ports is unknown")
                 case _:
                     assert_never(event)
+
+    def _of_engine(self, number: int) -> Port | None:
+        return next((port for port in self._ports.values() if port.engine_port == number), None)
 
     def _fail(self, text: str) -> None:
         log.critical("%s", text)
@@ -399,7 +390,7 @@ class Backend:
             port.finish("the backend stopped")
         units.shut_down()
         jobs = [port.cleanup() for port in ports]
-        jobs += [session.close() for session in self._captures.values()]
+        jobs += [session.close() for session in self._captures.sessions()]
         jobs += [] if self._own_devices is None else [self._own_devices.close_all()]
         self._own_devices = None
         try:

@@ -24,6 +24,7 @@ __all__ = [
     "NativeCapture",
     "NativeChannel",
     "NativeUnit",
+    "RingStopped",
     "SessionEnded",
     "WorkerDied",
     "build_info",
@@ -31,7 +32,7 @@ __all__ = [
     "send_sigio",
 ]
 
-EndReason = Literal["eof", "oversize", "error", "detached"]
+EndReason = Literal["eof", "oversize", "error", "detached", "memory"]
 NativeCapture = _native.Capture
 NativeChannel = _native.Channel
 NativeUnit = _native.TunUnit
@@ -47,7 +48,17 @@ class SessionEnded:
     port: int
     session: int
     reason: EndReason
-    value: int  # eof: bytes of a frame that was cut off; oversize: the announced length; error: errno
+    value: int  # eof: bytes of a frame that was cut off; oversize: the announced length; error: errno; else 0
+
+
+@dataclass(frozen=True, slots=True)
+class RingStopped:
+    """A ring of a vhost-user session made no sense; the session goes on."""
+
+    port: int
+    session: int
+    ring: int
+    problem: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +76,7 @@ class EventsLost:
     count: int
 
 
-DataplaneEvent = SessionEnded | WorkerDied | EventsLost
+DataplaneEvent = SessionEnded | RingStopped | WorkerDied | EventsLost
 
 
 class _AdapterArguments(TypedDict):
@@ -194,6 +205,56 @@ class Dataplane:
     def report_errors(self, port: int, sock: OwnedFd | socket.socket | None) -> None:
         self._engine.report_errors(port, None if sock is None else sock.detach())
 
+    def attach_vhost(self, port: int, *, busy_poll_us: int = 0) -> int:
+        return self._engine.attach_vhost(port, busy_poll_us=busy_poll_us)
+
+    def vhost_features(self, port: int, features: int) -> None:
+        self._engine.vhost_features(port, features)
+
+    def vhost_set_memory(self, port: int, regions: Sequence[tuple[int, int, int, int, OwnedFd]]) -> None:
+        for region in regions:
+            region[4].fileno()  # an empty one raises while all are still the caller's
+        self._engine.vhost_set_memory(
+            port,
+            [(guest, size, user, offset, owner.detach()) for guest, size, user, offset, owner in regions],
+        )
+
+    def vhost_add_memory(
+        self, port: int, guest_address: int, size: int, user_address: int, offset: int, fd: OwnedFd
+    ) -> None:
+        self._engine.vhost_add_memory(port, guest_address, size, user_address, offset, fd.detach())
+
+    def vhost_remove_memory(self, port: int, guest_address: int, size: int, user_address: int) -> None:
+        self._engine.vhost_remove_memory(port, guest_address, size, user_address)
+
+    def vhost_start_ring(
+        self, port: int, ring: int, *, size: int, base: int, descriptors: int, driver: int, device: int
+    ) -> None:
+        self._engine.vhost_start_ring(
+            port, ring, size=size, base=base, descriptors=descriptors, driver=driver, device=device
+        )
+
+    def vhost_stop_ring(self, port: int, ring: int) -> int | None:
+        return self._engine.vhost_stop_ring(port, ring)
+
+    def vhost_enable_ring(self, port: int, ring: int, enabled: bool) -> None:
+        self._engine.vhost_enable_ring(port, ring, enabled)
+
+    def vhost_set_kick(self, port: int, ring: int, fd: OwnedFd | None) -> None:
+        self._engine.vhost_set_kick(port, ring, None if fd is None else fd.detach())
+
+    def vhost_set_call(self, port: int, ring: int, fd: OwnedFd | None) -> None:
+        self._engine.vhost_set_call(port, ring, None if fd is None else fd.detach())
+
+    def vhost_set_err(self, port: int, ring: int, fd: OwnedFd | None) -> None:
+        self._engine.vhost_set_err(port, ring, None if fd is None else fd.detach())
+
+    def vhost_set_log(self, port: int, size: int, offset: int, fd: OwnedFd | None) -> None:
+        self._engine.vhost_set_log(port, size, offset, None if fd is None else fd.detach())
+
+    def vhost_rings(self, port: int) -> list[dict[str, int]]:
+        return self._engine.vhost_rings(port)
+
     def attach_channel(self, port: int) -> NativeChannel:
         return self._engine.attach_channel(port)
 
@@ -215,6 +276,9 @@ class Dataplane:
 
     def uncapture(self, port: int, capture: NativeCapture) -> None:
         self._engine.uncapture(port, capture)
+
+    def inject(self, port: int, frame: bytes) -> None:
+        self._engine.inject(port, frame)
 
     def drain_events(self) -> list[DataplaneEvent]:
         """What workers reported since the last call."""
@@ -244,6 +308,8 @@ def _typed(event: _native.Event) -> DataplaneEvent:
     match event.kind:
         case "session-ended":
             return SessionEnded(event.port, event.session, cast(EndReason, event.reason), event.value)
+        case "ring-stopped":
+            return RingStopped(event.port, event.session, event.value, event.reason)
         case "worker-died":
             return WorkerDied(event.value, event.reason)
         case "events-lost":

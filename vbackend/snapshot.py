@@ -13,9 +13,11 @@ __all__ = [
     "FdbEntry",
     "LaneCounters",
     "PortSnapshot",
+    "RingSnapshot",
     "SegmentSnapshot",
     "SessionInfo",
     "UnitSnapshot",
+    "VhostSnapshot",
 ]
 
 
@@ -68,9 +70,32 @@ class UnitSnapshot(_Model):
     ]  # ipackets ibytes opackets obytes ierrors oerrors collisions drops input_drops purged
 
 
+class RingSnapshot(_Model):
+    """One ring of a vhost-user session. Even ones go to the guest, odd ones come from it."""
+
+    index: int
+    size: int  # descriptors
+    running: bool
+    enabled: bool
+    kicks: int = 0  # signals from the guest
+    calls: int = 0  # signals to it
+    frames: int = 0
+    problem: str = ""  # why it does not run although it should
+
+
+class VhostSnapshot(_Model):
+    """What the front-end of a vhost-user port has negotiated and set up."""
+
+    features: tuple[str, ...]  # acknowledged, by the specification's names: VERSION_1, MRG_RXBUF, ...
+    protocol_features: tuple[str, ...]
+    rings: tuple[RingSnapshot, ...]  # those it has given a size
+    mtu: int | None  # what it said the guest uses
+    memory: int  # bytes of guest memory
+
+
 class PortSnapshot(_Model):
     name: str
-    kind: Literal["stream", "dgram", "tap", "tun", "unit", "tunfile", "channel"]
+    kind: Literal["stream", "dgram", "tap", "tun", "unit", "tunfile", "channel", "vhost-user"]
     where: str  # the KIND:WHERE it was given, e.g. "stream:unix:/tmp/a.sock"
     up: bool  # admin state
     state: Literal["listening", "dialling", "connected", "down", "failed"]
@@ -88,6 +113,7 @@ class PortSnapshot(_Model):
     parent: str | None = None  # the `multi` port this one was accepted on
     worker: int = 0
     unit: UnitSnapshot | None = None
+    vhost: VhostSnapshot | None = None  # while a front-end is connected
     rx: LaneCounters
     tx: LaneCounters
 

@@ -11,6 +11,8 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -19,6 +21,7 @@ from vbackend.dataplane import (
     Dataplane,
     NativeCapture,
     NativeUnit,
+    RingStopped,
     SessionEnded,
     build_info,
     drop_reasons,
@@ -383,3 +386,76 @@ def test_units_that_make_no_sense(plane: Dataplane) -> None:
         with pytest.raises(ValueError, match="is no"):
             unit.set_state(**state, **words)  # type: ignore[arg-type]
     assert unit.view()["queued"] == 0
+
+
+class NativeRecorder:
+    """The engine's vhost-user calls, written down; a descriptor is the name of the file behind it."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[object, ...]] = []
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        def call(*arguments: object, **keys: object) -> object:
+            self.calls.append((name, *arguments, *keys.values()))
+            return None
+
+        return call
+
+
+def test_vhost_calls_give_their_descriptors_away() -> None:
+    plane, native = Dataplane.__new__(Dataplane), NativeRecorder()
+    plane._engine = cast(Any, native)
+    fds = [OwnedFd(os.open(os.devnull, os.O_RDONLY)) for _ in range(7)]
+    numbers = [fd.fileno() for fd in fds]
+    plane.attach_vhost(1, busy_poll_us=50)
+    plane.vhost_features(1, 1 << 32)
+    plane.vhost_set_memory(1, [(2, 3, 4, 5, fds[0]), (6, 7, 8, 9, fds[1])])
+    plane.vhost_add_memory(1, 2, 3, 4, 5, fds[2])
+    plane.vhost_remove_memory(1, 2, 3, 4)
+    plane.vhost_start_ring(1, 0, size=256, base=5, descriptors=6, driver=7, device=8)
+    plane.vhost_stop_ring(1, 0)
+    plane.vhost_enable_ring(1, 0, True)
+    for give, fd in zip(
+        (plane.vhost_set_kick, plane.vhost_set_call, plane.vhost_set_err), fds[3:6], strict=True
+    ):
+        give(1, 0, fd)
+        give(1, 0, None)
+    plane.vhost_set_log(1, 4096, 0, fds[6])
+    plane.vhost_rings(1)
+    assert native.calls == [
+        ("attach_vhost", 1, 50),
+        ("vhost_features", 1, 1 << 32),
+        ("vhost_set_memory", 1, [(2, 3, 4, 5, numbers[0]), (6, 7, 8, 9, numbers[1])]),
+        ("vhost_add_memory", 1, 2, 3, 4, 5, numbers[2]),
+        ("vhost_remove_memory", 1, 2, 3, 4),
+        ("vhost_start_ring", 1, 0, 256, 5, 6, 7, 8),
+        ("vhost_stop_ring", 1, 0),
+        ("vhost_enable_ring", 1, 0, True),
+        ("vhost_set_kick", 1, 0, numbers[3]),
+        ("vhost_set_kick", 1, 0, None),
+        ("vhost_set_call", 1, 0, numbers[4]),
+        ("vhost_set_call", 1, 0, None),
+        ("vhost_set_err", 1, 0, numbers[5]),
+        ("vhost_set_err", 1, 0, None),
+        ("vhost_set_log", 1, 4096, 0, numbers[6]),
+        ("vhost_rings", 1),
+    ]
+    assert all(fd.closed for fd in fds)
+    for number in numbers:
+        os.close(number)
+
+
+def test_a_table_with_an_empty_descriptor_takes_none() -> None:
+    plane = Dataplane.__new__(Dataplane)
+    with OwnedFd(os.open(os.devnull, os.O_RDONLY)) as fd, OwnedFd(os.dup(fd.fileno())) as gone:
+        gone.close()
+        with pytest.raises(ValueError, match="closed"):
+            plane.vhost_set_memory(1, [(0, 1, 0, 0, fd), (2, 1, 0, 0, gone)])
+        assert not fd.closed
+
+
+def test_a_stopped_ring_is_an_event() -> None:
+    event = SimpleNamespace(kind="ring-stopped", port=1, session=2, reason="a loop", value=3)
+    plane = Dataplane.__new__(Dataplane)
+    plane._engine = cast(Any, SimpleNamespace(drain_events=lambda: [event]))
+    assert plane.drain_events() == [RingStopped(1, 2, ring=3, problem="a loop")]

@@ -37,9 +37,9 @@ def exec_(
     """Start QEMU with its network cards joined to PORTs; exit with its status.
 
     \b
-    PORT `stream` or `dgram`, without a place, is a card of this guest (name=, mac=);
-    without any there is one. Every other PORT is what the cards are joined to, as in
-    `vbackend run`. Two ports make a cable, more a switch.
+    PORT `stream`, `dgram` or `vhost-user`, without a place, is a card of this guest
+    (name=, mac=); without any there is one. Every other PORT is what the cards are
+    joined to, as in `vbackend run`. Two ports make a cable, more a switch.
 
     \b
     vbackend exec stream:unix:/tmp/other.sock -- qemu-system-x86_64 -m 512 disk.qcow2

@@ -27,6 +27,8 @@ PORT = KIND:WHERE[,key=value]...   (",," is a comma inside a value)
   dgram:mcast:GROUP:PORT
   socket:listen:HOST:PORT  socket:connect:HOST:PORT
   socket:udp:LHOST:LPORT:RHOST:RPORT  socket:mcast:GROUP:PORT
+  vhost-user:PATH  listens; keys: dial queues=PAIRS packed=on|off mtu=N
+                      offloads=on|off busy-poll=MICROSECONDS
   tap:IFNAME    keys: addr=CIDR bridge=NAME netns=NAME owner=USER mtu=N
                       vnet-hdr
   tun:IFNAME    keys: addr=LOCAL peer=REMOTE netns=NAME owner=USER mtu=N pi

@@ -1,7 +1,8 @@
 """`vbackend exec`: QEMU as a child of a backend, its NICs on passed descriptors, no path anywhere.
 
-PORTs without a place (`stream`, `dgram`) are NICs of this guest, the others are what it is joined to. Exactly
-two make a cable, more a switch. Not here: the backend's own life (foreground.py).
+PORTs without a place (`stream`, `dgram`, `vhost-user`) are NICs of this guest, the others are what it is joined
+to. Exactly two make a cable, more a switch. A vhost-user NIC needs the guest's memory to be shared: that is added,
+unless the command has it. Not here: the backend's own life (foreground.py).
 
 Rule: the child's end of each socket is closed here as soon as the child has it, so that its death is seen.
 """
@@ -13,15 +14,18 @@ import shutil
 import signal
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Literal, assert_never
 
 from vbackend.control.foreground import Ending, RunPlan, checked_plan, running_backend
 from vbackend.control.readiness import notify
 from vbackend.errors import ConfigError, HostError
 from vbackend.ports.parse import parse_port
-from vbackend.ports.spec import PortOptions, PortSpec, StreamSpec
+from vbackend.ports.spec import DgramUnixSpec, PortSpec, StreamSpec, VhostUserSpec
+from vbackend.qemu.netdev import netdev_arguments
+from vbackend.qemu.options import memory_to_share, shared_memory, surely_kvm
+from vbackend.qemu.version import QemuVersion, qemu_version
 
 if TYPE_CHECKING:
     from vbackend.backend import Backend
@@ -30,7 +34,12 @@ __all__ = ["Launch", "Nic", "exit_status", "nic_arguments", "plan_launch", "run_
 
 log = logging.getLogger(__name__)
 
-_PLACEHOLDERS: Final[dict[str, str]] = {"stream": "stream:unix:@nic", "dgram": "dgram:unix:@nic:@guest"}
+_PLACEHOLDERS: Final[dict[str, str]] = {
+    "stream": "stream:unix:@nic",
+    "dgram": "dgram:unix:@nic:@guest",
+    "vhost-user": "vhost-user:@nic",
+}
+_OLDEST: Final = QemuVersion(7, 2)  # with all that is used here
 _PATIENCE: Final = 1.0  # seconds QEMU has to end by itself when the backend has to
 
 
@@ -38,8 +47,7 @@ _PATIENCE: Final = 1.0  # seconds QEMU has to end by itself when the backend has
 class Nic:
     """A network card of the guest."""
 
-    kind: Literal["stream", "dgram"]
-    options: PortOptions
+    spec: StreamSpec | DgramUnixSpec | VhostUserSpec  # its address is of no meaning
     mac: str
 
 
@@ -50,6 +58,7 @@ class Launch:
     nics: tuple[Nic, ...]
     joined: tuple[PortSpec, ...]
     command: tuple[str, ...]
+    arguments: tuple[str, ...] = ()  # what the command needs besides the NICs: shared memory
 
     @property
     def segment(self) -> Literal["switch", "cable"]:
@@ -58,13 +67,14 @@ class Launch:
 
 
 def plan_launch(ports: Sequence[str], command: Sequence[str]) -> Launch:
-    """Sort the PORTs; without a NIC among them a `stream` one is added. ConfigError: a PORT, no command."""
+    """Sort the PORTs; without a NIC among them a `stream` one is added. ConfigError: a PORT, no command, memory."""
     if not command:
         raise ConfigError("exec: no command; write it after --, for instance -- qemu-system-x86_64 -m 512")
     texts = [text for text in ports if _is_nic(text)] or ["stream"]
     nics = tuple(_nic(text, stable_mac(command, index)) for index, text in enumerate(texts))
     joined = tuple(parse_port(text) for text in ports if not _is_nic(text))
-    return Launch(nics, joined, tuple(command))
+    size = memory_to_share(command) if any(isinstance(nic.spec, VhostUserSpec) for nic in nics) else None
+    return Launch(nics, joined, tuple(command), () if size is None else tuple(shared_memory(size)))
 
 
 def stable_mac(command: Sequence[str], index: int) -> str:
@@ -73,16 +83,14 @@ def stable_mac(command: Sequence[str], index: int) -> str:
     return "52:54:00:" + hashlib.sha256(seed).digest()[:3].hex(":")
 
 
-def nic_arguments(nic: Nic, index: int, fd: int) -> list[str]:
-    """QEMU's arguments for a NIC on a connected socket (QEMU 7.2 and later, qapi/net.json)."""
-    ident = f"vbackend{index}"
-    end = "addr" if nic.kind == "stream" else "local"
-    return [
-        "-netdev",
-        f"{nic.kind},id={ident},{end}.type=fd,{end}.str={fd}",
-        "-device",
-        f"virtio-net-pci,netdev={ident},mac={nic.mac}",
-    ]
+def nic_arguments(
+    nic: Nic, index: int, fd: int, *, version: QemuVersion = _OLDEST, kvm: bool = False
+) -> list[str]:
+    """QEMU's arguments for a NIC on a connected socket."""
+    netdev_id = f"vbackend{index}"
+    return list(
+        netdev_arguments(nic.spec, version, netdev_id=netdev_id, mac=nic.mac, fd=fd, kvm=kvm).arguments
+    )
 
 
 def exit_status(returncode: int) -> int:
@@ -123,16 +131,37 @@ async def run_guest(
 
 
 async def _open_nics(backend: "Backend", launch: Launch, sockets: ExitStack) -> tuple[list[str], list[int]]:
-    arguments: list[str] = []
+    version, kvm = await asyncio.to_thread(_version, launch), surely_kvm(launch.command)
+    arguments = list(launch.arguments)
     fds: list[int] = []
     for index, nic in enumerate(launch.nics):
-        kind = socket.SOCK_STREAM if nic.kind == "stream" else socket.SOCK_DGRAM
+        kind = socket.SOCK_DGRAM if isinstance(nic.spec, DgramUnixSpec) else socket.SOCK_STREAM
         ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
         sockets.enter_context(theirs)
-        await backend.adopt(nic.kind, ours, nic.options, f"{nic.kind}:fd")
+        await _adopt(backend, nic, ours)
         fds.append(theirs.fileno())
-        arguments += nic_arguments(nic, index, theirs.fileno())
+        arguments += nic_arguments(nic, index, theirs.fileno(), version=version, kvm=kvm)
     return arguments, fds
+
+
+async def _adopt(backend: "Backend", nic: Nic, ours: socket.socket) -> None:
+    match nic.spec:
+        case StreamSpec():
+            await backend.adopt("stream", ours, nic.spec.options, "stream:fd")
+        case DgramUnixSpec():
+            await backend.adopt("dgram", ours, nic.spec.options, "dgram:fd")
+        case VhostUserSpec():
+            await backend.adopt_vhost_user(ours, replace(nic.spec, text="vhost-user:fd"))
+        case _:
+            assert_never(nic.spec)
+
+
+def _version(launch: Launch) -> QemuVersion:
+    """The command's, where it matters and if it tells: behind a wrapper the oldest is what suits all."""
+    if any(isinstance(nic.spec, VhostUserSpec) for nic in launch.nics):
+        with suppress(HostError):
+            return qemu_version(launch.command[0])
+    return _OLDEST
 
 
 async def _watch(child: asyncio.subprocess.Process, ending: Ending) -> int:
@@ -192,12 +221,12 @@ def _is_nic(text: str) -> bool:
 
 def _nic(text: str, mac: str) -> Nic:
     word, comma, rest = text.partition(",")
-    kind: Literal["stream", "dgram"] = "stream" if word == "stream" else "dgram"
     try:
-        spec = parse_port(_PLACEHOLDERS[kind] + comma + rest)
+        spec = parse_port(_PLACEHOLDERS[word] + comma + rest)
     except ConfigError as error:
-        raise ConfigError(str(error).replace(_PLACEHOLDERS[kind], kind, 1)) from None
-    if isinstance(spec, StreamSpec) and (spec.dial or spec.multi):
+        raise ConfigError(str(error).replace(_PLACEHOLDERS[word], word, 1)) from None
+    assert isinstance(spec, StreamSpec | DgramUnixSpec | VhostUserSpec), "as the placeholders are"
+    if (not isinstance(spec, DgramUnixSpec) and spec.dial) or (isinstance(spec, StreamSpec) and spec.multi):
         raise ConfigError(f"port {text!r}: a NIC of this guest cannot dial or be multi; leave that out")
     given = spec.options.mac
-    return Nic(kind, spec.options, mac if given is None else given.hex(":"))
+    return Nic(spec, mac if given is None else given.hex(":"))

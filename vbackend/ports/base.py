@@ -18,11 +18,11 @@ from typing import ClassVar, Final, Literal
 
 from pydantic import JsonValue
 
-from vbackend.dataplane import Dataplane, SessionEnded
+from vbackend.dataplane import Dataplane, RingStopped, SessionEnded
 from vbackend.ports.rates import burst_for
 from vbackend.ports.reasons import end_text
 from vbackend.ports.spec import PortSpec
-from vbackend.snapshot import LaneCounters, PortSnapshot, SessionInfo, UnitSnapshot
+from vbackend.snapshot import LaneCounters, PortSnapshot, SessionInfo, UnitSnapshot, VhostSnapshot
 from vbackend.tun.driver import TunDriver
 
 __all__ = ["CaptureLink", "EventName", "Port", "PortContext", "PortKind", "PortState"]
@@ -30,7 +30,7 @@ __all__ = ["CaptureLink", "EventName", "Port", "PortContext", "PortKind", "PortS
 log = logging.getLogger(__name__)
 
 EventName = Literal["PORT_ADDED", "PORT_REMOVED", "PORT_CONNECTED", "PORT_DISCONNECTED", "PORT_REFUSED"]
-PortKind = Literal["stream", "dgram", "tap", "tun", "unit", "tunfile", "channel"]
+PortKind = Literal["stream", "dgram", "tap", "tun", "unit", "tunfile", "channel", "vhost-user"]
 CaptureLink = Literal["ethernet", "null", "loop", "raw"]
 PortState = Literal["listening", "dialling", "connected", "down", "failed"]
 
@@ -171,6 +171,9 @@ class Port(ABC):
         if event.session == self._engine_session:
             self.finish(end_text(event.reason, event.value), expected=event.reason in ("eof", "detached"))
 
+    def ring_stopped(self, event: RingStopped) -> None:  # noqa: B027 (most ports have no rings)
+        """The engine reports that it stopped a ring of the session."""
+
     def finish(self, reason: str, *, expected: bool = True) -> None:
         """Record that the session, if there is one, is over."""
         if self.session is None:
@@ -214,6 +217,10 @@ class Port(ABC):
         """Of the tun unit behind the port, if there is one."""
         return None
 
+    def vhost_snapshot(self) -> VhostSnapshot | None:
+        """Of the vhost-user front-end, if one is connected."""
+        return None
+
     def snapshot(self) -> PortSnapshot:
         rx, tx = (
             (LaneCounters(), LaneCounters())
@@ -240,6 +247,7 @@ class Port(ABC):
             parent=self.parent,
             worker=self.worker,
             unit=self.unit_snapshot(),
+            vhost=self.vhost_snapshot(),
             rx=rx,
             tx=tx,
         )

@@ -18,12 +18,14 @@ from vbackend.ports.spec import (
     TapSpec,
     TunSpec,
     UnitSpec,
+    VhostUserSpec,
 )
 from vbackend.ports.stream import DialPort, ListenPort
 from vbackend.ports.tap import TapPort
 from vbackend.ports.tun import TunPort
 from vbackend.ports.tunfile import TunFilePort
 from vbackend.ports.unit import UnitPort
+from vbackend.ports.vhostuser import DialVhostUser, ListenVhostUser
 
 __all__ = ["make_port"]
 
@@ -47,6 +49,10 @@ def make_port(context: PortContext, name: str, spec: PortSpec, devices: Callable
             return TunFilePort(context, name, spec)
         case UnitSpec():
             return UnitPort(context, name, spec)
+        case VhostUserSpec(dial=True):
+            return DialVhostUser(context, name, spec)
+        case VhostUserSpec():
+            return ListenVhostUser(context, name, spec)
         case ChannelSpec():
             return ChannelPort(context, name, spec)
         case _:

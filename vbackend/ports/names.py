@@ -21,6 +21,7 @@ from vbackend.ports.spec import (
     TunSpec,
     UnitSpec,
     UnixAddress,
+    VhostUserSpec,
 )
 
 __all__ = ["child_name", "derived_name", "unique_name"]
@@ -29,7 +30,11 @@ __all__ = ["child_name", "derived_name", "unique_name"]
 def derived_name(spec: PortSpec) -> str:
     """A short name for a port that was given none: "a" from stream:unix:/tmp/a.sock, "tap0" from tap:tap0."""
     match spec:
-        case StreamSpec(address=UnixAddress(path)) | DgramUnixSpec(local=UnixAddress(path)):
+        case (
+            StreamSpec(address=UnixAddress(path))
+            | DgramUnixSpec(local=UnixAddress(path))
+            | VhostUserSpec(address=UnixAddress(path))
+        ):
             return _clean(_stem(path), "unix")
         case StreamSpec(address=TcpAddress(port=port)):
             return f"tcp-{port}"
@@ -39,11 +44,13 @@ def derived_name(spec: PortSpec) -> str:
             return f"mcast-{spec.port}"
         case UnitSpec():
             return _clean(_stem(spec.address.path), "unit") if spec.address is not None else "unit"
+        case VhostUserSpec():
+            return _clean(_stem(spec.address.path), "vhost-user")
         case TapSpec() | TunSpec():
             return _clean(spec.ifname, "device")
         case ChannelSpec():
             return "channel"
-        case StreamSpec():  # mypy does not narrow by attribute patterns
+        case StreamSpec() | VhostUserSpec():  # mypy does not narrow by attribute patterns
             raise AssertionError(f"no such address: {spec.address!r}")
         case _:
             assert_never(spec)

@@ -24,6 +24,7 @@ from vbackend.ports.spec import (
     TapSpec,
     TunSpec,
     UnitSpec,
+    VhostUserSpec,
 )
 from vbackend.tun.vocabulary import HEADERS, SYSTEMS
 
@@ -35,6 +36,9 @@ _COMMON_KEYS: Final = ("name", "mac", "queue", "queue-bytes", "isolated", "rate"
 _FLAGS: Final = frozenset({"isolated", "dial", "multi", "vnet-hdr", "pi"})
 _TAP_MTU: Final = (68, 65_521)  # what the kernel takes for a tap device (protocols.md 3)
 _TUN_MTU: Final = (68, 65_535)
+_VHOST_MTU: Final = (68, 65_535)  # VIRTIO 1.2, 5.1.4.1
+_VHOST_QUEUES: Final = (1, 16)  # pairs
+_BUSY_POLL: Final = (0, 1_000_000)  # µs
 _UNIT_MTU: Final = (576, 65_535)  # if_tun.c tun_ioctl, SIOCSIFMTU
 _MODES: Final[tuple[Literal["pointopoint", "broadcast"], ...]] = ("pointopoint", "broadcast")
 _QUEUE_FRAMES: Final = (1, 65_536)
@@ -86,6 +90,15 @@ def format_port(spec: PortSpec) -> str:
                 ("mode", spec.mode),
                 ("family", None if spec.family == "netbsd" else spec.family),
             )
+        case VhostUserSpec():
+            words += ["dial"] if spec.dial else []
+            words += _pairs(
+                ("queues", None if spec.queues == 1 else spec.queues),
+                ("packed", None if spec.packed else "off"),
+                ("offloads", None if spec.offloads else "off"),
+                ("busy-poll", spec.busy_poll or None),
+                ("mtu", spec.mtu),
+            )
         case DgramUnixSpec() | DgramUdpSpec() | ChannelSpec():
             pass
         case _:
@@ -119,6 +132,10 @@ class _Keys:
     def value(self, key: str, read: Callable[[str, str], T]) -> T | None:
         text = self._one(key)
         return None if text is None else read(key, text)
+
+    def on(self, key: str) -> bool:
+        """Of a key that is on unless it is set to off."""
+        return self.value(key, values.one_of(("on", "off"))) != "off"
 
     def values(self, key: str, read: Callable[[str, str], T]) -> tuple[T, ...]:
         return tuple(read(key, text) for text in self._values.get(key, ()))
@@ -259,6 +276,21 @@ def _unit(place: str, where: str, words: list[str]) -> UnitSpec:
     )
 
 
+def _vhost_user(place: str, where: str, words: list[str]) -> VhostUserSpec:
+    keys = _Keys(words, "vhost-user", ("dial", "queues", "packed", "offloads", "busy-poll", "mtu"))
+    return VhostUserSpec(
+        place,
+        keys.options(),
+        values.unix_address("the socket's path", where),
+        dial=keys.flag("dial"),
+        queues=keys.value("queues", values.number(*_VHOST_QUEUES)) or 1,
+        packed=keys.on("packed"),
+        offloads=keys.on("offloads"),
+        busy_poll=keys.value("busy-poll", values.number(*_BUSY_POLL)) or 0,
+        mtu=keys.value("mtu", values.number(*_VHOST_MTU)),
+    )
+
+
 _Parser = Callable[[str, str, list[str]], PortSpec]
 _KINDS: Final[dict[str, tuple[str, _Parser]]] = {
     "stream": ("stream:unix:PATH or stream:tcp:HOST:PORT", _stream),
@@ -267,6 +299,7 @@ _KINDS: Final[dict[str, tuple[str, _Parser]]] = {
         "socket:listen:HOST:PORT, socket:connect:HOST:PORT, socket:udp:… or socket:mcast:GROUP:PORT",
         _socket,
     ),
+    "vhost-user": ("vhost-user:PATH", _vhost_user),
     "tap": ("tap:IFNAME", _tap),
     "tun": ("tun:IFNAME", _tun),
     "unit": ("unit:PATH", _unit),

@@ -29,6 +29,8 @@ def end_text(reason: EndReason, value: int) -> str:
             return "detached"
         case "oversize":
             return f"frame length {value} is above {MAX_FRAME}: {_foreign_protocol(value)}"
+        case "memory":
+            return "the file behind the guest's memory was cut short"
         case "error":
             return _error_text(value)
         case _:

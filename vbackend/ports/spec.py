@@ -25,6 +25,7 @@ __all__ = [
     "TunSpec",
     "UnitSpec",
     "UnixAddress",
+    "VhostUserSpec",
 ]
 
 Address = IPv4Interface | IPv6Interface
@@ -135,6 +136,21 @@ class UnitSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class VhostUserSpec:
+    """A guest whose rings are in shared memory; the socket is for control (QEMU docs/interop/vhost-user)."""
+
+    text: str
+    options: PortOptions
+    address: UnixAddress
+    dial: bool = False
+    queues: int = 1  # pairs, 1 to 16
+    packed: bool = True  # packed rings are offered
+    offloads: bool = True  # checksum and segmentation offloads are offered
+    busy_poll: int = 0  # µs a worker looks at idle rings before it sleeps
+    mtu: int | None = None  # told to the guest
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelSpec:
     """A port whose other end is Python code in this process; has no text form."""
 
@@ -143,5 +159,13 @@ class ChannelSpec:
 
 
 PortSpec = (
-    StreamSpec | DgramUnixSpec | DgramUdpSpec | DgramMcastSpec | TapSpec | TunSpec | UnitSpec | ChannelSpec
+    StreamSpec
+    | DgramUnixSpec
+    | DgramUdpSpec
+    | DgramMcastSpec
+    | TapSpec
+    | TunSpec
+    | UnitSpec
+    | VhostUserSpec
+    | ChannelSpec
 )

@@ -6,10 +6,11 @@
     dgram, socket:udp             the same two addresses the other way round
     dgram:mcast, socket:mcast     the same group
     socket:                       -netdev socket, the same wire formats
+    vhost-user                    a socket chardev that dials, or listens, and -netdev vhost-user on it
     any of them, with `fd`        the same netdev on a passed descriptor
 
-Sources: qapi/net.json and net/{stream,dgram,socket}.c of QEMU 7.2 and 10.0. Rule: what QEMU cannot do is a
-`ConfigError` here rather than an argument it refuses, or takes and misunderstands.
+Sources: qapi/net.json, chardev/char-socket.c and net/{stream,dgram,socket,vhost-user}.c of QEMU 7.2 and 10.0.
+Rule: what QEMU cannot do is a `ConfigError` here rather than an argument it refuses, or takes and misunderstands.
 """
 
 from dataclasses import dataclass
@@ -30,7 +31,9 @@ from vbackend.ports.spec import (
     TunSpec,
     UnitSpec,
     UnixAddress,
+    VhostUserSpec,
 )
+from vbackend.qemu.options import joined
 from vbackend.qemu.version import QemuVersion, Reconnect
 
 __all__ = ["NetdevArguments", "derived_mac", "netdev_arguments"]
@@ -40,6 +43,7 @@ _RECONNECT_MS: Final = 500
 
 _Netdev = tuple[str, list[tuple[str, str]]]  # its type and its options
 _Socket = StreamSpec | DgramUnixSpec | DgramUdpSpec | DgramMcastSpec
+_Peer = _Socket | VhostUserSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,29 +60,38 @@ def netdev_arguments(
     mac: str | None = None,
     fd: int | None = None,
     model: str = "virtio-net-pci",
+    kvm: bool = False,
 ) -> NetdevArguments:
     """The arguments for a NIC on the other end of `spec`.
 
     `mac`: the card's address; None: what the port lets through, else one derived from the port's text. `fd`: a
-    connected socket that QEMU inherits, in place of the port's address. ConfigError: QEMU cannot be its peer.
+    connected socket that QEMU inherits, in place of the port's address. `kvm`: the guest runs on KVM, not on TCG.
+    Of a vhost-user port the guest's memory must be shared, too (options.shared_memory). ConfigError: QEMU cannot
+    be its peer.
     """
     if isinstance(spec, TapSpec | TunSpec | UnitSpec | ChannelSpec):
         raise ConfigError(
-            f"port {spec.text!r} is not for a guest: QEMU connects to stream:, dgram: and socket: ports"
+            f"port {spec.text!r} is not for a guest: QEMU connects to stream:, dgram:, socket: "
+            "and vhost-user: ports"
         )
-    if not _is_legacy(spec) and not version.has_stream:
+    chardev: list[str] = []
+    card = [("netdev", netdev_id), ("mac", _card_mac(spec, mac))]
+    if isinstance(spec, VhostUserSpec):
+        place = [("id", f"{netdev_id}-socket"), *_chardev(spec, version, fd)]
+        chardev = ["-chardev", joined("socket", place)]
+        kind, options = "vhost-user", [("chardev", f"{netdev_id}-socket")]
+        options += [("queues", str(spec.queues))] if spec.queues > 1 else []
+        card += _vhost_user_card(spec, version, kvm=kvm)
+    elif not _is_legacy(spec) and not version.has_stream:
         raise ConfigError(
             f"port {spec.text!r}: QEMU {version} has no -netdev stream and dgram; take QEMU 7.2 or later, "
             "or a socket: port"
         )
-    kind, options = _on_fd(spec, fd) if fd is not None else _on_address(spec, version)
-    arguments = (
-        "-netdev",
-        _joined(kind, [("id", netdev_id), *options]),
-        "-device",
-        _joined(model, [("netdev", netdev_id), ("mac", _card_mac(spec, mac))]),
-    )
-    return NetdevArguments(arguments, tuple(_notes(spec, version, mac, fd)))
+    else:
+        kind, options = _on_fd(spec, fd) if fd is not None else _on_address(spec, version)
+    netdev = ["-netdev", joined(kind, [("id", netdev_id), *options])]
+    arguments = (*chardev, *netdev, "-device", joined(model, card))
+    return NetdevArguments(arguments, tuple(_notes(spec, version, mac, fd, kvm=kvm)))
 
 
 def derived_mac(text: str) -> str:
@@ -126,17 +139,40 @@ def _stream(spec: StreamSpec, version: QemuVersion) -> _Netdev:
             options += [("addr.type", "inet"), ("addr.host", _dialled(spec)), ("addr.port", str(port))]
         case _:
             assert_never(spec.address)
-    if not spec.dial:
-        match version.reconnect:
-            case Reconnect.SECONDS:
-                options.append(("reconnect", str(_RECONNECT_S)))
-            case Reconnect.MILLISECONDS:
-                options.append(("reconnect-ms", str(_RECONNECT_MS)))
-            case Reconnect.NEVER:
-                pass
-            case _:
-                assert_never(version.reconnect)
-    return "stream", options
+    return "stream", options if spec.dial else options + _reconnect(version.reconnect)
+
+
+def _chardev(spec: VhostUserSpec, version: QemuVersion, fd: int | None) -> list[tuple[str, str]]:
+    """The control socket. QEMU waits for vbackend before the guest starts, with server=on,wait=off too."""
+    if fd is not None:
+        return [("fd", str(fd))]
+    path = spec.address.path
+    options = [("path", path.removeprefix("@"))] + ([("abstract", "on")] if path.startswith("@") else [])
+    if spec.dial:
+        return [*options, ("server", "on"), ("wait", "off")]
+    return options + _reconnect(version.chardev_reconnect)
+
+
+def _vhost_user_card(spec: VhostUserSpec, version: QemuVersion, *, kvm: bool) -> list[tuple[str, str]]:
+    card = [("mq", "on")] if spec.queues > 1 else []
+    if version.vhost_user_needs_intx and not kvm:
+        card += [("vectors", "0")]
+    elif spec.queues > 1:
+        card += [("vectors", str(2 * spec.queues + 2))]  # each ring, the control queue, the configuration
+    card += [("packed", "on")] if spec.packed else []
+    return card + ([("host_mtu", str(spec.mtu))] if spec.mtu is not None else [])
+
+
+def _reconnect(how: Reconnect) -> list[tuple[str, str]]:
+    match how:
+        case Reconnect.SECONDS:
+            return [("reconnect", str(_RECONNECT_S))]
+        case Reconnect.MILLISECONDS:
+            return [("reconnect-ms", str(_RECONNECT_MS))]
+        case Reconnect.NEVER:
+            return []
+        case _:
+            assert_never(how)
 
 
 def _legacy_stream(spec: StreamSpec) -> _Netdev:
@@ -201,12 +237,7 @@ def _ipv4(spec: StreamSpec | DgramUdpSpec, host: str) -> str:
     return host
 
 
-def _joined(first: str, options: list[tuple[str, str]]) -> str:
-    """QemuOpts' form: a comma in a value is doubled (util/qemu-option.c)."""
-    return ",".join([first, *(f"{key}={value.replace(',', ',,')}" for key, value in options)])
-
-
-def _card_mac(spec: _Socket, mac: str | None) -> str:
+def _card_mac(spec: _Peer, mac: str | None) -> str:
     allowed = None if spec.options.mac is None else spec.options.mac.hex(":")
     if mac is None:
         return allowed or derived_mac(spec.text)
@@ -217,7 +248,12 @@ def _card_mac(spec: _Socket, mac: str | None) -> str:
     return mac
 
 
-def _notes(spec: _Socket, version: QemuVersion, mac: str | None, fd: int | None) -> list[str]:
+def _notes(spec: _Peer, version: QemuVersion, mac: str | None, fd: int | None, *, kvm: bool) -> list[str]:
+    if isinstance(spec, VhostUserSpec):
+        crash = f"QEMU {version} crashes with vhost-user under TCG when a card has MSI-X"
+        if not version.vhost_user_needs_intx:
+            return []
+        return [f"{crash}: this is for KVM only"] if kvm else [f"{crash}: that is why it has vectors=0"]
     notes = []
     dials = isinstance(spec, StreamSpec) and not spec.dial and fd is None
     if dials and (_is_legacy(spec) or version.reconnect is Reconnect.NEVER):

@@ -1,4 +1,4 @@
-"""Which QEMU is installed, and what its version means for `-netdev stream`.
+"""Which QEMU is installed, and what its version means for network cards.
 
 `parse_version` is pure; `qemu_version` runs the binary. What differs between versions is asked for here by name,
 so that no other module compares numbers.
@@ -44,6 +44,16 @@ class QemuVersion:
         if self >= QemuVersion(9, 2):
             return Reconnect.MILLISECONDS
         return Reconnect.SECONDS if self >= QemuVersion(8, 0) else Reconnect.NEVER
+
+    @property
+    def chardev_reconnect(self) -> Reconnect:
+        """The same of a socket chardev, which always could (qapi/char.json, ChardevSocket)."""
+        return max(self.reconnect, Reconnect.SECONDS, key=list(Reconnect).index)
+
+    @property
+    def vhost_user_needs_intx(self) -> bool:
+        """Whether vhost-user with MSI-X crashes it under TCG: 7.2 does, 10.0 does not; between is untried."""
+        return self < QemuVersion(10, 0)
 
     def __str__(self) -> str:
         return f"{self.major}.{self.minor}.{self.micro}"

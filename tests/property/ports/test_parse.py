@@ -20,11 +20,12 @@ from vbackend.ports.spec import (
     TunSpec,
     UnitSpec,
     UnixAddress,
+    VhostUserSpec,
 )
 from vbackend.tun.vocabulary import HEADERS, SYSTEMS
 
 _KINDS = st.sampled_from(
-    ["stream", "dgram", "socket", "tap", "tun", "unit", "unix", "tcp", "udp", "mcast", "listen"]
+    ["stream", "dgram", "socket", "vhost-user", "tap", "tun", "unit", "unix", "tcp", "udp", "mcast", "listen"]
 )
 _SIGNS = st.sampled_from([":", ",", ",,", "=", "@", "[", "]", "::1", "127.0.0.1", "230.0.0.1", "1", "/a"])
 _KEYS = st.sampled_from(["name", "mac", "queue", "addr", "peer", "dial", "multi", "pi", "header"])
@@ -149,6 +150,22 @@ def _units(draw: st.DrawFn) -> UnitSpec:
     )
 
 
-@given(st.one_of(_streams(), _dgrams(), _devices(), _units()))
+@st.composite
+def _vhosts(draw: st.DrawFn) -> VhostUserSpec:
+    options, path, on = draw(_options()), draw(_paths), st.booleans()
+    return VhostUserSpec(
+        f"vhost-user:{path}",
+        options,
+        UnixAddress(path),
+        draw(on),
+        draw(st.integers(1, 16)),
+        draw(on),
+        draw(on),
+        draw(st.integers(0, 1_000_000)),
+        draw(st.none() | st.integers(68, 65_535)),
+    )
+
+
+@given(st.one_of(_streams(), _dgrams(), _devices(), _units(), _vhosts()))
 def test_every_spec_comes_back_from_its_text(spec: PortSpec) -> None:
     assert parse_port(format_port(spec)) == spec

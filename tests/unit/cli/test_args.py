@@ -19,6 +19,25 @@ def test_arguments_can_be_given_to_qemu(capsys: pytest.CaptureFixture[str]) -> N
     assert all(line.startswith("# ") for line in outcome.err.splitlines())
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), ["-object", "memory-backend-memfd,id=vbackend-memory,size=128M,share=on", "-machine"]),
+        (("--memory", "4G"), ["-object", "memory-backend-memfd,id=vbackend-memory,size=4G,share=on"]),
+        (("--memory", "none"), ["-chardev"]),
+    ],
+)
+def test_vhost_user(capsys: pytest.CaptureFixture[str], options: tuple[str, ...], words: list[str]) -> None:
+    outcome = vbackend(capsys, "args", "vhost-user:/tmp/a", "--accel", "tcg", *options)
+    assert outcome.status == 0, outcome.err
+    assert shlex.split(outcome.out)[: len(words)] == words
+
+
+@pytest.mark.parametrize(("option", "value"), [("--memory", "lots"), ("--accel", "hvf")])
+def test_what_vhost_user_cannot_have(capsys: pytest.CaptureFixture[str], option: str, value: str) -> None:
+    assert value in one_line(vbackend(capsys, "args", "vhost-user:/tmp/a", option, value), 2)
+
+
 def test_no_such_qemu(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no-such-qemu" in one_line(vbackend(capsys, "args", "stream:unix:/a", "--qemu", "no-such-qemu"), 1)
 

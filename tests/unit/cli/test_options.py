@@ -15,7 +15,18 @@ def known_words(port: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "port", ["?", "tap:x,?", "tun:x,?", "stream:unix:/x,?", "dgram:unix:/a:/b,?", "stream:?", "dgram:?:"]
+    "port",
+    [
+        "?",
+        "tap:x,?",
+        "tun:x,?",
+        "vhost-user:/x,?",
+        "unit:/x,?",
+        "stream:unix:/x,?",
+        "dgram:unix:/a:/b,?",
+        "stream:?",
+        "dgram:?:",
+    ],
 )
 def test_help_is_complete(port: str) -> None:
     words = known_words(port)

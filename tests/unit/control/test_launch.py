@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.unit.control.fakes import said
-from vbackend.control.launch import Nic, exit_status, nic_arguments, plan_launch, run_guest, stable_mac
+from vbackend.control.launch import exit_status, nic_arguments, plan_launch, run_guest, stable_mac
 from vbackend.errors import ConfigError, HostError
-from vbackend.ports.spec import PortOptions
+from vbackend.ports.spec import DgramUnixSpec, StreamSpec, VhostUserSpec
+from vbackend.qemu.version import QemuVersion
 
 COMMAND = ("qemu-system-x86_64", "-m", "64")
 
@@ -24,12 +25,14 @@ COMMAND = ("qemu-system-x86_64", "-m", "64")
         (["dgram", "tap:vb0"], ["dgram"], ["tap:vb0"], "cable"),
         (["stream", "stream"], ["stream", "stream"], [], "cable"),
         (["tap:x", "stream,name=n", "dgram,mac=52:54:00:00:00:07"], ["stream", "dgram"], ["tap:x"], "switch"),
+        (["vhost-user,queues=2", "vhost-user:/tmp/a"], ["vhost-user"], ["vhost-user:/tmp/a"], "cable"),
         (["stream", "stream:unix:/tmp/a,multi"], ["stream"], ["stream:unix:/tmp/a"], "switch"),
     ],
 )
 def test_plan(ports: list[str], nics: list[str], joined: list[str], segment: str) -> None:
     launch = plan_launch(ports, COMMAND)
-    assert [nic.kind for nic in launch.nics] == nics
+    kinds = {StreamSpec: "stream", DgramUnixSpec: "dgram", VhostUserSpec: "vhost-user"}
+    assert [kinds[type(nic.spec)] for nic in launch.nics] == nics
     assert [spec.text for spec in launch.joined] == joined
     assert launch.segment == segment
     assert launch.command == COMMAND
@@ -37,9 +40,10 @@ def test_plan(ports: list[str], nics: list[str], joined: list[str], segment: str
 
 def test_options_of_nics() -> None:
     named, addressed = plan_launch(["stream,name=n,queue=9", "dgram,mac=02:00:00:00:00:07"], COMMAND).nics
-    assert (named.options.name, named.options.queue, named.options.mac) == ("n", 9, None)
+    options = named.spec.options
+    assert (options.name, options.queue, options.mac) == ("n", 9, None)
     assert named.mac == stable_mac(COMMAND, 0)
-    assert (addressed.mac, addressed.options.mac) == ("02:00:00:00:00:07", bytes.fromhex("020000000007"))
+    assert (addressed.mac, addressed.spec.options.mac) == ("02:00:00:00:00:07", bytes.fromhex("020000000007"))
 
 
 @pytest.mark.parametrize(
@@ -47,6 +51,8 @@ def test_options_of_nics() -> None:
     [
         (["stream,dial"], "port 'stream,dial': a NIC of this guest cannot dial or be multi"),
         (["stream,multi"], "port 'stream,multi': a NIC of this guest"),
+        (["vhost-user,dial"], "port 'vhost-user,dial': a NIC of this guest cannot dial"),
+        (["vhost-user,queues=17"], "port 'vhost-user,queues=17': queues is '17'"),
         (["stream,mac=zz"], "port 'stream,mac=zz': "),
         (["dgram,x=1"], "port 'dgram,x=1': 'x' is no option of dgram ports"),
         (["tpa:x"], "port 'tpa:x': "),
@@ -73,9 +79,41 @@ def test_addresses_are_stable_and_differ() -> None:
     ],
 )
 def test_arguments(kind: str, netdev: str) -> None:
-    nic = Nic("stream" if kind == "stream" else "dgram", PortOptions(), "52:54:00:00:00:07")
+    (nic,) = plan_launch([f"{kind},mac=52:54:00:00:00:07"], COMMAND).nics
     device = "virtio-net-pci,netdev=vbackend1,mac=52:54:00:00:00:07"
     assert nic_arguments(nic, 1, 9) == ["-netdev", netdev, "-device", device]
+
+
+@pytest.mark.parametrize(
+    ("version", "kvm", "vectors"),
+    [((7, 2), False, "vectors=0"), ((7, 2), True, "vectors=6"), ((10, 0), False, "vectors=6")],
+)
+def test_arguments_of_vhost_user(version: tuple[int, int], kvm: bool, vectors: str) -> None:
+    (nic,) = plan_launch(["vhost-user,queues=2,mac=52:54:00:00:00:07"], COMMAND).nics
+    chardev, netdev, card = nic_arguments(nic, 1, 9, version=QemuVersion(*version), kvm=kvm)[1::2]
+    assert chardev == "socket,id=vbackend1-socket,fd=9"
+    assert netdev == "vhost-user,id=vbackend1,chardev=vbackend1-socket,queues=2"
+    assert card == f"virtio-net-pci,netdev=vbackend1,mac=52:54:00:00:00:07,mq=on,{vectors},packed=on"
+
+
+@pytest.mark.parametrize(
+    ("ports", "command", "size"),
+    [
+        (["stream"], "-m 64", None),
+        (["stream", "vhost-user"], "-m 64", "64M"),
+        (["vhost-user", "vhost-user"], "", "128M"),
+        (["vhost-user:/tmp/a"], "-m 64", None),
+        (["vhost-user"], "-M memory-backend=r -object memory-backend-memfd,id=r,size=64M", None),
+    ],
+)
+def test_memory_is_shared_when_it_has_to(ports: list[str], command: str, size: str | None) -> None:
+    arguments = plan_launch(ports, ["qemu", *command.split()]).arguments
+    assert (f"size={size}" in " ".join(arguments)) if size else arguments == ()
+
+
+def test_memory_of_unknown_size() -> None:
+    with pytest.raises(ConfigError, match="'lots' is no size of a guest's memory"):
+        plan_launch(["vhost-user"], ["qemu", "-m", "lots"])
 
 
 @pytest.mark.parametrize(("returncode", "status"), [(0, 0), (3, 3), (-9, 137), (-15, 143)])

@@ -11,12 +11,13 @@ from vbackend.ports.dgram import DgramPort
 from vbackend.ports.make import make_port
 from vbackend.ports.multi import MultiPort
 from vbackend.ports.parse import parse_port
-from vbackend.ports.spec import ChannelSpec, PortOptions, PortSpec, UnitSpec
+from vbackend.ports.spec import ChannelSpec, PortOptions, PortSpec, UnitSpec, UnixAddress, VhostUserSpec
 from vbackend.ports.stream import DialPort, ListenPort
 from vbackend.ports.tap import TapPort
 from vbackend.ports.tun import TunPort
 from vbackend.ports.tunfile import TunFilePort
 from vbackend.ports.unit import UnitPort
+from vbackend.ports.vhostuser import DialVhostUser, ListenVhostUser
 
 
 class Context:
@@ -37,6 +38,8 @@ class Context:
         (parse_port("tap:tap0"), TapPort),
         (parse_port("tun:tun0"), TunPort),
         (parse_port("unit:/tmp/a"), UnitPort),
+        (VhostUserSpec("vhost-user:/a", PortOptions(), UnixAddress("/a")), ListenVhostUser),
+        (VhostUserSpec("vhost-user:/a", PortOptions(), UnixAddress("/a"), dial=True), DialVhostUser),
         (UnitSpec("tunfile:a", PortOptions(), None), TunFilePort),
         (ChannelSpec("channel:a", PortOptions()), ChannelPort),
     ],

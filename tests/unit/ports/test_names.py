@@ -20,6 +20,8 @@ NAMES = [
     ("dgram:mcast:230.0.0.1:7", "mcast-7"),
     ("tap:tap0", "tap0"),
     ("tun:tun0", "tun0"),
+    ("vhost-user:/tmp/v.sock,dial", "v"),
+    ("vhost-user:@guest/1", "1"),
     ("unit:/tmp/u.sock", "u"),
     ("unit:@probe", "probe"),
 ]

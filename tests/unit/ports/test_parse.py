@@ -19,6 +19,7 @@ from vbackend.ports.spec import (
     TunSpec,
     UnitSpec,
     UnixAddress,
+    VhostUserSpec,
 )
 
 NONE = PortOptions()
@@ -75,6 +76,25 @@ GOOD: list[tuple[str, PortSpec]] = [
         "socket:mcast:230.0.0.1:9",
         DgramMcastSpec("socket:mcast:230.0.0.1:9", NONE, "230.0.0.1", 9, legacy=True),
     ),
+    ("vhost-user:/tmp/a.sock", VhostUserSpec("vhost-user:/tmp/a.sock", NONE, A)),
+    ("vhost-user:@a,dial", VhostUserSpec("vhost-user:@a", NONE, UnixAddress("@a"), dial=True)),
+    (
+        "vhost-user:/tmp/a.sock,queues=1,packed=on,offloads=on,busy-poll=0",
+        VhostUserSpec("vhost-user:/tmp/a.sock", NONE, A),
+    ),
+    (
+        "vhost-user:/tmp/a.sock,queues=4,packed=off,offloads=off,busy-poll=50,mtu=9000,queue=8",
+        VhostUserSpec(
+            "vhost-user:/tmp/a.sock",
+            PortOptions(queue=8),
+            A,
+            queues=4,
+            packed=False,
+            offloads=False,
+            busy_poll=50,
+            mtu=9000,
+        ),
+    ),
     ("tap:tap0", TapSpec("tap:tap0", NONE, "tap0")),
     (
         "tap:t0,addr=10.0.0.1/24,addr=fd00::1/64,bridge=br0,netns=lab,owner=alice,mtu=9000,mac=52:54:00:12:34:56",
@@ -128,7 +148,19 @@ GOOD: list[tuple[str, PortSpec]] = [
 BAD: list[tuple[str, tuple[str, ...]]] = [
     ("", ("''", "stream")),
     ("strem:unix:/a", ("'strem'", "did you mean 'stream'")),
-    ("vhost:/a", ("'vhost'", "there are stream, dgram, socket, tap, tun")),
+    ("xdp:/a", ("'xdp'", "there are stream, dgram, socket, vhost-user, tap, tun")),
+    ("vhost:/a", ("'vhost'", "did you mean 'vhost-user'")),
+    ("vhost-user", ("where", "vhost-user:PATH")),
+    ("vhost-user:@", ("empty", "/tmp/a.sock")),
+    ("vhost-user:/a,multi", ("'multi'", "vhost-user")),
+    ("vhost-user:/a,dial=on", ("takes no value",)),
+    ("vhost-user:/a,queues=0", ("queues is '0'", "1 to 16")),
+    ("vhost-user:/a,queues=17", ("1 to 16",)),
+    ("vhost-user:/a,packed", ("'packed' needs a value",)),
+    ("vhost-user:/a,packed=yes", ("packed is 'yes'", "one of on, off")),
+    ("vhost-user:/a,offloads=1", ("offloads is '1'", "one of on, off")),
+    ("vhost-user:/a,busy-poll=1000001", ("0 to 1000000",)),
+    ("vhost-user:/a,mtu=67", ("68 to 65535",)),
     ("stream", ("where", "stream:unix:PATH")),
     ("tap:", ("where", "tap:IFNAME")),
     ("stream:unxi:/a", ("'unxi'", "did you mean 'unix'")),

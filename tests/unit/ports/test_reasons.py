@@ -14,6 +14,7 @@ TEXTS: list[tuple[EndReason, int, str]] = [
     ("error", errno.ECONNRESET, "Connection reset by peer"),
     ("error", errno.EFAULT, "the device is gone (Bad address)"),
     ("error", 0, "unknown error"),
+    ("memory", 0, "the file behind the guest's memory was cut short"),
     (
         "oversize",
         1195725856,

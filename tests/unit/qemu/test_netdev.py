@@ -89,13 +89,69 @@ def test_on_a_passed_descriptor(port: str, netdev: str) -> None:
     assert not found.notes
 
 
+PATH, FD = "socket,id=n-socket,path=/a", "socket,id=n-socket,fd=9"
+
+# port, version, on KVM, passed descriptor, the values of -chardev, -netdev and -device behind its mac=
+VHOST_USER = [
+    ("vhost-user:/a", OLD, False, None, f"{PATH},reconnect=1", "", ",vectors=0,packed=on"),
+    ("vhost-user:/a", OLD, True, None, f"{PATH},reconnect=1", "", ",packed=on"),
+    ("vhost-user:/a", QemuVersion(9, 2), False, None, f"{PATH},reconnect-ms=500", "", ",vectors=0,packed=on"),
+    ("vhost-user:/a", NEW, False, None, f"{PATH},reconnect-ms=500", "", ",packed=on"),
+    ("vhost-user:/a,dial,packed=off", NEW, False, None, f"{PATH},server=on,wait=off", "", ""),
+    (
+        "vhost-user:@x,,y,packed=off",
+        OLD,
+        True,
+        None,
+        "socket,id=n-socket,path=x,,y,abstract=on,reconnect=1",
+        "",
+        "",
+    ),
+    ("vhost-user:/a,queues=4", OLD, False, 9, FD, ",queues=4", ",mq=on,vectors=0,packed=on"),
+    (
+        "vhost-user:/a,queues=4,mtu=9000",
+        NEW,
+        False,
+        9,
+        FD,
+        ",queues=4",
+        ",mq=on,vectors=10,packed=on,host_mtu=9000",
+    ),
+    ("vhost-user:/a,offloads=off,busy-poll=9", OLD, True, 9, FD, "", ",packed=on"),
+]
+
+
+@pytest.mark.parametrize(("port", "version", "kvm", "fd", "chardev", "netdev", "card"), VHOST_USER)
+def test_vhost_user(
+    port: str, version: QemuVersion, kvm: bool, fd: int | None, chardev: str, netdev: str, card: str
+) -> None:
+    spec, mac = parse_port(port), "52:54:00:00:00:07"
+    words = netdev_arguments(spec, version, netdev_id="n", mac=mac, fd=fd, kvm=kvm).arguments
+    assert words[:4] == ("-chardev", chardev, "-netdev", f"vhost-user,id=n,chardev=n-socket{netdev}")
+    assert words[4:] == ("-device", f"virtio-net-pci,netdev=n,mac={mac}{card}")
+
+
+@pytest.mark.parametrize(
+    ("version", "kvm", "notes"),
+    [
+        (NEW, False, ()),
+        (OLD, False, ("that is why it has vectors=0",)),
+        (OLD, True, ("this is for KVM only",)),
+    ],
+)
+def test_a_note_on_what_crashes(version: QemuVersion, kvm: bool, notes: tuple[str, ...]) -> None:
+    found = netdev_arguments(parse_port("vhost-user:/a"), version, kvm=kvm).notes
+    assert len(found) == len(notes)
+    assert all(note.endswith(words) for note, words in zip(found, notes, strict=True))
+
+
 @pytest.mark.parametrize(
     ("port", "version", "message"),
     [
         (
             "tap:tap0",
             NEW,
-            "'tap:tap0' is not for a guest: QEMU connects to stream:, dgram: and socket: ports",
+            "'tap:tap0' is not for a guest: QEMU connects to stream:, dgram:, socket: and vhost-user: ports",
         ),
         ("tun:tun0", NEW, "is not for a guest"),
         ("stream:unix:/a", QemuVersion(7, 1), "QEMU 7.1.0 has no -netdev stream and dgram; take QEMU 7.2"),

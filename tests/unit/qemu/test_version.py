@@ -48,6 +48,21 @@ def test_what_versions_can(version: tuple[int, int, int], has_stream: bool, reco
 
 
 @pytest.mark.parametrize(
+    ("version", "reconnect", "needs_intx"),
+    [
+        ((6, 2, 0), Reconnect.SECONDS, True),
+        ((7, 2, 22), Reconnect.SECONDS, True),
+        ((9, 1, 3), Reconnect.SECONDS, True),
+        ((9, 2, 0), Reconnect.MILLISECONDS, True),
+        ((10, 0, 2), Reconnect.MILLISECONDS, False),
+    ],
+)
+def test_vhost_user(version: tuple[int, int, int], reconnect: Reconnect, needs_intx: bool) -> None:
+    found = QemuVersion(*version)
+    assert (found.chardev_reconnect, found.vhost_user_needs_intx) == (reconnect, needs_intx)
+
+
+@pytest.mark.parametrize(
     ("version", "words"),
     [
         ((7, 0, 0), "7.0.0: too old for stream: and dgram: ports"),

@@ -14,6 +14,7 @@ use vbackend_proto::shaper::Rate;
 
 use crate::capture::{Sink, Tap};
 use crate::port::reader::Reader;
+use crate::port::vhost::VhostCommand;
 use crate::port::{Link, Port};
 use crate::shared::PortShared;
 use crate::sys::EventFd;
@@ -58,11 +59,15 @@ pub enum Command {
     DetachReader(PortId),
     /// Tell a unit's refused writes there (Some) or nowhere (None).
     ReportErrors(PortId, Option<OwnedFd>),
+    /// Forward a frame as if a port's peer had sent it. At least a header's length.
+    Inject(PortId, Vec<u8>),
+    /// Change a vhost-user session.
+    Vhost(PortId, Box<VhostCommand>),
     /// Detach all ports and end the thread.
     Stop,
 }
 
-/// A command with the place where its answer goes: the session number for `Attach`, else 0.
+/// A command with the place where its answer goes: the session number for `Attach`, what [`VhostCommand`] says, else 0.
 pub struct Request {
     /// What to do.
     pub command: Command,
@@ -79,6 +84,10 @@ pub enum CommandError {
     Busy,
     /// The port is no tun unit's.
     NoUnit,
+    /// The port has no vhost-user session.
+    NoVhost,
+    /// A vhost-user command makes no sense.
+    Refused(String),
     /// The kernel refused.
     Io(io::Error),
 }
@@ -92,6 +101,8 @@ pub enum End {
     Oversize(u32),
     /// A system call failed with this errno.
     Error(i32),
+    /// The file behind a guest's memory was truncated.
+    Memory,
 }
 
 impl From<io::Error> for End {
@@ -111,6 +122,17 @@ pub enum Event {
         session: u64,
         /// Why.
         end: End,
+    },
+    /// A virtqueue was stopped because its guest lied; the session goes on.
+    RingStopped {
+        /// Of which port.
+        port: PortId,
+        /// Of which session.
+        session: u64,
+        /// Its number.
+        ring: usize,
+        /// Why.
+        text: &'static str,
     },
     /// A worker panicked; its ports are dead.
     WorkerDied {

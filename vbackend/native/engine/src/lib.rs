@@ -27,6 +27,10 @@ mod sys;
 pub mod unit;
 mod worker;
 
+pub use engine::vhost::RegionFile;
 pub use engine::{Engine, EngineError, PortConfig};
 pub use port::channel::ChannelEnd;
 pub use port::unit::ReaderKind;
+pub use port::vhost::RingPlace;
+pub use port::vhost::stats::RingInfo;
+pub use sys::Place;

@@ -38,6 +38,23 @@ fn frames_cross_a_switch_in_order_and_unchanged() {
 }
 
 #[test]
+fn an_injected_frame_comes_from_the_port_it_names() {
+    let engine = Engine::new(1, 1).unwrap();
+    let segment = engine.add_switch(300_000, 64).unwrap();
+    let (a, mut peer_a) = stream_port(&engine, segment, config());
+    let (b, mut peer_b) = stream_port(&engine, segment, config());
+    engine.inject(a, &frame(0xff, 1, 60, 9)).unwrap();
+    assert_eq!(read_frame(&mut peer_b), Some(frame(0xff, 1, 60, 9)));
+    peer_b.write_all(&wire(&[frame(1, 2, 60, 10)])).unwrap();
+    assert_eq!(read_frame(&mut peer_a), Some(frame(1, 2, 60, 10)));
+    eventually("it was counted", || engine.counters(a).unwrap().rx.frames_out == 1);
+    assert_balanced(&engine.counters(b).unwrap());
+    for len in [0, 13, 69_633] {
+        assert!(matches!(engine.inject(a, &vec![0; len]), Err(EngineError::Invalid(_))), "{len}");
+    }
+}
+
+#[test]
 fn a_stalled_peer_loses_its_own_frames_only() {
     let engine = Engine::new(1, 1).unwrap();
     let segment = engine.add_switch(300_000, 64).unwrap();

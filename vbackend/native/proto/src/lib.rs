@@ -16,4 +16,5 @@ pub mod shaper;
 pub mod testing;
 pub mod unit;
 pub mod vnet;
+pub mod vring;
 pub mod wire;

@@ -49,8 +49,13 @@ impl From<Event> for PyEvent {
                     End::Eof(cut) => ("eof", i64::try_from(cut).unwrap_or(i64::MAX)),
                     End::Oversize(length) => ("oversize", i64::from(length)),
                     End::Error(errno) => ("error", i64::from(errno)),
+                    End::Memory => ("memory", 0),
                 };
                 PyEvent { port: port.0, session, ..of("session-ended", reason, value) }
+            }
+            Event::RingStopped { port, session, ring, text } => {
+                let ring = i64::try_from(ring).unwrap_or(i64::MAX);
+                PyEvent { port: port.0, session, ..of("ring-stopped", text, ring) }
             }
             Event::WorkerDied { worker, text } => {
                 of("worker-died", &text, i64::try_from(worker).unwrap_or(i64::MAX))
@@ -77,7 +82,7 @@ impl Drop for PyEngine {
 }
 
 impl PyEngine {
-    fn get(&self) -> Result<&Engine, NativeError> {
+    pub(crate) fn get(&self) -> Result<&Engine, NativeError> {
         self.engine.as_ref().filter(|_| self.pid == std::process::id()).ok_or(NativeError::Forked)
     }
 }
@@ -274,6 +279,10 @@ impl PyEngine {
 
     fn uncapture(&self, port: Number, capture: &PyCapture) -> Result<(), NativeError> {
         Ok(self.get()?.capture_stop(PortId(port.0), &capture.0)?)
+    }
+
+    fn inject(&self, port: Number, frame: &[u8]) -> Result<(), NativeError> {
+        Ok(self.get()?.inject(PortId(port.0), frame)?)
     }
 
     fn drain_events(&self) -> Result<Vec<PyEvent>, NativeError> {

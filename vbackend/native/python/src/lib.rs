@@ -7,6 +7,7 @@ mod channel;
 mod engine;
 mod error;
 mod unit;
+mod vhost;
 
 use pyo3::prelude::*;
 use vbackend_proto::drop_reason::DropReason;

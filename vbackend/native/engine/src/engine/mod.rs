@@ -1,6 +1,7 @@
 //! The engine as its owner sees it: ports, segments, sessions, counters. Python calls nothing else.
 
 mod sessions;
+pub mod vhost;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,6 +18,7 @@ use vbackend_proto::shaper::Rate;
 use crate::command::{Command, CommandError, Event, Events, Request, SharedSegment, lock};
 use crate::counters::Counters;
 use crate::port::Port;
+use crate::port::vhost::stats::Stats;
 use crate::shared::{PortShared, Waker};
 use crate::sys;
 use crate::worker::Worker;
@@ -64,6 +66,7 @@ struct PortEntry {
     shared: Arc<PortShared>,
     config: PortConfig,
     segment: Option<u64>,
+    rings: Option<Arc<Stats>>, // of the newest vhost-user session
 }
 
 /// Ports by slot; a slot's generation makes its next port's number another one.
@@ -201,7 +204,7 @@ impl Engine {
         let port = Box::new(Port::new(Arc::clone(&shared), config.source, config.limits));
         call(&state.workers[worker].waker, Command::AddLocal(port))?;
         state.workers[worker].ports += 1;
-        state.ports.insert(id, PortEntry { shared, config, segment: None });
+        state.ports.insert(id, PortEntry { shared, config, segment: None, rings: None });
         Ok(id)
     }
 
@@ -378,6 +381,10 @@ fn call(waker: &Waker, command: Command) -> Result<u64, EngineError> {
             Err(EngineError::Invalid("the port has a session; detach it first".into()))
         }
         Ok(Err(CommandError::NoUnit)) => Err(EngineError::Invalid("the port is no tun unit's".into())),
+        Ok(Err(CommandError::NoVhost)) => {
+            Err(EngineError::Invalid("the port has no vhost-user session".into()))
+        }
+        Ok(Err(CommandError::Refused(text))) => Err(EngineError::Invalid(text)),
         Ok(Err(CommandError::Io(error))) => Err(EngineError::Io(error)),
         Err(_) => Err(EngineError::Dead("the worker of that port died")),
     }

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use vbackend_proto::adapter;
+use vbackend_proto::framing::check_len;
 use vbackend_proto::segment::PortId;
 
 use super::{Engine, EngineError, find_port};
@@ -116,7 +117,7 @@ impl Engine {
         Ok(program_end)
     }
 
-    fn attach(&self, port: PortId, link: Link) -> Result<u64, EngineError> {
+    pub(super) fn attach(&self, port: PortId, link: Link) -> Result<u64, EngineError> {
         self.ask(port, Command::Attach(port, Box::new(link)))
     }
 
@@ -126,6 +127,17 @@ impl Engine {
     /// Unknown port.
     pub fn detach(&self, port: PortId) -> Result<(), EngineError> {
         self.ask(port, Command::Detach(port)).map(drop)
+    }
+
+    /// Forward a frame as if the port's peer had sent it.
+    ///
+    /// # Errors
+    /// Unknown port; a frame that is too short or too long.
+    pub fn inject(&self, port: PortId, frame: &[u8]) -> Result<(), EngineError> {
+        check_len(frame.len()).map_err(|reason| {
+            EngineError::Invalid(format!("a frame of {} bytes: {}", frame.len(), reason.text()))
+        })?;
+        self.ask(port, Command::Inject(port, frame.to_vec())).map(drop)
     }
 
     /// Begin to capture a port's frames.

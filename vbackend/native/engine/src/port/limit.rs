@@ -19,6 +19,11 @@ use crate::command::End;
 pub struct RateLimit(Option<Shaper>);
 
 impl RateLimit {
+    /// Whether there is no limit.
+    pub fn is_none(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Set, change or (None) end the limit. A new one begins with a full bucket.
     pub fn set(&mut self, rate: Option<Rate>, now_ms: u64) {
         match (&mut self.0, rate) {

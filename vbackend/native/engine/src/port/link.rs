@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 
 use vbackend_proto::framing::Run;
 
-use super::{Outgoing, Scratch, channel, device, dgram, stream, unit};
+use super::{Outgoing, Scratch, channel, device, dgram, stream, unit, vhost};
 use crate::command::End;
 use crate::counters::Lane;
 
@@ -18,6 +18,8 @@ pub enum Link {
     Tap(device::Tap),
     /// A tun unit behind an Ethernet adapter.
     Unit(Box<unit::UnitLink>),
+    /// A guest's virtqueues.
+    Vhost(Box<vhost::Vhost>),
     /// Python.
     Channel(channel::EngineEnd),
 }
@@ -31,6 +33,7 @@ impl Link {
             Link::Dgram(link) => link.receive(scratch, rx),
             Link::Tap(link) => link.receive(scratch, rx),
             Link::Unit(link) => link.receive(scratch, rx, now_ms),
+            Link::Vhost(link) => link.receive(scratch, rx),
             Link::Channel(link) => link.receive(scratch, rx),
         }
     }
@@ -42,6 +45,7 @@ impl Link {
             Link::Dgram(link) => link.transmit(wire, runs, out),
             Link::Tap(link) => link.transmit(wire, runs, out),
             Link::Unit(link) => link.transmit(wire, runs, out),
+            Link::Vhost(link) => link.transmit(wire, runs, out),
             Link::Channel(link) => {
                 link.transmit(wire, runs, out);
                 Ok(())
@@ -56,6 +60,7 @@ impl Link {
             Link::Dgram(link) => link.flush(out),
             Link::Tap(link) => link.flush(out),
             Link::Unit(link) => link.flush(out),
+            Link::Vhost(link) => link.flush(out),
             Link::Channel(link) => {
                 link.flush(out);
                 Ok(())
@@ -80,6 +85,7 @@ impl Link {
             Link::Dgram(link) => Some(link.fd()),
             Link::Tap(link) => Some(link.fd()),
             Link::Unit(link) => link.fd(),
+            Link::Vhost(link) => Some(link.fd()),
             Link::Channel(_) => None,
         }
     }

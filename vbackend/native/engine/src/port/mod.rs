@@ -7,6 +7,7 @@ mod captured;
 pub mod channel;
 pub mod device;
 pub mod dgram;
+pub mod lazy;
 mod limit;
 mod link;
 mod offload;
@@ -14,6 +15,7 @@ mod outgoing;
 pub mod reader;
 pub mod stream;
 pub mod unit;
+pub mod vhost;
 
 use std::sync::Arc;
 
@@ -22,6 +24,7 @@ use vbackend_proto::framing::{MAX_FRAME, PREFIX_LEN, Run, keep_source};
 use vbackend_proto::queue::{Limits, Queue};
 use vbackend_proto::shaper::Rate;
 
+pub use self::lazy::Lazy;
 pub use self::link::Link;
 pub use self::outgoing::{Outgoing, Sent};
 
@@ -44,6 +47,8 @@ pub struct Scratch {
     pub wire: Box<[u8]>,
     /// Which ranges of `wire` are good frames.
     pub runs: Vec<Run>,
+    /// Which of those frames are not all there.
+    pub lazy: Lazy,
     /// For datagram system calls.
     pub messages: Messages,
     /// For gathered writes.
@@ -59,6 +64,7 @@ impl Scratch {
         Scratch {
             wire: vec![0; Scratch::WIRE_BYTES].into_boxed_slice(),
             runs: Vec::new(),
+            lazy: Lazy::default(),
             messages: Messages::new(BUDGET),
             parts: Vec::new(),
         }
@@ -117,10 +123,21 @@ impl Port {
     /// Receive a batch into `scratch`; what may not enter the segment is dropped and counted.
     pub fn receive(&mut self, scratch: &mut Scratch, now_ms: u64) -> Result<(), End> {
         scratch.runs.clear();
+        scratch.lazy.clear();
         let Some(link) = &mut self.link else { return Ok(()) };
         let result = link.receive(scratch, &mut self.counters.rx, now_ms);
+        if self.is_captured() {
+            for run in &scratch.runs {
+                scratch.lazy.fill(&mut scratch.wire, *run);
+            }
+        }
         self.admit(&scratch.wire, &mut scratch.runs);
         result
+    }
+
+    /// A frame that the peer did not send enters as if it had.
+    pub fn note_injected(&mut self) {
+        self.counters.rx.frames_in += 1;
     }
 
     /// Drop, and count, what may not enter the segment from here.
@@ -160,6 +177,41 @@ impl Port {
             Some(Link::Unit(link)) => Some(link),
             _ => None,
         }
+    }
+
+    /// The rings of a guest that this port is attached to.
+    pub fn vhost(&mut self) -> Option<&mut vhost::Vhost> {
+        match &mut self.link {
+            Some(Link::Vhost(link)) => Some(link),
+            _ => None,
+        }
+    }
+
+    /// Whether there is something to receive that no descriptor announces.
+    pub fn has_more(&self) -> bool {
+        matches!(&self.link, Some(Link::Vhost(link)) if link.has_more())
+    }
+
+    /// The turn is over: frames that were received lazily are needed no more.
+    pub fn release(&mut self) -> Result<(), End> {
+        match &mut self.link {
+            Some(Link::Vhost(link)) => link.release(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether frames of `run` can be copied from one guest to the other by `transmit`, unseen.
+    pub fn takes_lazily(&self, run: &Run) -> bool {
+        matches!(&self.link, Some(Link::Vhost(_)))
+            && !self.is_captured()
+            && self.queue.is_empty()
+            && self.limit.is_none()
+            && self.takes(run)
+    }
+
+    /// Whether the peer takes the offloads of `run`.
+    fn takes(&self, run: &Run) -> bool {
+        run.vnet.is_plain() || self.link.as_ref().is_some_and(Link::takes_offloads)
     }
 
     /// Whether the adapter of this port made frames for the segment (neighbour answers, released packets).
@@ -240,6 +292,7 @@ impl Port {
         let mut out = Outgoing {
             queue: &mut self.queue,
             tx: &mut self.counters.tx,
+            lazy: &scratch.lazy,
             parts: &mut scratch.parts,
             messages: &mut scratch.messages,
             now_ms,
@@ -277,6 +330,7 @@ impl Port {
         let mut out = Outgoing {
             queue: &mut self.queue,
             tx: &mut self.counters.tx,
+            lazy: &scratch.lazy,
             parts: &mut scratch.parts,
             messages: &mut scratch.messages,
             now_ms,
@@ -290,6 +344,7 @@ impl Port {
     pub fn waits_for_room(&self) -> bool {
         match &self.link {
             Some(Link::Unit(link)) => link.is_blocked(),
+            Some(Link::Vhost(_)) => false, // a kick tells
             _ => !self.queue.is_empty() && self.limit.holds_until_ms(&self.queue).is_none(),
         }
     }

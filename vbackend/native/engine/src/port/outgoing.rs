@@ -4,6 +4,7 @@ use vbackend_proto::drop_reason::DropReason;
 use vbackend_proto::framing::{Run, frames_of};
 use vbackend_proto::queue::Queue;
 
+use super::Lazy;
 use super::captured::{Losses, note_loss};
 use crate::command::End;
 use crate::counters::Lane;
@@ -15,6 +16,8 @@ pub struct Outgoing<'a> {
     pub queue: &'a mut Queue,
     /// Its counters.
     pub tx: &'a mut Lane,
+    /// Frames of the buffer that are not all there; only for ports that said they take them.
+    pub lazy: &'a Lazy,
     /// For gathered writes.
     pub parts: &'a mut Vec<(usize, usize)>,
     /// For datagram system calls.

@@ -32,7 +32,7 @@ pub struct Ready {
     pub writable: bool,
 }
 
-/// A level-triggered epoll instance.
+/// An epoll instance.
 pub struct Epoll {
     fd: OwnedFd,
     events: Vec<libc::epoll_event>,
@@ -60,6 +60,17 @@ impl Epoll {
     /// Watch a descriptor.
     pub fn add(&self, fd: BorrowedFd<'_>, token: u64, interest: Interest) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_ADD, fd, token, interest)
+    }
+
+    /// Watch a descriptor for reading, and tell each time it becomes so instead of while it is.
+    pub fn add_edge(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
+        let mut event =
+            libc::epoll_event { events: (libc::EPOLLIN | libc::EPOLLET).cast_unsigned(), u64: token };
+        // SAFETY: both descriptors are open while borrowed; `event` outlives the call.
+        let result = unsafe {
+            libc::epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_ADD, fd.as_raw_fd(), &raw mut event)
+        };
+        check(result).map(drop)
     }
 
     /// Change what is watched for.
@@ -91,6 +102,12 @@ impl Epoll {
             writable: event.events & (libc::EPOLLOUT.cast_unsigned() | both) != 0,
         }));
         Ok(())
+    }
+}
+
+impl AsFd for Epoll {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

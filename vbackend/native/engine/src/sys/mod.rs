@@ -3,6 +3,9 @@
 //! Nothing here blocks: every descriptor is set non-blocking when it enters the engine (`set_nonblocking`).
 
 mod event;
+mod fault;
+mod guest;
+mod notify;
 mod socket;
 mod wait;
 
@@ -10,6 +13,8 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 pub use event::{Epoll, EventFd, Interest, Ready};
+pub use guest::{DirtyLog, GuestArea, GuestMemory, Place, Region};
+pub use notify::{Call, Kick};
 pub use socket::{
     Messages, SocketAddress, local_address, receive, receive_batch, send, send_batch, send_gathered,
     set_least_send_buffer, shut_down, socket_pair, unix_poll_socket,
@@ -33,6 +38,15 @@ pub fn monotonic_ms() -> u64 {
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut now) };
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     seconds * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
+}
+
+/// Microseconds of the monotonic clock, for busy polling.
+pub fn monotonic_us() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is a valid timespec to write to; CLOCK_MONOTONIC always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds * 1_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1000
 }
 
 /// Nanoseconds since the epoch: the time of captured packets.

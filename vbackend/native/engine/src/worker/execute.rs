@@ -1,7 +1,9 @@
 //! What the control thread asks of a worker: ports come and go, sessions begin and end, settings change.
 
 use vbackend_proto::drop_reason::DropReason;
+use vbackend_proto::framing::{PREFIX_LEN, Run, put_prefix};
 use vbackend_proto::segment::PortId;
+use vbackend_proto::vnet::VnetHeader;
 
 use super::table::{Entry, slot_of};
 use super::{DRAIN_ROUNDS, Worker};
@@ -78,6 +80,16 @@ impl Worker {
                     self.finish(slot_of(id), port, Ok(()));
                 }
             }
+            Command::Inject(id, frame) => {
+                self.port(id)?;
+                self.inject(slot_of(id), &frame);
+            }
+            Command::Vhost(id, command) => {
+                let vhost = self.port(id)?.vhost().ok_or(CommandError::NoVhost)?;
+                let answer = vhost.execute(*command).map_err(CommandError::Refused)?;
+                self.receive(slot_of(id)); // what it made possible happens now
+                return Ok(answer);
+            }
             Command::Stop => {
                 for slot in 0..self.table.len() {
                     if let Some(id) = self.table.local(slot).map(|port| port.shared.id) {
@@ -88,6 +100,20 @@ impl Worker {
             }
         }
         Ok(0)
+    }
+
+    fn inject(&mut self, slot: usize, frame: &[u8]) {
+        let Some(mut port) = self.table.take(slot) else { return };
+        let mut wire = vec![0; PREFIX_LEN];
+        put_prefix(&mut wire, 0, frame.len());
+        wire.extend_from_slice(frame);
+        let mut runs = vec![Run::one(0, frame.len(), VnetHeader::PLAIN)];
+        port.note_injected();
+        port.admit(&wire, &mut runs);
+        self.forward(&mut port, &mut wire, &runs);
+        self.finish(slot, port, Ok(()));
+        self.transmit(&wire);
+        self.forward_generated();
     }
 
     fn port(&mut self, id: PortId) -> Result<&mut Port, CommandError> {

@@ -14,6 +14,7 @@ use vbackend_proto::segment::{Fate, Plan, PortId};
 
 use self::table::{Entry, Table, slot_of};
 use crate::command::{End, Event, Events, Request, lock};
+use crate::port::vhost::Trouble;
 use crate::port::{Port, Scratch};
 use crate::shared::Waker;
 use crate::sys::{self, Epoll, Interest, Ready};
@@ -35,6 +36,7 @@ pub struct Worker {
     plan: Plan,
     touched: Vec<usize>,    // slots of ports with staged frames
     generating: Vec<usize>, // slots of ports whose adapter made frames, or has a timer
+    busy: Vec<usize>,       // slots of ports to receive from again at once
     spare: Queue,           // swapped against inboxes
     deadline_ms: Option<u64>,
     now_ms: u64,
@@ -59,6 +61,7 @@ impl Worker {
             plan: Plan::default(),
             touched: Vec::new(),
             generating: Vec::new(),
+            busy: Vec::new(),
             spare: Queue::new(Limits { frames: 0, bytes: 0 }),
             deadline_ms: None,
             now_ms: sys::monotonic_ms(),
@@ -81,7 +84,10 @@ impl Worker {
     fn turns(&mut self) {
         let mut ready = Vec::new();
         while self.running {
-            let timeout = self.deadline_ms.map(|deadline| deadline.saturating_sub(self.now_ms));
+            let timeout = match self.busy.is_empty() {
+                true => self.deadline_ms.map(|deadline| deadline.saturating_sub(self.now_ms)),
+                false => Some(0),
+            };
             if let Err(error) = self.epoll.wait(timeout, &mut ready) {
                 self.events
                     .push(Event::WorkerDied { worker: self.index, text: format!("epoll_wait: {error}") });
@@ -89,6 +95,11 @@ impl Worker {
             }
             self.now_ms = sys::monotonic_ms();
             let mut woken = false;
+            for slot in std::mem::take(&mut self.busy) {
+                if self.table.local(slot).is_some_and(|port| port.has_more()) {
+                    self.receive(slot);
+                }
+            }
             for event in &ready {
                 match event.token {
                     WAKE => woken = true,
@@ -122,18 +133,24 @@ impl Worker {
             return;
         };
         let result = port.receive(&mut self.scratch, self.now_ms);
-        let wire = std::mem::take(&mut self.scratch.wire);
+        let mut wire = std::mem::take(&mut self.scratch.wire);
         let runs = std::mem::take(&mut self.scratch.runs);
-        self.forward(&mut port, &wire, &runs);
+        self.forward(&mut port, &mut wire, &runs);
         self.transmit(&wire);
         self.scratch.wire = wire;
         self.scratch.runs = runs;
+        self.scratch.lazy.clear();
+        let result = result.and(port.release());
+        let has_room = port.vhost().is_some_and(|vhost| vhost.take_room());
         self.finish(slot, port, result);
+        if has_room {
+            self.flush(slot);
+        }
         self.forward_generated();
     }
 
     /// Decide where a port's frames go and stage them there. All of `runs` is accounted.
-    fn forward(&mut self, port: &mut Port, wire: &[u8], runs: &[Run]) {
+    fn forward(&mut self, port: &mut Port, wire: &mut [u8], runs: &[Run]) {
         if runs.is_empty() {
             return;
         }
@@ -148,6 +165,7 @@ impl Worker {
                 Fate::Drop(reason) => Err(reason),
                 Fate::To(target) => self.stage(target, wire, hop.run).ok_or(DropReason::NoDestination),
                 Fate::Flood => {
+                    self.scratch.lazy.fill(wire, hop.run);
                     let staged =
                         plan.flood.iter().filter_map(|target| self.stage(*target, wire, hop.run)).count();
                     if staged > 0 { Ok(()) } else { Err(DropReason::NoDestination) }
@@ -159,12 +177,15 @@ impl Worker {
     }
 
     /// Stage frames on a port of this worker, or deliver them to another worker's. None: the port is gone.
-    fn stage(&mut self, target: PortId, wire: &[u8], run: Run) -> Option<()> {
+    fn stage(&mut self, target: PortId, wire: &mut [u8], run: Run) -> Option<()> {
         let slot = slot_of(target);
         match self.table.get(slot)? {
             Entry::Local(port) => {
                 if port.shared.id != target {
                     return None;
+                }
+                if !port.takes_lazily(&run) {
+                    self.scratch.lazy.fill(wire, run);
                 }
                 if port.stage(run) {
                     self.touched.push(slot);
@@ -174,6 +195,7 @@ impl Worker {
                 if shared.id != target {
                     return None;
                 }
+                self.scratch.lazy.fill(wire, run);
                 shared.deliver(wire, run);
             }
         }
@@ -208,6 +230,15 @@ impl Worker {
         if port.has_generated() {
             self.generating.push(slot);
         }
+        if port.has_more() && !self.busy.contains(&slot) {
+            self.busy.push(slot);
+        }
+        if let Some(vhost) = port.vhost() {
+            for Trouble { ring, text } in vhost.take_troubles() {
+                let (port, session) = (port.shared.id, port.session);
+                self.events.push(Event::RingStopped { port, session, ring, text });
+            }
+        }
         if let Some(deadline) = port.deadline_ms(self.now_ms) {
             self.deadline_ms = Some(self.deadline_ms.map_or(deadline, |other| other.min(deadline)));
         }
@@ -229,7 +260,7 @@ impl Worker {
             let (mut wire, mut runs) = (Vec::new(), Vec::new());
             port.take_generated(&mut wire, &mut runs);
             port.admit(&wire, &mut runs);
-            self.forward(&mut port, &wire, &runs);
+            self.forward(&mut port, &mut wire, &runs);
             self.finish(slot, port, Ok(()));
             self.transmit(&wire);
         }

@@ -6,6 +6,8 @@
     reason = "each test file uses some of it, and tests unwrap"
 )]
 
+pub mod guest;
+
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};

@@ -5,11 +5,14 @@
 
 pub mod adapter;
 pub mod checksum;
+pub mod driver;
 pub mod filter;
 pub mod packets;
+pub mod ram;
 pub mod stream;
 pub mod switch;
 pub mod unit;
+pub mod vring;
 
 /// A target by its name; the folders of `tests/fuzz/corpora` have the same.
 pub type Target = (&'static str, fn(&[u8]));
@@ -22,6 +25,7 @@ pub const TARGETS: &[Target] = &[
     ("stream", stream::run),
     ("switch", switch::run),
     ("unit", unit::run),
+    ("vring", vring::run),
 ];
 
 /// Fuzzer bytes, read as a program: what is missing at the end reads as zero.

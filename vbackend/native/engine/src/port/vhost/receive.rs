@@ -1,0 +1,173 @@
+//! Frames from the guest: chains of the odd rings.
+//!
+//! Short frames are copied at once. Of long ones the head is copied; the rest stays in the guest's memory until the end
+//! of the turn, so that a frame for another guest is copied once (`port/lazy.rs`). Chains go back in [`Vhost::release`].
+
+use vbackend_proto::drop_reason::DropReason;
+use vbackend_proto::framing::{PREFIX_LEN, Run, check_len, push_run, put_prefix};
+use vbackend_proto::vnet::{VNET_HEADER_LEN, VnetHeader};
+use vbackend_proto::vring::Area;
+
+use super::Vhost;
+use crate::command::End;
+use crate::counters::Lane;
+use crate::port::lazy::{HEAD, LEAST};
+use crate::port::{SLOT, Scratch};
+use crate::sys::{self, GuestArea};
+
+/// Frames of one turn, and about how many bytes: what fits into the processor's second cache.
+const FRAMES: usize = 256;
+const BYTES: usize = 512 * 1024;
+
+impl Vhost {
+    /// Receive what the guest sent, within the budget. `has_more` says whether something may be left.
+    pub fn receive(&mut self, scratch: &mut Scratch, rx: &mut Lane) -> Result<(), End> {
+        const { assert!(BYTES + SLOT <= Scratch::WIRE_BYTES) };
+        self.take_kicks();
+        self.more = false;
+        let pairs = self.rings.len() / 2;
+        let (mut at, mut frames) = (0, 0);
+        for turn in 0..pairs {
+            let pair = (self.next + turn) % pairs;
+            (at, frames) = self.receive_from(pair, scratch, rx, at, frames);
+            if frames >= FRAMES || at >= BYTES {
+                self.next = pair + 1;
+                break;
+            }
+        }
+        self.poll_or_wait(frames > 0);
+        self.check_memory()
+    }
+
+    /// Receive from one pair's ring behind `at`, where `frames` lie; both afterwards.
+    fn receive_from(
+        &mut self,
+        pair: usize,
+        scratch: &mut Scratch,
+        rx: &mut Lane,
+        mut at: usize,
+        frames: usize,
+    ) -> (usize, usize) {
+        let header_len = self.features.header_len();
+        let learns = self.rings.len() > 2;
+        let ring = &mut self.rings[2 * pair + 1];
+        if !ring.is_live() {
+            return (at, frames);
+        }
+        let fetched = ring.fetch(&self.memory, FRAMES - frames);
+        let mut done = 0;
+        for (chain_len, parts) in ring.fetched() {
+            if at >= BYTES {
+                break;
+            }
+            done += 1;
+            match take_chain(chain_len, parts, header_len, scratch, at) {
+                Ok(next) => {
+                    if learns {
+                        scratch
+                            .lazy
+                            .fill(&mut scratch.wire, Run::one(at, next - at - PREFIX_LEN, VnetHeader::PLAIN));
+                        self.steering.learn(&scratch.wire[at + PREFIX_LEN..next], pair);
+                    }
+                    at = next;
+                }
+                Err(reason) => rx.dropped(reason, 1),
+            }
+        }
+        rx.frames_in += done as u64;
+        ring.keep(done);
+        match fetched {
+            Err(error) => self.fail(2 * pair + 1, error.text()),
+            Ok(0) => {}
+            Ok(_) => self.more = true, // until a look finds nothing
+        }
+        (at, frames + done)
+    }
+
+    /// Give the guest its buffers back: nobody needs what is in them any more.
+    pub fn release(&mut self) -> Result<(), End> {
+        let log = self.log.as_ref().filter(|_| self.features.log_all());
+        for (index, ring) in self.rings.iter_mut().enumerate().skip(1).step_by(2) {
+            if ring.finish(&self.memory, log) {
+                self.stats.publish(index, ring.info());
+            }
+        }
+        self.check_memory()
+    }
+
+    /// Look again soon, or wait for kicks. Waiting begins with one more look, since the guest may have sent meanwhile.
+    fn poll_or_wait(&mut self, worked: bool) {
+        if self.polling.limit_us > 0 {
+            let now_us = sys::monotonic_us();
+            if worked {
+                self.polling.since_us = now_us;
+            }
+            if now_us.saturating_sub(self.polling.since_us) < self.polling.limit_us {
+                (self.more, self.room) = (true, true);
+            }
+        }
+        if self.more {
+            self.want_no_kicks();
+            return;
+        }
+        for ring in self.rings.iter_mut().skip(1).step_by(2).filter(|ring| ring.is_live()) {
+            self.more |= ring.enable_kicks(&self.memory) || ring.kick.is_none();
+        }
+    }
+
+    fn want_no_kicks(&mut self) {
+        for ring in self.rings.iter_mut().skip(1).step_by(2).filter(|ring| ring.is_live()) {
+            ring.disable_kicks();
+        }
+    }
+
+    /// Whether all memory is still what the front-end gave.
+    pub(super) fn check_memory(&self) -> Result<(), End> {
+        let lost = self.memory.is_lost() || self.log.as_ref().is_some_and(|log| log.is_lost());
+        if lost { Err(End::Memory) } else { Ok(()) }
+    }
+}
+
+/// Take one chain into the worker's buffer at `at`; returns where the next one goes, or why it is no frame.
+fn take_chain(
+    chain_len: usize,
+    parts: &[GuestArea],
+    header_len: usize,
+    scratch: &mut Scratch,
+    at: usize,
+) -> Result<usize, DropReason> {
+    let len = chain_len.checked_sub(header_len).ok_or(DropReason::Runt)?;
+    check_len(len)?;
+    put_prefix(&mut scratch.wire, at, len);
+    let copied = if len < LEAST { len } else { HEAD };
+    let mut header = [0; VNET_HEADER_LEN];
+    let body = at + PREFIX_LEN;
+    copy_out(parts, &mut header[..header_len], &mut scratch.wire[body..body + copied]);
+    if copied < len {
+        scratch.lazy.push(at, parts, header_len + copied);
+    }
+    let run = Run::one(at, len, VnetHeader::parse(&header));
+    push_run(&mut scratch.runs, run);
+    Ok(run.end)
+}
+
+/// Copy the first bytes of `parts` to `header`, and those behind them to `frame`.
+#[inline]
+fn copy_out(parts: &[GuestArea], header: &mut [u8], frame: &mut [u8]) {
+    let (mut head, mut at) = (0, 0);
+    for part in parts {
+        let mut from = 0;
+        if head < header.len() {
+            from = part.len().min(header.len() - head);
+            part.read(0, &mut header[head..head + from]);
+            head += from;
+        }
+        let here = (part.len() - from).min(frame.len() - at);
+        if here > 0 {
+            part.read(from, &mut frame[at..at + here]);
+            at += here;
+        } else if at == frame.len() && head == header.len() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! vhost-user sessions: frames between rings and sockets, memory that changes or goes away, rings that lie.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
+
+use common::guest::{BUFFER, GUEST, Guest, LOG_ALL, MEMORY, MRG_RXBUF, USER, VERSION_1, copy_of};
+use common::{assert_balanced, config, eventually, frame, read_frame, stream_port, wire};
+use vbackend_engine::command::{End, Event};
+use vbackend_engine::{Engine, Place};
+use vbackend_proto::drop_reason::DropReason;
+use vbackend_proto::segment::PortId;
+
+const FEATURES: u64 = VERSION_1 | MRG_RXBUF;
+
+/// A guest on a segment.
+fn guest(engine: &Engine, segment: u64, features: u64) -> (PortId, Guest) {
+    let port = engine.add_port(config()).unwrap();
+    engine.join(port, segment).unwrap();
+    (port, Guest::start(engine, port, features))
+}
+
+fn received(guest: &mut Guest) -> Vec<u8> {
+    let mut frame = None;
+    eventually("a frame arrives", || {
+        frame = guest.receive();
+        frame.is_some()
+    });
+    frame.unwrap()
+}
+
+#[test]
+fn frames_of_all_lengths_cross_between_two_guests() {
+    for workers in [1, 2] {
+        let engine = Engine::new(workers, 1).unwrap();
+        let cable = engine.add_cable().unwrap();
+        let (a, mut from) = guest(&engine, cable, FEATURES);
+        let (b, mut to) = guest(&engine, cable, FEATURES);
+        to.give(8, 4096);
+        for (serial, len) in [14, 60, 511, 512, 513, 1514, 4084].into_iter().enumerate() {
+            let sent = frame(2, 1, len, u32::try_from(serial).unwrap());
+            from.send(&sent);
+            assert_eq!(received(&mut to), sent, "{len} bytes, {workers} workers");
+        }
+        eventually("all came back", || from.used(1) == 7);
+        eventually("all is counted", || engine.counters(b).unwrap().tx.frames_out == 7);
+        for port in [a, b] {
+            assert_balanced(&engine.counters(port).unwrap());
+        }
+        let rings = engine.vhost_rings(a).unwrap();
+        assert_eq!((rings[1].frames, rings[1].size, rings[1].running, rings[1].enabled), (7, 16, true, true));
+        assert!(rings[1].kicks > 0 && rings[1].calls > 0, "{:?}", rings[1]);
+    }
+}
+
+#[test]
+fn guests_and_sockets_reach_each_other() {
+    let engine = Engine::new(1, 1).unwrap();
+    let switch = engine.add_switch(300_000, 64).unwrap();
+    let (_, mut guest_a) = guest(&engine, switch, FEATURES);
+    let (_, mut guest_b) = guest(&engine, switch, FEATURES);
+    let (_, mut socket) = stream_port(&engine, switch, config());
+    guest_a.give(8, 2048);
+    guest_b.give(8, 2048);
+    let flooded = frame(0xff, 1, 1514, 5);
+    guest_a.send(&flooded);
+    assert_eq!(read_frame(&mut socket), Some(flooded.clone()));
+    assert_eq!(received(&mut guest_b), flooded);
+    let back = frame(1, 3, 1000, 6);
+    socket.write_all(&wire(std::slice::from_ref(&back))).unwrap();
+    assert_eq!(received(&mut guest_a), back);
+    assert_eq!(guest_b.receive(), None);
+}
+
+#[test]
+fn a_frame_spans_buffers_and_waits_for_them() {
+    let engine = Engine::new(1, 1).unwrap();
+    let cable = engine.add_cable().unwrap();
+    let (port, mut to) = guest(&engine, cable, FEATURES);
+    let (_, mut from) = guest(&engine, cable, FEATURES);
+    let sent: Vec<_> = (0..4).map(|serial| frame(2, 1, 1500, serial)).collect();
+    to.give(3, 600);
+    sent.iter().for_each(|frame| from.send(frame));
+    assert_eq!(received(&mut to), sent[0]);
+    eventually("the others wait", || engine.counters(port).unwrap().tx.queued == 3);
+    assert_eq!(to.receive(), None);
+    to.give(8, 600);
+    assert_eq!((received(&mut to), received(&mut to)), (sent[1].clone(), sent[2].clone()));
+    to.give(2, 600);
+    assert_eq!(received(&mut to), sent[3]);
+    assert_balanced(&engine.counters(port).unwrap());
+}
+
+#[test]
+fn without_merging_a_frame_that_does_not_fit_is_dropped() {
+    let engine = Engine::new(1, 1).unwrap();
+    let cable = engine.add_cable().unwrap();
+    let (port, mut to) = guest(&engine, cable, VERSION_1);
+    let (_, mut from) = guest(&engine, cable, FEATURES);
+    to.give(4, 600);
+    from.send(&frame(2, 1, 589, 1));
+    from.send(&frame(2, 1, 588, 2));
+    assert_eq!(received(&mut to), frame(2, 1, 588, 2));
+    assert_eq!(engine.counters(port).unwrap().tx.drops[DropReason::Oversize as usize], 1);
+}
+
+#[test]
+fn a_ring_that_lies_is_stopped_until_it_is_started_anew() {
+    let engine = Engine::new(1, 1).unwrap();
+    let cable = engine.add_cable().unwrap();
+    let (port, mut liar) = guest(&engine, cable, FEATURES);
+    let (_, mut other) = guest(&engine, cable, FEATURES);
+    other.give(8, 2048);
+    liar.put_descriptor(1, 0, GUEST + MEMORY - 10, 100, 0, 0);
+    liar.offer(1, 0);
+    liar.kick(1);
+    let mut events = Vec::new();
+    eventually("the end of the ring is told", || {
+        events.extend(engine.drain_events());
+        !events.is_empty()
+    });
+    assert!(matches!(events[..], [Event::RingStopped { ring: 1, session: 1, .. }]), "{events:?}");
+    let mut told = [0; 8];
+    (&liar.errs[1]).read_exact(&mut told).unwrap();
+    assert!(!engine.vhost_rings(port).unwrap()[1].running);
+
+    other.send(&frame(1, 2, 60, 3)); // the session goes on
+    liar.give(1, 2048);
+    assert_eq!(received(&mut liar), frame(1, 2, 60, 3));
+
+    let mut fresh = liar.start_over();
+    fresh.start_ring(&engine, port, 1, 0);
+    fresh.send(&frame(2, 1, 700, 4));
+    assert_eq!(received(&mut other), frame(2, 1, 700, 4));
+}
+
+#[test]
+fn a_ring_stops_where_it_is_and_goes_on_there() {
+    let engine = Engine::new(1, 1).unwrap();
+    let cable = engine.add_cable().unwrap();
+    let (port, mut from) = guest(&engine, cable, FEATURES);
+    let (_, mut to) = guest(&engine, cable, FEATURES);
+    to.give(8, 2048);
+    from.send(&frame(2, 1, 60, 0));
+    assert_eq!(received(&mut to), frame(2, 1, 60, 0));
+    eventually("it came back", || from.used(1) == 1);
+    assert_eq!(engine.vhost_stop_ring(port, 1).unwrap(), Some(1));
+    assert_eq!(engine.vhost_stop_ring(port, 1).unwrap(), None);
+    from.send(&frame(2, 1, 61, 1));
+    engine.vhost_enable_ring(port, 1, false).unwrap();
+    from.start_ring(&engine, port, 1, 1);
+    assert_eq!(engine.vhost_stop_ring(port, 1).unwrap(), Some(1), "disabled: nothing was taken");
+    from.start_ring(&engine, port, 1, 1);
+    engine.vhost_enable_ring(port, 1, true).unwrap();
+    assert_eq!(received(&mut to), frame(2, 1, 61, 1));
+}
+
+#[test]
+fn memory_is_swapped_under_running_rings_and_a_truncated_file_ends_the_session() {
+    let engine = Engine::new(1, 1).unwrap();
+    let cable = engine.add_cable().unwrap();
+    let (port, mut from) = guest(&engine, cable, FEATURES);
+    let (_, mut to) = guest(&engine, cable, FEATURES);
+    to.give(8, 2048);
+    engine.vhost_set_memory(port, &[from.region()]).unwrap();
+    from.send(&frame(2, 1, 1500, 0));
+    assert_eq!(received(&mut to), frame(2, 1, 1500, 0));
+
+    for (refused, text) in [
+        (engine.vhost_set_memory(port, &[from.region(), from.region()]), "overlaps"),
+        (engine.vhost_remove_memory(port, Place { guest: 1, size: 2, user: 3 }), "no region"),
+    ] {
+        assert!(format!("{refused:?}").contains(text), "{refused:?}");
+    }
+
+    from.file.set_len(0x2000).unwrap(); // the rings are left, the buffers are not
+    from.kick(1);
+    from.file.write_all_at(&2u16.to_le_bytes(), 0x1402).unwrap();
+    let mut events = Vec::new();
+    eventually("the session ends", || {
+        from.kick(1);
+        events.extend(engine.drain_events());
+        !events.is_empty()
+    });
+    assert_eq!(events, [Event::SessionEnded { port, session: 1, end: End::Memory }]);
+    assert_balanced(&engine.counters(port).unwrap());
+    let port = engine.add_port(config()).unwrap();
+    Guest::start(&engine, port, FEATURES);
+}
+
+#[test]
+fn memory_that_is_taken_away_stops_the_rings_in_it() {
+    let engine = Engine::new(1, 1).unwrap();
+    let cable = engine.add_cable().unwrap();
+    let (port, _guest) = guest(&engine, cable, FEATURES);
+    engine.vhost_remove_memory(port, Place { guest: GUEST, size: MEMORY, user: USER }).unwrap();
+    let mut stopped = 0;
+    eventually("both rings are stopped", || {
+        stopped += engine.drain_events().len();
+        stopped == 2
+    });
+}
+
+#[test]
+fn the_dirty_log_has_the_pages_that_were_written() {
+    let engine = Engine::new(1, 1).unwrap();
+    let cable = engine.add_cable().unwrap();
+    let (port, mut to) = guest(&engine, cable, FEATURES | LOG_ALL);
+    let (_, mut from) = guest(&engine, cable, FEATURES);
+    let log = Guest::memory_file(GUEST / 4096 / 8 + MEMORY / 4096 / 8);
+    engine.vhost_set_log(port, log.metadata().unwrap().len(), 0, Some(&copy_of(&log))).unwrap();
+    to.give(4, u32::try_from(BUFFER).unwrap());
+    from.send(&frame(2, 1, 1500, 0));
+    received(&mut to);
+    let mut bits = vec![0; usize::try_from(log.metadata().unwrap().len()).unwrap()];
+    let mut dirty: Vec<u64> = Vec::new();
+    eventually("the log is written", || {
+        log.read_exact_at(&mut bits, 0).unwrap();
+        dirty = (0..bits.len() as u64 * 8)
+            .filter(|page| bits[usize::try_from(page / 8).unwrap()] & (1 << (page % 8)) != 0)
+            .collect();
+        !dirty.is_empty()
+    });
+    let page = |at: u64| (GUEST + at) / 4096;
+    assert_eq!(dirty, [page(0), page(Guest::buffer(0, 0))], "the receive ring's page and one buffer");
+}

@@ -1,0 +1,263 @@
+//! The packed layout (VIRTIO 1.2 §2.8): one ring of descriptors, which driver and device overwrite in turn.
+
+use super::chain::{DESCRIPTOR_LEN, INDIRECT, NEXT, WRITE, Walk};
+use super::{Area, Areas, Batch, Chain, Config, Direction, Memory, RingError};
+
+/// Of a used descriptor: length, id and flags, behind the address (§2.8.13).
+const LEN: usize = 8;
+const FLAGS: usize = 14;
+
+/// `VIRTQ_DESC_F_AVAIL`.
+const AVAIL: u16 = 1 << 7;
+/// `VIRTQ_DESC_F_USED`.
+const USED: u16 = 1 << 15;
+
+// An event suppression structure (§2.8.14): position, then what is wanted.
+const EVENT_POSITION: usize = 0;
+const EVENT_FLAGS: usize = 2;
+
+/// `RING_EVENT_FLAGS_ENABLE`.
+const EVENT_ENABLE: u16 = 0;
+/// `RING_EVENT_FLAGS_DISABLE`.
+const EVENT_DISABLE: u16 = 1;
+/// `RING_EVENT_FLAGS_DESC`: for the descriptor at the position.
+const EVENT_DESC: u16 = 2;
+
+/// A slot, and the wrap counter, which is inverted each time round (§2.8.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Position {
+    slot: u16,
+    wrap: bool,
+}
+
+impl Position {
+    /// From bits 0 to 14 and bit 15, as in event structures and ring bases.
+    #[inline]
+    fn from_bits(bits: u16) -> Position {
+        Position { slot: bits & 0x7fff, wrap: bits >> 15 == 1 }
+    }
+
+    #[inline]
+    fn bits(self) -> u16 {
+        self.slot | u16::from(self.wrap) << 15
+    }
+
+    /// This, `slots` further on; at most `size`.
+    #[inline]
+    fn after(self, slots: u16, size: u16) -> Position {
+        match self.slot + slots {
+            slot if slot >= size => Position { slot: slot - size, wrap: !self.wrap },
+            slot => Position { slot, ..self },
+        }
+    }
+
+    /// This, `slots` back; at most `size`.
+    #[inline]
+    fn before(self, slots: u16, size: u16) -> Position {
+        match self.slot.checked_sub(slots) {
+            Some(slot) => Position { slot, ..self },
+            None => Position { slot: self.slot + size - slots, wrap: !self.wrap },
+        }
+    }
+
+    /// Slots from here on to `other`: less than twice the size, since each slot is passed with both wrap counters.
+    #[inline]
+    fn until(self, other: Position, size: u16) -> u32 {
+        let lap = if self.wrap == other.wrap { 0 } else { u32::from(size) };
+        (u32::from(other.slot) + lap + 2 * u32::from(size) - u32::from(self.slot)) % (2 * u32::from(size))
+    }
+
+    /// Whether a descriptor with these flags is available here.
+    #[inline]
+    fn is_available(self, flags: u16) -> bool {
+        flags & (AVAIL | USED) == if self.wrap { AVAIL } else { USED }
+    }
+
+    /// Length, id and flags of a descriptor that is used here. `WRITE` says that the length counts (§2.8.5).
+    #[inline]
+    fn used_element(self, id: u16, len: u32) -> u64 {
+        let flags = if self.wrap { AVAIL | USED } else { 0 } | if len > 0 { WRITE } else { 0 };
+        u64::from(len) | u64::from(id) << 32 | u64::from(flags) << 48
+    }
+}
+
+/// A packed virtqueue.
+#[derive(Debug)]
+pub struct Packed<A> {
+    areas: Areas<A>,
+    config: Config,
+    avail: Position,     // of the next descriptor to fetch
+    used: Position,      // of the next one to complete
+    held: u16,           // slots between the two
+    passed: Option<u32>, // slots completed since a call was last considered; None: it never was
+    kicks: Option<bool>, // whether the driver was told that kicks are wanted
+}
+
+impl<A: Area> Packed<A> {
+    /// Start at the used position of `base`, or at its available one when it has no other: DPDK's virtio-user sends
+    /// the low half only, QEMU both.
+    pub(super) fn new(config: Config, areas: Areas<A>, base: u32) -> Result<Packed<A>, RingError> {
+        let (low, high) = (base as u16, (base >> 16) as u16);
+        let used = Position::from_bits(if high == 0 { low } else { high });
+        if used.slot >= config.size {
+            return Err(RingError::Base);
+        }
+        Ok(Packed { areas, config, avail: used, used, held: 0, passed: None, kicks: None })
+    }
+
+    pub(super) fn set_areas(&mut self, areas: Areas<A>) {
+        self.areas = areas;
+    }
+
+    #[inline]
+    pub(super) fn fetch<M: Memory<Area = A>>(
+        &mut self,
+        memory: &M,
+        direction: Direction,
+        most: usize,
+        batch: &mut Batch<A>,
+    ) -> Result<usize, RingError> {
+        let mut walk = Walk::new(memory, direction, &self.config, most, batch);
+        let mut taken = 0;
+        while taken < most && walk.goes_on() {
+            let flags = self.areas.descriptors.load(place(self.avail) + FLAGS);
+            if !self.avail.is_available(flags) {
+                break;
+            }
+            if self.held == self.config.size {
+                return Err(RingError::Jump);
+            }
+            let slots = walk.chain(|walk| self.collect(walk, flags))?;
+            self.avail = self.avail.after(slots, self.config.size);
+            self.held += slots;
+            taken += 1;
+        }
+        Ok(taken)
+    }
+
+    /// Walk the chain whose first descriptor has `flags`. An indirect descriptor stands alone (§2.8.19).
+    ///
+    /// The driver makes the first descriptor available last, so the others' flags tell nothing but how the chain goes on.
+    #[inline]
+    fn collect<M: Memory<Area = A>>(
+        &self,
+        walk: &mut Walk<'_, M>,
+        flags: u16,
+    ) -> Result<(u16, u16), RingError> {
+        let mut at = self.avail;
+        let mut descriptor = walk.packed(self.areas.descriptors, at.slot);
+        descriptor.flags = flags; // those that were looked at, not what they may have become
+        if flags & INDIRECT != 0 {
+            walk.flat_table(&descriptor)?;
+            return Ok((descriptor.link, 1));
+        }
+        let mut slots = 1;
+        loop {
+            walk.buffer(&descriptor)?;
+            if descriptor.flags & NEXT == 0 {
+                return Ok((descriptor.link, slots)); // the id is in the last one (§2.8.6)
+            }
+            if slots == self.config.size - self.held {
+                return Err(RingError::Loop);
+            }
+            slots += 1;
+            at = at.after(1, self.config.size);
+            descriptor = walk.packed(self.areas.descriptors, at.slot);
+            if descriptor.flags & INDIRECT != 0 {
+                return Err(RingError::TableInChain);
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn rewind(&mut self, chains: &[Chain]) {
+        let slots = chains.iter().map(|chain| chain.slots).sum();
+        debug_assert!(slots <= self.held);
+        self.avail = self.avail.before(slots, self.config.size);
+        self.held -= slots;
+    }
+
+    /// The driver looks at used descriptors one after the other, so the first is marked last and shows them all.
+    #[inline]
+    pub(super) fn complete(&mut self, chains: &[Chain], lens: &[u32]) {
+        let ([first, others @ ..], [first_len, other_lens @ ..]) = (chains, lens) else {
+            return;
+        };
+        let (descriptors, size) = (self.areas.descriptors, self.config.size);
+        let mut at = self.used.after(first.slots, size);
+        let mut slots = first.slots;
+        for (chain, len) in others.iter().zip(other_lens) {
+            descriptors.write(place(at) + LEN, &at.used_element(chain.id, *len).to_le_bytes());
+            at = at.after(chain.slots, size);
+            slots += chain.slots;
+        }
+        let element = self.used.used_element(first.id, *first_len);
+        descriptors.write(place(self.used) + LEN, &element.to_le_bytes()[..FLAGS - LEN]);
+        descriptors.store(place(self.used) + FLAGS, (element >> 48) as u16);
+        debug_assert!(slots <= self.held);
+        self.used = at;
+        self.held -= slots;
+        self.passed = self.passed.map(|passed| passed.saturating_add(slots.into()));
+    }
+
+    #[inline]
+    pub(super) fn take_call<M: Memory<Area = A>>(&mut self, memory: &M) -> bool {
+        let passed = self.passed.replace(0);
+        if passed == Some(0) {
+            return false;
+        }
+        memory.fence(); // the driver may be going to sleep: it stores its wish, then looks for used descriptors
+        match self.areas.driver.load(EVENT_FLAGS) & 3 {
+            EVENT_DISABLE => false,
+            EVENT_DESC if self.config.event_idx => {
+                let event = Position::from_bits(self.areas.driver.load(EVENT_POSITION));
+                passed.is_none_or(|passed| self.has_passed(event, passed))
+            }
+            _ => true,
+        }
+    }
+
+    /// Whether `event` is among the last `passed` slots; a position that does not exist is, too.
+    #[inline]
+    fn has_passed(&self, event: Position, passed: u32) -> bool {
+        let size = self.config.size;
+        event.slot >= size
+            || passed >= 2 * u32::from(size)
+            || (1..=passed).contains(&event.until(self.used, size)) // 0: it is the next one
+    }
+
+    #[inline]
+    pub(super) fn enable_kicks<M: Memory<Area = A>>(&mut self, memory: &M) -> bool {
+        let wish = if self.config.event_idx { EVENT_DESC } else { EVENT_ENABLE };
+        if self.config.event_idx {
+            self.areas.device.store(EVENT_POSITION, self.avail.bits());
+        }
+        if self.kicks.replace(true) != Some(true) {
+            self.areas.device.store(EVENT_FLAGS, wish);
+        }
+        memory.fence(); // the driver makes a descriptor available, then looks whether to kick
+        self.avail.is_available(self.areas.descriptors.load(place(self.avail) + FLAGS))
+    }
+
+    #[inline]
+    pub(super) fn disable_kicks(&mut self) {
+        if self.kicks.replace(false) != Some(false) {
+            self.areas.device.store(EVENT_FLAGS, EVENT_DISABLE);
+        }
+    }
+
+    pub(super) fn base(&self) -> u32 {
+        let bits = u32::from(self.used.bits());
+        bits << 16 | bits
+    }
+
+    pub(super) fn size(&self) -> u16 {
+        self.config.size
+    }
+}
+
+/// Where the descriptor at a position lies.
+#[inline]
+fn place(at: Position) -> usize {
+    DESCRIPTOR_LEN * usize::from(at.slot)
+}
