@@ -20,7 +20,7 @@ use crate::command::End;
 pub struct RateLimit(Option<Shaper>);
 
 impl RateLimit {
-    /// Whether there is no limit.
+    /// Whether there is none.
     pub fn is_none(&self) -> bool {
         self.0.is_none()
     }

@@ -78,6 +78,7 @@ impl Link {
     pub fn offloads(&self) -> Offloads {
         match self {
             Link::Tap(link) => link.offloads(),
+            Link::Vhost(link) => link.offloads(),
             _ => Offloads::NONE,
         }
     }

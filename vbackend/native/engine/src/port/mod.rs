@@ -201,18 +201,20 @@ impl Port {
         }
     }
 
-    /// Whether frames of `run` can be copied from one guest to the other by `transmit`, unseen.
-    pub fn takes_lazily(&self, run: &Run) -> bool {
-        matches!(&self.link, Some(Link::Vhost(_)))
-            && !self.is_captured()
-            && self.queue.is_empty()
-            && self.limit.is_none()
-            && self.takes(run)
-    }
-
-    /// Whether the peer takes the offloads of `run`.
-    fn takes(&self, run: &Run) -> bool {
-        run.vnet.is_plain() || self.link.as_ref().is_some_and(Link::takes_offloads)
+    /// Before `run` is staged: fill in what is missing of the frames that `transmit` will look at. Those of a guest for
+    /// another guest that takes them as they are stay where they are.
+    pub fn fill(&self, lazy: &mut Lazy, wire: &mut [u8], run: Run) {
+        if lazy.is_empty() {
+            return;
+        }
+        let Some(Link::Vhost(link)) = &self.link else { return lazy.fill(wire, run) };
+        let copies = self.up && !self.is_captured() && self.limit.is_none();
+        let takes = |run: &Run| link.offloads().covers(&run.vnet);
+        if copies && takes(&run) && self.pending.iter().all(takes) {
+            return;
+        }
+        self.pending.iter().for_each(|run| lazy.fill(wire, *run));
+        lazy.fill(wire, run);
     }
 
     /// Whether the adapter of this port made frames for the segment (neighbour answers, released packets).
@@ -307,7 +309,9 @@ impl Port {
             None => pending.iter().for_each(|run| out.lose(DropReason::NoPeer, wire, *run, 0)),
             Some(link) => {
                 let accepts = self.limit.narrow(link.offloads());
-                settled = scratch.settler.prepare(wire, &pending, accepts, out.tx);
+                if !out.lazy.is_missing_in(&pending) {
+                    settled = scratch.settler.prepare(wire, &pending, accepts, out.tx);
+                }
                 result = match &mut settled {
                     None => self.limit.transmit(link, wire, &mut pending, &mut out),
                     Some((wire, runs)) => self.limit.transmit(link, wire, runs, &mut out),
