@@ -270,7 +270,7 @@ impl Vhost {
 /// Take over a descriptor for kicks.
 ///
 /// # Errors
-/// It is neither an eventfd nor a pipe.
+/// It is neither an eventfd nor a pipe or socket.
 pub fn kick(fd: Option<OwnedFd>) -> io::Result<Option<Kick>> {
     fd.map(Kick::new).transpose()
 }
