@@ -1,4 +1,4 @@
-"""Guests for the tests of this folder: the image, built once, and a place to boot guests from."""
+"""Guests for the tests of this folder: the image, built once, and a place to boot guests from; more front-ends."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -6,13 +6,24 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from tests.support.backports import backports_qemu
 from tests.support.guest import Guests
+from vbackend.errors import HostError
 from vbackend.images import BuiltImage, build_image
 
 
 @pytest.fixture(scope="session")
 def image() -> BuiltImage:
     return build_image("small")
+
+
+@pytest.fixture(scope="session")
+def newer_qemu() -> str:
+    """The program of Debian's backports, beside the installed one."""
+    try:
+        return str(backports_qemu())
+    except HostError as error:
+        pytest.skip(f"no QEMU of backports: {error}")
 
 
 @pytest_asyncio.fixture
