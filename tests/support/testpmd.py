@@ -1,7 +1,7 @@
 """DPDK's testpmd as a vhost-user front-end: its virtio-user driver, busy-polling, on ordinary pages.
 
     with dpdk_testpmd(folder, "net_virtio_user0,path=/tmp/a.sock,packed_vq=1", mode="icmpecho") as pmd:
-        ...                      # it answers ARP and pings for any address
+        pmd.command("start")     # it answers ARP and pings for any address
         pmd.stats()[0].received  # frames, by port
 
 Debian's package `dpdk-dev`. Modes are testpmd's: icmpecho, io, macswap, rxonly, txonly (testpmd user guide, "set fwd").
@@ -19,7 +19,7 @@ from typing import Final
 from tests.support.run import wait_until
 from vbackend.errors import HostError
 
-__all__ = ["Pmd", "PortStats", "dpdk_testpmd", "parse_stats", "pmd_command"]
+__all__ = ["PROGRAM", "Pmd", "PortStats", "dpdk_testpmd", "parse_stats", "pmd_command"]
 
 PROGRAM: Final = "dpdk-testpmd"
 PROMPT: Final = "testpmd> "
@@ -105,10 +105,10 @@ class Pmd:
 
 
 @contextmanager
-def dpdk_testpmd(
-    folder: Path, *devices: str, mode: str, queues: int = 1, start: bool = True
-) -> Iterator[Pmd]:
-    """Start it, wait for its prompt, forward in `mode` unless `start` is False, and end it in order.
+def dpdk_testpmd(folder: Path, *devices: str, mode: str, queues: int = 1, wait: bool = True) -> Iterator[Pmd]:
+    """Start it, wait for its prompt, and end it in order. Its command `start` makes it forward in `mode`.
+
+    `wait=False`: it waits itself, for a back-end that dials, so `wait_ready` comes later.
 
     HostError: it is not installed.
     """
@@ -128,9 +128,8 @@ def dpdk_testpmd(
     ):
         try:
             pmd = Pmd(child, log)
-            pmd.wait_ready()
-            if start:
-                pmd.command("start")
+            if wait:
+                pmd.wait_ready()
             yield pmd
             assert child.stdin is not None
             child.stdin.write(b"quit\n")
