@@ -1,11 +1,10 @@
-"""`tools/dev bench [stream|tun]`: see README.md beside this file."""
+"""`tools/dev bench [stream|tun|vhost]`: see README.md beside this file."""
 
 import argparse
 import json
 import os
 import platform
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -16,11 +15,11 @@ from rich.console import Console
 from tests.bench import tunfile
 from tests.bench.compiler import CompileError, compiled
 from tests.bench.figures import Report, summarise
-from tests.bench.forwarders import QEMU, lack
+from tests.bench.forwarders import lack, version
 from tests.bench.process import BenchError
 from tests.bench.runner import Plan, Run, Tools
 from tests.bench.scenario import FORWARDERS, Forwarder, Scenario, Suite, select
-from tests.bench.table import render
+from tests.bench.table import TITLES, render
 
 __all__ = ["machine", "main", "plan_of", "unfit"]
 
@@ -34,9 +33,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("suite", nargs="?", choices=[str(suite) for suite in Suite], default="stream")
     parser.add_argument("--quick", action="store_true", help="three rounds, a fifth of the frames")
-    parser.add_argument("--rounds", type=int, metavar="N", help="interleaved rounds [5]")
+    parser.add_argument("--rounds", type=int, metavar="N", help="interleaved rounds [5; vhost: 15]")
     parser.add_argument(
-        "--frames", type=int, metavar="N", help="frames of a b1 run; b32 sends twice as many [100000]"
+        "--frames",
+        type=int,
+        metavar="N",
+        help="frames of a b1 run; b32 sends twice as many, vhost five times [100000]",
     )
     parser.add_argument(
         "--window",
@@ -67,7 +69,7 @@ def plan_of(arguments: Sequence[str]) -> tuple[Plan, bool]:
     names = chosen.forwarders.split(",") if chosen.forwarders else list(able)
     if unknown := [name for name in names if name not in list(able)]:
         parser.error(f"--forwarders: no {unknown[0]!r} in bench {suite}; there are {', '.join(able)}")
-    rounds = (3 if chosen.quick else 5) if chosen.rounds is None else chosen.rounds
+    rounds = (3 if chosen.quick else suite.rounds) if chosen.rounds is None else chosen.rounds
     frames = (20_000 if chosen.quick else 100_000) if chosen.frames is None else chosen.frames
     if rounds < 1 or frames < 1:
         parser.error("--rounds and --frames: at least 1")
@@ -99,15 +101,15 @@ def machine(plan: Plan) -> dict[str, str]:
         if why := unfit(info):
             raise BenchError(why)
         facts["vbackend"] = info["version"]
-    if Forwarder.QEMU in plan.forwarders and lack(Forwarder.QEMU) is None:
-        told = subprocess.run([QEMU, "--version"], capture_output=True, text=True, check=True).stdout
-        facts["QEMU"] = told.split("version ")[-1].split()[0]
+    for forwarder in plan.forwarders:
+        if lack(forwarder) is None and (told := version(forwarder)):
+            facts[TITLES[forwarder]] = told
     return facts
 
 
 def _measure(plan: Plan, console: Console) -> Report:
     facts = machine(plan)
-    tools = Tools(compiled("floor"), compiled("load"))
+    tools = Tools(compiled("floor"), compiled("load"), compiled("vhost_load"))
     with tempfile.TemporaryDirectory(prefix="vbbench-") as folder, console.status("starting") as status:
 
         def tell(number: int, scenario: Scenario) -> None:

@@ -1,4 +1,4 @@
-"""The bench's C programs, compiled once per version of their source and compiler into the user's cache."""
+"""The bench's C programs, compiled once per version of their sources and compiler into the user's cache."""
 
 import hashlib
 import os
@@ -29,7 +29,8 @@ def compiled(name: str, folder: Path | None = None) -> Path:
     if compiler is None:
         raise CompileError("no C compiler: `apt-get install gcc`, or put `cc` on the PATH")
     version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
-    key = hashlib.sha256(b"\0".join((source.read_bytes(), version, " ".join(FLAGS).encode()))).hexdigest()
+    sources = [path.read_bytes() for path in (source, *sorted(SOURCES.glob("*.h")))]
+    key = hashlib.sha256(b"\0".join((*sources, version, " ".join(FLAGS).encode()))).hexdigest()
     folder = folder or cache_folder()
     program = folder / f"{name}-{key[:16]}"
     if program.exists():

@@ -1,7 +1,8 @@
-"""From samples to figures: medians, and ratios to the floor of the same round. Pure.
+"""From samples to figures: medians, and ratios to a reference in the same round. Pure.
 
 Rule: a ratio is formed inside a round, between runs that are seconds apart, and only then the median is taken; on
-a shared machine the quotient of two medians would compare different minutes.
+a shared machine the quotient of two medians would compare different minutes. To a reference that spins it is formed
+between the least of all rounds instead: whatever keeps its load generator waiting counts as its CPU time.
 """
 
 from collections.abc import Sequence
@@ -53,7 +54,7 @@ class Cell:
     cpu_least: float
     cpu_most: float
     rate: float  # frames per second, median
-    ratio: float | None  # of CPU time to the floor's; None without a floor in the run
+    ratio: float | None  # of CPU time to the reference's; None without a reference in the run
     sent: int
     lost: int
     foreign: int
@@ -64,7 +65,7 @@ class Cell:
 
     @property
     def meets_target(self) -> bool | None:
-        """None: there is no target, or no floor to hold it against."""
+        """None: there is no target, or no reference to hold it against."""
         if self.target is None or self.ratio is None:
             return None
         return self.ratio <= self.target
@@ -107,7 +108,8 @@ class Report:
                     "cpu_ns_per_frame": round(c.cpu_per_frame, 1),
                     "cpu_ns_per_frame_range": [round(c.cpu_least, 1), round(c.cpu_most, 1)],
                     "frames_per_second": round(c.rate),
-                    "ratio_to_floor": None if c.ratio is None else round(c.ratio, 3),
+                    "reference": str(c.scenario.path.reference),
+                    "ratio": None if c.ratio is None else round(c.ratio, 3),
                     "target": c.target,
                     "meets_target": c.meets_target,
                     "sent": c.sent,
@@ -141,15 +143,16 @@ def summarise(samples: Sequence[Sample]) -> tuple[Cell, ...]:
     groups: dict[tuple[Scenario, Forwarder], list[Sample]] = {}
     for sample in samples:
         groups.setdefault((sample.scenario, sample.forwarder), []).append(sample)
-    floors = {(s.scenario, s.round): s for s in samples if s.forwarder is Forwarder.FLOOR and s.arrived}
+    references: dict[Scenario, list[Sample]] = {s.scenario: [] for s in samples}
+    for s in samples:
+        if s.forwarder is s.scenario.path.reference and s.arrived and s.cpu_ns:
+            references[s.scenario].append(s)
     cells = []
     for (scenario, forwarder), group in groups.items():
         good = [s for s in group if s.arrived]
         if not good:
             continue
         costs = [s.cpu_per_frame for s in good]
-        pairs = [(s, floors[scenario, s.round]) for s in good if (scenario, s.round) in floors]
-        ratios = [s.cpu_per_frame / f.cpu_per_frame for s, f in pairs if f.cpu_ns]
         cells.append(
             Cell(
                 scenario=scenario,
@@ -158,10 +161,19 @@ def summarise(samples: Sequence[Sample]) -> tuple[Cell, ...]:
                 cpu_least=min(costs),
                 cpu_most=max(costs),
                 rate=median(s.rate for s in good),
-                ratio=median(ratios) if ratios else None,
+                ratio=_ratio(good, references[scenario]),
                 sent=sum(s.sent for s in group),
                 lost=sum(s.lost for s in group),
                 foreign=sum(s.foreign for s in group),
             )
         )
     return tuple(cells)
+
+
+def _ratio(samples: Sequence[Sample], references: Sequence[Sample]) -> float | None:
+    """Of CPU time per frame, in one scenario; see the rule above."""
+    if references and references[0].forwarder.spins:
+        return min(s.cpu_per_frame for s in samples) / min(s.cpu_per_frame for s in references)
+    costs = {s.round: s.cpu_per_frame for s in references}
+    ratios = [s.cpu_per_frame / costs[s.round] for s in samples if s.round in costs]
+    return median(ratios) if ratios else None

@@ -5,6 +5,7 @@ Taps and tuns live in the run's own namespace. Not here: the measuring (runner.p
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -13,11 +14,12 @@ from pathlib import Path as FilePath
 
 from tests.bench.namespace import Namespace
 from tests.bench.process import BenchError, read_line, running, until
-from tests.bench.scenario import Device, Forwarder, Path
+from tests.bench.scenario import Device, Forwarder, Layout, Path
 
-__all__ = ["Place", "Setup", "lack", "started"]
+__all__ = ["Place", "Setup", "lack", "started", "version"]
 
 QEMU = "qemu-system-x86_64"
+DPDK = "dpdk-testpmd"
 
 # What native/load.c takes for granted of a tun: its link's addresses, and the MAC guests send to.
 TUN_LINK = "addr=192.0.2.1,peer=192.0.2.2,mac=02:76:62:00:00:0b"
@@ -51,7 +53,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """A running forwarder: its process, and the generator's sides, stream first."""
+    """A running forwarder: its process, and the generator's sides; a device is the second."""
 
     pid: int
     sides: tuple[str, str]
@@ -64,13 +66,36 @@ def lack(forwarder: Forwarder) -> str | None:
             return f"no {QEMU}: `apt-get install qemu-system-x86`"
         case Forwarder.VDE if shutil.which("vde_switch") is None:
             return "no vde_switch: `apt-get install vde2`"
+        case Forwarder.DPDK if shutil.which(DPDK) is None:
+            return f"no {DPDK}: `apt-get install dpdk`"
         case _:
             return None
+
+
+def version(forwarder: Forwarder) -> str | None:
+    """Of a forwarder that is installed and not the bench's own; None: it does not say."""
+    match forwarder:
+        case Forwarder.QEMU:
+            told = _said([QEMU, "--version"])
+            return told.split("version ")[-1].split()[0]
+        case Forwarder.DPDK:
+            told = _said([DPDK, "-v", "--no-huge", "--no-pci", "--", "--help"])
+            return told.partition("'DPDK ")[2].partition("'")[0] or None
+        case _:
+            return None
+
+
+def _said(command: list[str]) -> str:
+    return subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    ).stdout
 
 
 def started(forwarder: Forwarder, path: Path, place: Place) -> AbstractContextManager[Setup]:
     """Start it; ready when the context is entered, gone when it is left. BenchError when it does not start."""
     place.folder.mkdir()
+    if path.layout:
+        return (_dpdk if forwarder is Forwarder.DPDK else _vbackend_vhost)(place, path.layout)
     starters: dict[Forwarder, Callable[[Place, Device | None], AbstractContextManager[Setup]]] = {
         Forwarder.FLOOR: _floor,
         Forwarder.VBACKEND: _vbackend,
@@ -82,6 +107,10 @@ def started(forwarder: Forwarder, path: Path, place: Place) -> AbstractContextMa
 
 def _stream_sides(place: Place, device: Device | None) -> tuple[str, str]:
     return f"stream:{place.a}", f"{device}:{place.ifname}" if device else f"stream:{place.b}"
+
+
+def _vhost_sides(place: Place, layout: Layout) -> tuple[str, str]:
+    return f"{layout}:{place.a}", f"{layout}:{place.b}"
 
 
 def _link_up(place: Place) -> None:
@@ -106,18 +135,32 @@ def _vbackend(place: Place, device: Device | None) -> Iterator[Setup]:
         other = f"{device}:{place.ifname},netns={place.namespace.name}"
     if device == "tun":
         other += f",{TUN_LINK}"
+    limit = ["--queue-limit", str(place.queue_limit)]
+    with _vbackend_run(place, [*limit, f"stream:unix:{place.a}", other]) as pid:
+        yield Setup(pid, _stream_sides(place, device))
+
+
+@contextmanager
+def _vbackend_vhost(place: Place, layout: Layout) -> Iterator[Setup]:
+    """A cable, as DPDK's forwarding mode `io` is: neither learns or looks up addresses."""
+    with _vbackend_run(place, ["--cable", f"vhost-user:{place.a}", f"vhost-user:{place.b}"]) as pid:
+        yield Setup(pid, _vhost_sides(place, layout))
+
+
+@contextmanager
+def _vbackend_run(place: Place, arguments: list[str]) -> Iterator[int]:
+    """`vbackend run` as a user starts it, ready; its process."""
     read_end, write_end = os.pipe()
     try:
         command = [sys.executable, "-c", "from vbackend.cli.main import main; main()", "run"]
         command += ["--name", f"bench-{place.ifname}", "--control", str(place.folder / "control.sock")]
-        command += ["--queue-limit", str(place.queue_limit), "--ready-fd", str(write_end)]
-        command += [f"stream:unix:{place.a}", other]
+        command += ["--ready-fd", str(write_end), *arguments]
         with running(command, place.log, pass_fds=[write_end]) as child:
             os.close(write_end)
             write_end = -1
             if read_line(read_end, 30) != "READY":
                 raise BenchError(f"vbackend run: not ready: {place.log.read_text().strip()[-600:]}")
-            yield Setup(child.pid, _stream_sides(place, device))
+            yield child.pid
     finally:
         os.close(read_end)
         if write_end >= 0:
@@ -156,3 +199,17 @@ def _vde(place: Place, device: Device | None) -> Iterator[Setup]:
         _link_up(place)
         plugs = [f"vde:{switch}:{place.folder / name}" for name in ("plug-a", "plug-b")]
         yield Setup(child.pid, (plugs[0], f"tap:{place.ifname}" if device else plugs[1]))
+
+
+@contextmanager
+def _dpdk(place: Place, layout: Layout) -> Iterator[Setup]:
+    """Its poll-mode driver of vhost-user ports, without huge pages, which few machines have set aside."""
+    cpu = max(os.sched_getaffinity(0))
+    # Two of DPDK's "lcores" on one CPU: the first only waits for the end of stdin.
+    command = [DPDK, "--lcores", f"0@{cpu},1@{cpu}", "--no-huge", "-m", "256", "--no-pci", "--no-telemetry"]
+    command += ["--no-shconf", "--file-prefix", f"vbbench{os.getpid()}{place.ifname}"]
+    command += ["--vdev", f"net_vhost0,iface={place.a}", "--vdev", f"net_vhost1,iface={place.b}"]
+    command += ["--", "--forward-mode=io", "--total-num-mbufs=8192", "--disable-link-check"]
+    with running(command, place.log, pipes=True) as child:
+        until(lambda: place.a.exists() and place.b.exists(), f"{DPDK}: start", child, place.log)
+        yield Setup(child.pid, _vhost_sides(place, layout))

@@ -1,19 +1,21 @@
 """The run: every forwarder of every path up at once, then interleaved rounds.
 
-A forwarder without traffic costs nothing, so all may stay while one is measured; the idle measurement shows it.
+A forwarder without traffic costs nothing, so all may stay while one is measured; the idle measurement shows it. One
+that spins is stopped except while it is measured.
 """
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 
 from tests.bench import forwarders, namespace
 from tests.bench.figures import Sample, Skip
 from tests.bench.forwarders import Place, Setup, started
-from tests.bench.process import BenchError, Load, pin, settled_cpu_ns
+from tests.bench.process import BenchError, Load, cpu_ns, pin, settled_cpu_ns
 from tests.bench.scenario import Forwarder, Path, Scenario
 
 __all__ = ["Plan", "Run", "Tools"]
@@ -51,6 +53,7 @@ class Tools:
 
     floor: FilePath
     load: FilePath
+    vhost_load: FilePath
 
 
 class Run:
@@ -106,20 +109,30 @@ class Run:
         with ExitStack() as inner:
             setup = inner.enter_context(started(forwarder, path, place))
             source, sink = reversed(setup.sides) if path.from_device else setup.sides
-            command = place.inside([str(self._tools.load), source, sink])
+            tool = self._tools.vhost_load if path.layout else self._tools.load
+            command = place.inside([str(tool), source, sink])
             load = inner.enter_context(Load.connected(command, place.folder / "load.log"))
             forwarder_cpu, load_cpu = self._plan.cpus
             pin(setup.pid, forwarder_cpu)
             pin(load.pid, load_cpu)
+            if forwarder.spins:
+                os.kill(setup.pid, signal.SIGSTOP)
+                inner.callback(os.kill, setup.pid, signal.SIGCONT)
             stack.push(inner.pop_all())
         return setup, load
 
     def idle(self, seconds: float) -> dict[Forwarder, int]:
-        """CPU time in ns without traffic, of the processes of each forwarder together."""
-        pids = {key: setup.pid for key, (setup, _) in self._up.items()}
-        before = {key: settled_cpu_ns(pid) for key, pid in pids.items()}
+        """CPU time in ns without traffic, the most of a forwarder's processes."""
+        sleeping = {key: setup.pid for key, (setup, _) in self._up.items() if not key[1].spins}
+        before = {key: settled_cpu_ns(pid) for key, pid in sleeping.items()}
         time.sleep(seconds)
-        spent = {key: settled_cpu_ns(pid) - before[key] for key, pid in pids.items()}
+        spent = {key: settled_cpu_ns(pid) - before[key] for key, pid in sleeping.items()}
+        for (path, forwarder), (setup, _) in self._up.items():
+            if forwarder.spins and forwarder not in {other for _, other in spent}:
+                start = cpu_ns(setup.pid)
+                with _awake(setup.pid, forwarder):
+                    time.sleep(seconds)
+                spent[path, forwarder] = cpu_ns(setup.pid) - start
         seen = dict.fromkeys(forwarder for _, forwarder in self._up)
         return {f: max(ns for (_, other), ns in spent.items() if other is f) for f in seen}
 
@@ -140,9 +153,14 @@ class Run:
     def _sample(self, number: int, scenario: Scenario, forwarder: Forwarder) -> Sample:
         setup, load = self._up[scenario.path, forwarder]
         frames = scenario.frames(self._plan.frames if number else max(self._plan.frames // 10, 1))
+        window = scenario.window(self._plan.window)
+        mode = ("poll" if scenario.polls else "event") if scenario.path.layout else ""
         before = settled_cpu_ns(setup.pid)
-        outcome = load.run(scenario.size, scenario.burst, frames, scenario.window(self._plan.window))
+        with _awake(setup.pid, forwarder):
+            outcome = load.run(scenario.size, scenario.burst, frames, window, mode)
         spent = settled_cpu_ns(setup.pid) - before
+        if forwarder.spins:  # its one busy thread went on after the last frame until it was stopped
+            spent = min(spent, outcome.wall_ns)
         return Sample(
             scenario,
             forwarder,
@@ -153,3 +171,16 @@ class Run:
             spent,
             outcome.wall_ns,
         )
+
+
+@contextmanager
+def _awake(pid: int, forwarder: Forwarder) -> Iterator[None]:
+    """One that spins runs inside only."""
+    if not forwarder.spins:
+        yield
+        return
+    os.kill(pid, signal.SIGCONT)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGSTOP)

@@ -15,11 +15,12 @@ TITLES = {
     Forwarder.VBACKEND: "vbackend",
     Forwarder.QEMU: "QEMU hub",
     Forwarder.VDE: "vde_switch",
+    Forwarder.DPDK: "DPDK testpmd",
 }
 
 
 def render(report: Report) -> RenderableType:
-    """CPU µs per frame, its ratio to the floor, and thousands of frames per second, per forwarder."""
+    """CPU µs per frame, its ratio to the reference's, and thousands of frames per second, per forwarder."""
     seen = {cell.forwarder for cell in report.cells}
     forwarders = [f for f in FORWARDERS if f in seen]
     parts: list[RenderableType] = []
@@ -34,13 +35,17 @@ def render(report: Report) -> RenderableType:
 
 
 def _table(report: Report, path: Path, scenarios: list[Scenario], forwarders: list[Forwarder]) -> Table:
-    table = Table(title=path.replace("-", " → "), title_justify="left", title_style="bold")
+    title = path.replace("-", " → ").replace(" → packed", ", packed rings")
+    table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("frame")
+    least = "  least" if path.reference.spins else ""
     for forwarder in forwarders:
-        table.add_column(f"{TITLES[forwarder]}\nµs/frame ratio  kf/s", justify="right")
+        table.add_column(f"{TITLES[forwarder]}\nµs/frame{least} ratio  kf/s", justify="right")
     table.add_column("target", justify="right")
     for scenario in scenarios:
-        row = [f"{scenario.size} B, b{scenario.burst}"]
+        row = [
+            f"{scenario.size} B, b{scenario.burst}" + ("" if scenario.polls or not path.layout else ", calls")
+        ]
         row += [_figures(report.cell(scenario, forwarder)) for forwarder in forwarders]
         table.add_row(*row, _target(report.cell(scenario, Forwarder.VBACKEND)))
     return table
@@ -51,22 +56,30 @@ def _figures(cell: Cell | None) -> str:
         return "-"
     ratio = "-" if cell.ratio is None else f"{cell.ratio:.2f}"
     lost = f"\n[red]{cell.lost} of {cell.sent} lost[/]" if cell.lost else ""
-    return f"{cell.cpu_per_frame / 1000:.3f} {ratio:>6} {cell.rate / 1000:>6.0f}{lost}"
+    least = f" {cell.cpu_least / 1000:.3f}" if cell.scenario.path.reference.spins else ""
+    return f"{cell.cpu_per_frame / 1000:.3f}{least} {ratio:>6} {cell.rate / 1000:>6.0f}{lost}"
 
 
 def _target(cell: Cell | None) -> str:
     if cell is None or cell.target is None:
         return ""
-    verdict = {True: "[green]met[/]", False: "[red]missed[/]", None: "no floor"}[cell.meets_target]
+    verdict = {True: "[green]met[/]", False: "[red]missed[/]", None: "no reference"}[cell.meets_target]
     return f"≤ {cell.target:.2f} {verdict}"
 
 
 def _legend(report: Report) -> Text:
     lines = [
         "µs/frame: CPU time of the forwarding process per frame that arrived, median of "
-        f"{report.rounds} interleaved rounds; ratio: to the floor's, median of the rounds' ratios; "
-        "kf/s: thousands of frames a second; bN: N frames a system call.",
+        f"{report.rounds} interleaved rounds; kf/s: thousands of frames a second."
     ]
+    references = {cell.scenario.path.reference for cell in report.cells}
+    if Forwarder.FLOOR in references:
+        lines.append("ratio: to the floor's, median of the rounds' ratios; bN: N frames a system call.")
+    if Forwarder.DPDK in references:
+        lines.append(
+            "ratio: of the least of all rounds, to DPDK's; bN: N frames made available at a time; "
+            "calls: the guests sleep until called, else they poll."
+        )
     if report.readings:
         lines.append("ns/packet: CPU time of the reading thread alone; kp/s: what that makes on one core.")
     if report.idle_ns:

@@ -3,12 +3,12 @@
 import pytest
 
 from tests.bench import __main__ as bench
-from tests.bench.scenario import FORWARDERS, Forwarder
+from tests.bench.scenario import Forwarder, Suite
 
 
 def test_defaults() -> None:
     plan, as_json = bench.plan_of(["stream"])
-    assert plan.forwarders == FORWARDERS
+    assert plan.forwarders == Suite.STREAM.forwarders
     assert (len(plan.scenarios), plan.rounds, plan.frames, plan.pinned, as_json) == (
         12,
         5,
@@ -26,7 +26,15 @@ def test_tun_has_its_own_paths_and_only_who_can() -> None:
     assert plan.reads
 
 
-@pytest.mark.parametrize("arguments", [["stream"], ["tun", "--only", "b1"], ["tun", "--forwarders", "floor"]])
+def test_vhost_has_more_rounds_since_the_least_counts() -> None:
+    plan, _ = bench.plan_of(["vhost"])
+    assert plan.forwarders == (Forwarder.VBACKEND, Forwarder.DPDK)
+    assert (len(plan.scenarios), plan.rounds) == (8, 15)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["stream"], ["vhost"], ["tun", "--only", "b1"], ["tun", "--forwarders", "floor"]]
+)
 def test_reading_calls_are_part_of_the_whole_tun_bench_only(arguments: list[str]) -> None:
     assert not bench.plan_of(arguments)[0].reads
 
@@ -47,6 +55,7 @@ def test_forwarders_keep_their_order() -> None:
     [
         (["--forwarders", "ovs"], "no 'ovs'"),
         (["tun", "--forwarders", "qemu"], "no 'qemu' in bench tun; there are floor, vbackend"),
+        (["vhost", "--forwarders", "floor"], "no 'floor' in bench vhost; there are vbackend, dpdk"),
         (["tun", "--only", "tap"], "no scenario"),
         (["--only", "b7"], "no scenario"),
         (["--rounds", "0"], "at least 1"),

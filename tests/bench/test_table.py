@@ -42,6 +42,18 @@ def test_figures_ratio_and_verdict_in_one_row() -> None:
     ]
 
 
+def test_the_least_is_shown_beside_one_that_spins() -> None:
+    calls = Scenario(Path.VHOST_VHOST_PACKED, 64, 1)
+    text = shown(sample(calls, Forwarder.VBACKEND, 300_000), sample(calls, Forwarder.DPDK, 200_000))
+    assert "vhost → vhost, packed rings" in text
+    assert row(text, "64 B, b1, calls").replace("│", "").split() == [
+        *("64", "B,", "b1,", "calls"),
+        *("0.300", "0.300", "1.50", "1000"),
+        *("0.200", "0.200", "1.00", "1000"),
+    ]
+    assert "floor" not in text
+
+
 def test_only_what_was_measured_has_a_place() -> None:
     text = shown(sample(B32, Forwarder.FLOOR, 100_000), sample(TAP, Forwarder.VDE, 100_000))
     assert "stream → stream" in text
@@ -57,8 +69,8 @@ def test_missed_targets_and_lost_frames_are_shown() -> None:
     assert "10 of 1000 lost" in text
 
 
-def test_without_floor_there_is_no_verdict() -> None:
-    assert "≤ 1.30 no floor" in shown(sample(B32, Forwarder.VBACKEND, 120_000))
+def test_without_reference_there_is_no_verdict() -> None:
+    assert "≤ 1.30 no reference" in shown(sample(B32, Forwarder.VBACKEND, 120_000))
 
 
 def test_idle_and_skips_are_told() -> None:

@@ -22,7 +22,7 @@ FRAMES = 1024
 @pytest.fixture(scope="module")
 def tools() -> Tools:
     try:
-        return Tools(compiled("floor"), compiled("load"))
+        return Tools(compiled("floor"), compiled("load"), compiled("vhost_load"))
     except CompileError as error:
         if "no C compiler" in str(error):
             pytest.skip(str(error))
@@ -51,6 +51,7 @@ def all_arrive(forwarder: Forwarder, scenarios: tuple[Scenario, ...], tools: Too
 STREAMS = tuple(s for s in SCENARIOS if s.path is Path.STREAM_STREAM)
 TAPS = tuple(s for s in SCENARIOS if s.path.device == "tap")
 TUNS = Suite.TUN.scenarios
+VHOSTS = Suite.VHOST.scenarios
 
 
 @pytest.mark.parametrize("forwarder", [Forwarder.FLOOR, Forwarder.VBACKEND, Forwarder.QEMU])
@@ -72,6 +73,13 @@ def test_tuns_lose_nothing(forwarder: Forwarder, tools: Tools, tmp_path: FilePat
     before = netns()
     all_arrive(forwarder, TUNS, tools, tmp_path)
     assert netns() == before
+
+
+def test_dpdk_loses_nothing_and_spins_only_while_measured(tools: Tools, tmp_path: FilePath) -> None:
+    all_arrive(Forwarder.DPDK, VHOSTS, tools, tmp_path)
+    (again := tmp_path / "again").mkdir()
+    with measured(Forwarder.DPDK, VHOSTS[:1], tools, again) as run:
+        assert run.idle(0.2)[Forwarder.DPDK] > 0
 
 
 @pytest.mark.root
@@ -151,8 +159,31 @@ def test_load_without_forwarder_says_so(tools: Tools, tmp_path: FilePath) -> Non
         stack.enter_context(Load.connected(command, tmp_path / "log"))
 
 
+def test_vhost_load_says_what_a_backend_lacks(tools: Tools, tmp_path: FilePath) -> None:
+    """A back-end without any feature: its answer to GET_FEATURES, the first request."""
+    featureless = """
+import socket, struct, sys
+ear = socket.socket(socket.AF_UNIX)
+ear.bind(sys.argv[1])
+ear.listen(1)
+print("ready", flush=True)
+peer, _ = ear.accept()
+for _ in range(2):
+    request, _, _ = struct.unpack("=III", peer.recv(12, socket.MSG_WAITALL))
+    peer.sendall(struct.pack("=IIIQ", request, 5, 8, 0))
+peer.recv(1)
+"""
+    path, log = tmp_path / "a.sock", tmp_path / "log"
+    with ExitStack() as stack:
+        child = stack.enter_context(running([sys.executable, "-c", featureless, str(path)], log))
+        until(lambda: log.read_text() == "ready\n", "featureless back-end", child, log)
+        command = [str(tools.vhost_load), f"split:{path}", f"split:{path}"]
+        with pytest.raises(BenchError, match=r"lacks features 0x160008000, or REPLY_ACK"):
+            stack.enter_context(Load.connected(command, tmp_path / "load.log"))
+
+
 def test_forwarder_that_does_not_start_is_left_out(tools: Tools, tmp_path: FilePath) -> None:
-    broken = Tools(FilePath("/bin/false"), tools.load)
+    broken = Tools(FilePath("/bin/false"), tools.load, tools.vhost_load)
     with measured(Forwarder.FLOOR, STREAMS[:1], broken, tmp_path) as run:
         assert [(s.what, "exit status 1" in s.why) for s in run.skips] == [("floor stream-stream", True)]
         assert list(run.samples(lambda _number, _scenario: None)) == []

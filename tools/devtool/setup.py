@@ -22,6 +22,7 @@ DEBIAN_PACKAGES = {
     "busybox-static": ("busybox", "tests"),
     "ca-certificates": (None, "downloads"),
     "cpio": ("cpio", "tests"),
+    "dpdk": ("dpdk-testpmd", "reference of the bench"),
     "ethtool": ("ethtool", "looking at taps"),
     "g++": ("c++", "fuzz targets"),
     "gcc": ("cc", "linker of the engine"),

@@ -73,7 +73,7 @@ impl Position {
         flags & (AVAIL | USED) == if self.wrap { AVAIL } else { USED }
     }
 
-    /// Length, id and flags of a descriptor that is used here. `WRITE` says that the length counts (§2.8.5).
+    /// Length, id and flags of a descriptor that is used here. `WRITE` says that the length counts (§2.8.4).
     #[inline]
     fn used_element(self, id: u16, len: u32) -> u64 {
         let flags = if self.wrap { AVAIL | USED } else { 0 } | if len > 0 { WRITE } else { 0 };
@@ -177,7 +177,8 @@ impl<A: Area> Packed<A> {
         self.held -= slots;
     }
 
-    /// The driver looks at used descriptors one after the other, so the first is marked last and shows them all.
+    /// The driver looks at used descriptors one after the other, so the first is marked last and shows them all
+    /// (§2.8.9).
     #[inline]
     pub(super) fn complete(&mut self, chains: &[Chain], lens: &[u32]) {
         let ([first, others @ ..], [first_len, other_lens @ ..]) = (chains, lens) else {
