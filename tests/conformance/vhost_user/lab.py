@@ -107,7 +107,9 @@ class Lab:
     def settle(self) -> None:
         """Wait until no port has a session nor the process a descriptor of one, and check the accounts."""
         self.wait_for(lambda: all(self.port(name).session is None for name in _PORTS), "all have left")
-        self.wait_for(lambda: self.descriptors() <= self._descriptors, "as few open files as in the beginning")
+        self.wait_for(
+            lambda: self.descriptors() <= self._descriptors, "as few open files as in the beginning"
+        )
         assert_accounts(self.run.snapshot())
 
 

@@ -118,7 +118,6 @@ LIES = [
     Lie("table-too-long", TABLE_LEN, [(TABLE, 16 * (SIZE + 1), INDIRECT)], indirect=True),
     Lie("table-4-gib", TABLE_LEN, [(TABLE, HUGE & ~15, INDIRECT)], indirect=True),
     Lie("table-nowhere", OUTSIDE, [(MEMORY - 8, 16, INDIRECT)], indirect=True),
-    Lie("table-in-table", "in an indirect table", [(TABLE, 16, INDIRECT)], True, [(TABLE, 16, INDIRECT, 0)]),
     Lie("part-nowhere", OUTSIDE, [(TABLE, 16, INDIRECT)], True, [(MEMORY, 60, 0, 0)]),
 ]
 
@@ -198,6 +197,7 @@ def in_table(*descriptors: tuple[int, int, int]) -> Callable[[SplitRing, int], N
         (linked((8, NEXT, 1), (8, NEXT, 0)), "loops"),
         (in_table((8, NEXT, 0)), "loops"),
         (in_table((0, NEXT, 1), (0, NEXT, 0)), "loops"),
+        (in_table((16, INDIRECT, 0)), "in an indirect table"),
         (in_table((8, NEXT, 1)), "a descriptor's successor"),
         (in_table((8, NEXT, 0xFFFF)), "a descriptor's successor"),
         (linked((8, NEXT, 1), (16, INDIRECT | NEXT, 2)), "not the last of its chain"),
