@@ -126,6 +126,7 @@ class Session:
         except EOFError as error:
             self._end(str(error), orderly=True)
         except PeerError as error:
+            self._before()  # a session that the engine ended meanwhile has a better reason than this
             self._refuse()
             self._end(str(error), orderly=False)
         except OSError as error:

@@ -267,3 +267,17 @@ async def test_a_peer_that_leaves_without_reading_its_answer(desk: Desk) -> None
     desk.peer.close()
     await eventually(lambda: desk.ends, "the end")
     assert desk.ends == [("Connection reset by peer", False)]
+
+
+async def test_the_engine_s_own_reason_comes_first(desk: Desk) -> None:
+    """Guest memory went away while a request was on its way: there is no session to carry it out on."""
+
+    def before() -> None:
+        if desk.rings.calls:
+            desk.session.close()
+
+    desk.session._before = before
+    desk.rings.fail["features"] = ValueError("the port has no session")
+    desk.negotiate()
+    await eventually(lambda: desk.session._closed, "closed")
+    assert desk.ends == []

@@ -105,8 +105,8 @@ mod tests {
         let partial = (short, VnetHeader { gso_type: GSO_NONE, gso_size: 0, ..vnet });
         let complete = plain(vec![flow.frame(&data[..100])]);
         let tso = Offloads::CSUM | Offloads::TSO4;
+        let unknown = (gso.0.clone(), VnetHeader { gso_type: 9, ..gso.1 });
         let outside = (gso.0.clone(), VnetHeader { csum_start: 9000, ..gso.1 });
-        let datagram = (gso.0.clone(), VnetHeader { gso_type: GSO_UDP, ..gso.1 });
         // (frames, what the peer takes, what it gets, frames that entered and left so far)
         for (name, frames, accepts, expected, counts) in [
             ("plain, to anybody", segments.clone(), Offloads::NONE, None, (3, 0)),
@@ -129,7 +129,7 @@ mod tests {
                 Some(complete),
                 (2, 0),
             ),
-            ("fragmentation", vec![datagram], tso, Some(Vec::new()), (1, 0)),
+            ("another type", vec![unknown], tso, Some(Vec::new()), (1, 0)),
         ] {
             let mut tx = Counters::ZERO.tx;
             let got = prepared(&frames, accepts, &mut tx);
@@ -142,7 +142,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_settled_is_dropped_with_its_reason() {
-        let (frame, vnet) = Flow::udp().gso(&[5; 3000], 1448);
+        let extensions = Some((60, vec![0; 8]));
+        let (frame, vnet) = Flow { extensions, ..Flow::udp().over_v6() }.gso(&[5; 3000], 1448);
         for (vnet, reason) in [
             (VnetHeader { gso_type: GSO_UDP, ..vnet }, DropReason::Offload),
             (VnetHeader { gso_type: 9, ..vnet }, DropReason::BadOffload),
