@@ -33,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("suite", nargs="?", choices=[str(suite) for suite in Suite], default="stream")
     parser.add_argument("--quick", action="store_true", help="three rounds, a fifth of the frames")
-    parser.add_argument("--rounds", type=int, metavar="N", help="interleaved rounds [5; vhost: 15]")
+    parser.add_argument("--rounds", type=int, metavar="N", help="interleaved rounds [5]")
     parser.add_argument(
         "--frames",
         type=int,
@@ -69,7 +69,7 @@ def plan_of(arguments: Sequence[str]) -> tuple[Plan, bool]:
     names = chosen.forwarders.split(",") if chosen.forwarders else list(able)
     if unknown := [name for name in names if name not in list(able)]:
         parser.error(f"--forwarders: no {unknown[0]!r} in bench {suite}; there are {', '.join(able)}")
-    rounds = (3 if chosen.quick else suite.rounds) if chosen.rounds is None else chosen.rounds
+    rounds = (3 if chosen.quick else 5) if chosen.rounds is None else chosen.rounds
     frames = (20_000 if chosen.quick else 100_000) if chosen.frames is None else chosen.frames
     if rounds < 1 or frames < 1:
         parser.error("--rounds and --frames: at least 1")

@@ -1,8 +1,7 @@
 """From samples to figures: medians, and ratios to a reference in the same round. Pure.
 
 Rule: a ratio is formed inside a round, between runs that are seconds apart, and only then the median is taken; on
-a shared machine the quotient of two medians would compare different minutes. To a reference that spins it is formed
-between the least of all rounds instead: whatever keeps its load generator waiting counts as its CPU time.
+a shared machine the quotient of two medians would compare different minutes.
 """
 
 from collections.abc import Sequence
@@ -171,9 +170,7 @@ def summarise(samples: Sequence[Sample]) -> tuple[Cell, ...]:
 
 
 def _ratio(samples: Sequence[Sample], references: Sequence[Sample]) -> float | None:
-    """Of CPU time per frame, in one scenario; see the rule above."""
-    if references and references[0].forwarder.spins:
-        return min(s.cpu_per_frame for s in samples) / min(s.cpu_per_frame for s in references)
+    """Of CPU time per frame, in one scenario; None when no round has both."""
     costs = {s.round: s.cpu_per_frame for s in references}
     ratios = [s.cpu_per_frame / costs[s.round] for s in samples if s.round in costs]
     return median(ratios) if ratios else None

@@ -38,9 +38,8 @@ def _table(report: Report, path: Path, scenarios: list[Scenario], forwarders: li
     title = path.replace("-", " → ").replace(" → packed", ", packed rings")
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("frame")
-    least = "  least" if path.reference.spins else ""
     for forwarder in forwarders:
-        table.add_column(f"{TITLES[forwarder]}\nµs/frame{least} ratio  kf/s", justify="right")
+        table.add_column(f"{TITLES[forwarder]}\nµs/frame ratio  kf/s", justify="right")
     table.add_column("target", justify="right")
     for scenario in scenarios:
         row = [
@@ -56,8 +55,7 @@ def _figures(cell: Cell | None) -> str:
         return "-"
     ratio = "-" if cell.ratio is None else f"{cell.ratio:.2f}"
     lost = f"\n[red]{cell.lost} of {cell.sent} lost[/]" if cell.lost else ""
-    least = f" {cell.cpu_least / 1000:.3f}" if cell.scenario.path.reference.spins else ""
-    return f"{cell.cpu_per_frame / 1000:.3f}{least} {ratio:>6} {cell.rate / 1000:>6.0f}{lost}"
+    return f"{cell.cpu_per_frame / 1000:.3f} {ratio:>6} {cell.rate / 1000:>6.0f}{lost}"
 
 
 def _target(cell: Cell | None) -> str:
@@ -77,7 +75,7 @@ def _legend(report: Report) -> Text:
         lines.append("ratio: to the floor's, median of the rounds' ratios; bN: N frames a system call.")
     if Forwarder.DPDK in references:
         lines.append(
-            "ratio: of the least of all rounds, to DPDK's; bN: N frames made available at a time; "
+            "ratio: to DPDK's, median of the rounds' ratios; bN: N frames made available at a time; "
             "calls: the guests sleep until called, else they poll."
         )
     if report.readings:

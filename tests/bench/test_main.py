@@ -26,10 +26,10 @@ def test_tun_has_its_own_paths_and_only_who_can() -> None:
     assert plan.reads
 
 
-def test_vhost_has_more_rounds_since_the_least_counts() -> None:
+def test_vhost_is_compared_with_dpdk() -> None:
     plan, _ = bench.plan_of(["vhost"])
     assert plan.forwarders == (Forwarder.VBACKEND, Forwarder.DPDK)
-    assert (len(plan.scenarios), plan.rounds) == (8, 15)
+    assert len(plan.scenarios) == 8
 
 
 @pytest.mark.parametrize(
