@@ -209,8 +209,8 @@ class Engine:
         (multicast).
         """
 
-    def attach_tap(self, port: int, fd: int, *, vnet_hdr: bool) -> int:
-        """An attached tap fd; with `vnet_hdr` its header size is 12."""
+    def attach_tap(self, port: int, fd: int, *, vnet_hdr: bool, uso: bool = False) -> int:
+        """An attached tap fd; with `vnet_hdr` its header size is 12 and the host takes offloads, with `uso` all."""
 
     def attach_unit(
         self,

@@ -187,8 +187,8 @@ class Dataplane:
             port, sock.detach(), send_to=send_to, accept_from=accept_from, send_fd=send_fd
         )
 
-    def attach_tap(self, port: int, fd: OwnedFd, *, vnet_hdr: bool) -> int:
-        return self._engine.attach_tap(port, fd.detach(), vnet_hdr=vnet_hdr)
+    def attach_tap(self, port: int, fd: OwnedFd, *, vnet_hdr: bool, uso: bool = False) -> int:
+        return self._engine.attach_tap(port, fd.detach(), vnet_hdr=vnet_hdr, uso=uso)
 
     def attach_unit(self, port: int, unit: NativeUnit, config: AdapterConfig) -> int:
         return self._engine.attach_unit(port, unit, **config.arguments())

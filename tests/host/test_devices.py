@@ -5,6 +5,8 @@ import os
 import select
 import struct
 from collections.abc import AsyncIterator
+from functools import reduce
+from operator import or_
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from tests.support.qemu_peers import eventually
 from vbackend.errors import ConfigError, HostError
 from vbackend.fds import OwnedFd
 from vbackend.host import tap as tap_module
-from vbackend.host.device import header_length
+from vbackend.host.device import Offloads, header_length
 from vbackend.host.journal import Journal
 from vbackend.host.setup import set_up
 from vbackend.host.tap import HostDevices, OpenDevice
@@ -63,29 +65,24 @@ async def test_a_tap_with_everything(devices: HostDevices, netns: Namespace) -> 
     link = netns.links()["tap0"]
     assert (device.ifname, device.ifindex, device.netns) == ("tap0", link["ifindex"], netns.name)
     assert (device.mac, device.mtu) == (link["address"], link["mtu"]) == ("52:54:00:00:00:01", 9000)
-    assert (device.created, device.vnet_hdr) == (True, False)
+    assert (device.created, device.vnet_hdr) == (True, True)
     assert {"UP", "LOWER_UP"} <= set(link["flags"])
     facts = tun_facts(netns, "tap0")
-    assert (facts["type"], facts["pi"], facts["vnet_hdr"], facts["user"]) == ("tap", False, False, USER)
+    assert (facts["type"], facts["pi"], facts["vnet_hdr"], facts["user"]) == ("tap", False, True, USER)
     assert netns.addresses("tap0") == {"10.0.0.1/24", "fd00::1/64"}
     assert "tentative" not in netns.ip("-6", "address", "show", "scope", "global")
     await devices.close(device)
     assert not differences(before, netns.state())
 
 
-@pytest.mark.parametrize(("flag", "length"), [("", 0), (",vnet-hdr", 12)])
-async def test_a_tap_carries_frames_without_offloads(
-    devices: HostDevices, netns: Namespace, flag: str, length: int
-) -> None:
-    device = await opened(devices, f"tap:tap0,addr=10.0.0.1/24{flag}", netns)
+async def test_a_tap_without_offloads_carries_complete_frames(devices: HostDevices, netns: Namespace) -> None:
+    device = await opened(devices, "tap:tap0,addr=10.0.0.1/24,offloads=off", netns)
     netns.ip("neigh", "add", "10.0.0.2", "lladdr", "52:54:00:00:00:02", "dev", "tap0", "nud", "permanent")
     netns.run("ping", "-c", "1", "-W", "0.05", "-p", "a5", "10.0.0.2", check=False)
     poll = select.poll()
     poll.register(device.fd.fileno(), select.POLLIN)
     while poll.poll(5000):
-        got = os.read(device.fd.fileno(), 65_536)
-        header, frame = got[:length], got[length:]
-        assert not any(header[:2]), "neither a partial checksum nor GSO"
+        frame = os.read(device.fd.fileno(), 65_536)
         if frame[12:14] == b"\x08\x00":
             checksum = sum(struct.unpack("!10H", frame[14:34]))
             assert (checksum & 0xFFFF) + (checksum >> 16) == 0xFFFF, "the IP header's is complete"
@@ -189,14 +186,31 @@ async def test_a_bridge_of_another_is_not_ours_to_remove(devices: HostDevices, n
     assert "br0" in netns.links()
 
 
-async def test_a_tap_with_a_virtio_net_header(devices: HostDevices, netns: Namespace) -> None:
-    device = await opened(devices, "tap:tap0,vnet-hdr", netns)
-    assert (device.created, device.vnet_hdr, header_length(device.fd)) == (True, True, 12)
-    assert tun_facts(netns, "tap0")["vnet_hdr"] is True
+@pytest.mark.parametrize(("flag", "is_on"), [("", True), (",offloads=on", True), (",offloads=off", False)])
+async def test_offloads_of_a_tap(devices: HostDevices, netns: Namespace, flag: str, is_on: bool) -> None:
+    device = await opened(devices, f"tap:tap0{flag}", netns)
+    assert (device.created, device.vnet_hdr, bool(device.offloads)) == (True, is_on, is_on)
+    assert tun_facts(netns, "tap0")["vnet_hdr"] is is_on
+    assert not is_on or header_length(device.fd) == 12
+    assert features(netns, "tap0") == device.offloads
     await devices.close(device)
 
 
-@pytest.mark.parametrize("flag", ["", ",vnet-hdr"])
+def features(netns: Namespace, ifname: str) -> Offloads:
+    """What the kernel says that it leaves to the device."""
+    said = {line.strip() for line in netns.run("ethtool", "-k", ifname).splitlines()}
+    names = {
+        "tx-checksum-ip-generic": Offloads.CSUM,
+        "tx-tcp-segmentation": Offloads.TSO4,
+        "tx-tcp6-segmentation": Offloads.TSO6,
+        "tx-tcp-ecn-segmentation": Offloads.TSO_ECN,
+        "tx-udp-segmentation": Offloads.USO4 | Offloads.USO6,
+    }
+    found = [flags for name, flags in names.items() if f"{name}: on" in said]
+    return reduce(or_, found, Offloads(0))
+
+
+@pytest.mark.parametrize("flag", [",offloads=off", ",offloads=on"])
 async def test_a_premade_tap_is_left_as_it_was(devices: HostDevices, netns: Namespace, flag: str) -> None:
     netns.ip("link", "add", "br0", "address", "52:54:00:00:00:0b", "type", "bridge")
     netns.ip("tuntap", "add", "dev", "tap0", "mode", "tap", "user", str(USER))
@@ -205,15 +219,17 @@ async def test_a_premade_tap_is_left_as_it_was(devices: HostDevices, netns: Name
     device = await opened(devices, text, netns)
     link = netns.links()["tap0"]
     assert (link["mtu"], link["address"], link["master"]) == (1400, "52:54:00:00:00:01", "br0")
-    assert (device.created, device.vnet_hdr) == (False, bool(flag))
-    assert header_length(device.fd) == (12 if flag else 10)
+    is_on = flag.endswith("on")
+    assert (device.created, device.vnet_hdr) == (False, is_on)
+    assert header_length(device.fd) == (12 if is_on else 10)
     engine = hand_on(device)
-    if flag:  # its header is put back when the engine has let go
+    if is_on:  # its header is put back when the engine has let go
         asyncio.get_running_loop().call_later(0.05, engine.close)
     else:
         engine.close()
     await devices.close(device)
     assert not differences(before, netns.state())
+    assert features(netns, "tap0") == Offloads(0)
     device = await opened(devices, "tap:tap0,addr=10.0.0.1/24,addr=fd00::1/64", netns)
     assert netns.addresses("tap0") == {"10.0.0.1/24", "fd00::1/64"}
     await devices.close(device)

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.root
 
 A4, A6, B4, B6 = "10.0.0.1", "fd00::1", "10.0.0.2", "fd00::2"
 BULK = bytes(range(256)) * 8192  # 2 MiB
+BULK_SEGMENTS = 2 * (len(BULK) // 1448)  # of two of them
 LINK_LOCAL = [bytes.fromhex(f"0180c20000{last:02x}") for last in range(16)]
 
 
@@ -35,11 +36,11 @@ class Pair:
     folder: Path
 
     def taps(self, mtu: int = 1500) -> tuple[str, str]:
-        """A tap in each, "ta" and, with a virtio-net header, "tb"; IPv6 where the MTU allows it."""
+        """A tap in each, "ta" without and "tb" with offloads; IPv6 where the MTU allows it."""
         a6, b6 = (f",addr={A6}/64", f",addr={B6}/64") if mtu >= 1280 else ("", "")
         return (
-            f"tap:ta,netns={self.a.name},addr={A4}/24{a6},mtu={mtu}",
-            f"tap:tb,netns={self.b.name},addr={B4}/24{b6},mtu={mtu},vnet-hdr",
+            f"tap:ta,netns={self.a.name},addr={A4}/24{a6},mtu={mtu},offloads=off",
+            f"tap:tb,netns={self.b.name},addr={B4}/24{b6},mtu={mtu}",
         )
 
     def tun_and_tap(self, mtu: int = 1500, more: str = "") -> tuple[str, str]:
@@ -124,6 +125,49 @@ def test_tcp(pair: Pair, joined: Run) -> None:
     transfer(pair.b, pair.a, A6, BULK)
     moved = {port.name: port.tx.bytes_out for port in joined.snapshot().ports}
     assert min(moved.values()) > len(BULK)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("ours", ["on", "off"])
+@pytest.mark.parametrize("theirs", ["on", "off"])
+def test_tcp_with_and_without_offloads(pair: Pair, workers: str, ours: str, theirs: str) -> None:
+    """Whole GSO frames where both ends have offloads, else cut and merged: the bytes are the same."""
+    ports = (
+        f"tap:ta,netns={pair.a.name},addr={A4}/24,addr={A6}/64,offloads={ours}",
+        f"tap:tb,netns={pair.b.name},addr={B4}/24,addr={B6}/64,offloads={theirs}",
+    )
+    with vbackend_run(pair.folder, "--workers", workers, *ports) as run:
+        for target in (B4, B6):
+            transfer(pair.a, pair.b, target, BULK)
+        for target in (A4, A6):
+            transfer(pair.b, pair.a, target, BULK)
+        drops = {reason for port in run.snapshot().ports for reason in {**port.rx.drops, **port.tx.drops}}
+        assert not drops & {"offload", "bad-offload"}
+        full = BULK_SEGMENTS * 1400
+        assert run.port("ta").tx.bytes_out > full
+        if ours == theirs == "on":
+            assert run.port("ta").tx.frames_out < BULK_SEGMENTS, "GSO frames cross whole"
+
+
+@pytest.mark.parametrize("offloads", ["on", "off"])
+def test_tcp_between_a_tap_and_a_spliced_stream(pair: Pair, offloads: str) -> None:
+    """Host and guest on different kinds of port: cut on the way to the stream, merged on the way back."""
+    first, second = (f"tap:t{end},netns={ns.name}" for end, ns in (("a", pair.a), ("b", pair.b)))
+    path = f"{pair.folder}/between"
+    a = (f"{first},addr={A4}/24,addr={A6}/64,offloads={offloads}", f"stream:unix:{path}")
+    b = (f"{second},addr={B4}/24,addr={B6}/64,offloads={offloads}", f"stream:unix:{path},dial")
+    with (
+        vbackend_run(pair.folder, *a, name="listens") as run,
+        vbackend_run(pair.folder, *b, name="dials"),
+    ):
+        run.wait_connected("between")
+        for sender, receiver, target in (
+            (pair.a, pair.b, B4),
+            (pair.b, pair.a, A6),
+            (pair.b, pair.a, A4),
+            (pair.a, pair.b, B6),
+        ):
+            transfer(sender, receiver, target, BULK)
 
 
 def test_tagged_frames_pass_untouched(pair: Pair, joined: Run) -> None:

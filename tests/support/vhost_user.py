@@ -144,6 +144,9 @@ class FakeRings:
     def vhost_set_log(self, port: int, size: int, offset: int, fd: OwnedFd | None) -> None:
         self._note(port, "set_log", size, offset, fd)
 
+    def inject(self, port: int, frame: bytes) -> None:
+        self._note(port, "inject", frame)
+
     def vhost_rings(self, port: int) -> list[dict[str, int]]:
         return [
             {

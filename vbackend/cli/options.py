@@ -30,7 +30,7 @@ PORT = KIND:WHERE[,key=value]...   (",," is a comma inside a value)
   vhost-user:PATH  listens; keys: dial queues=PAIRS packed=on|off mtu=N
                       offloads=on|off busy-poll=MICROSECONDS
   tap:IFNAME    keys: addr=CIDR bridge=NAME netns=NAME owner=USER mtu=N
-                      vnet-hdr
+                      offloads=on|off
   tun:IFNAME    keys: addr=LOCAL peer=REMOTE netns=NAME owner=USER mtu=N pi
   unit:PATH     keys: addr=LOCAL peer=REMOTE mtu=N mode=pointopoint|broadcast
                       header=none|null|loop|sockaddr|pi|ether

@@ -13,7 +13,15 @@ from rich.table import Table
 from rich.text import Text
 
 from vbackend.ports.rates import short
-from vbackend.snapshot import BackendSnapshot, LaneCounters, PortSnapshot, SegmentSnapshot, UnitSnapshot
+from vbackend.snapshot import (
+    BackendSnapshot,
+    LaneCounters,
+    PortSnapshot,
+    RingSnapshot,
+    SegmentSnapshot,
+    UnitSnapshot,
+    VhostSnapshot,
+)
 
 __all__ = ["Finding", "backend_view", "duration", "findings_view", "size", "table", "terminal"]
 
@@ -44,6 +52,9 @@ def backend_view(snapshot: BackendSnapshot, *, now: float, reasons: Mapping[str,
     units = [(port, port.unit) for port in ports if port.unit is not None]
     if units:
         parts += [_units(units), _unit_counters(units)]
+    vhosts = [(port, port.vhost) for port in ports if port.vhost is not None]
+    if vhosts:
+        parts += [_vhosts(vhosts), _rings(vhosts)]
     drops = list(_drop_rows(ports, reasons))
     if drops:
         parts.append(_drops(drops))
@@ -211,6 +222,43 @@ def _unit_counters(units: Iterable[tuple[PortSnapshot, UnitSnapshot]]) -> Table:
     for port, unit in units:
         found.add_row(Text(port.name), *(f"{unit.counters[name]:,}" for name in names))
     return found
+
+
+def _vhosts(vhosts: Iterable[tuple[PortSnapshot, VhostSnapshot]]) -> Table:
+    found = table("VHOST-USER", "port", "memory", "mtu", "features", "protocol features", right=("mtu",))
+    for port, vhost in vhosts:
+        found.add_row(
+            Text(port.name),
+            Text(size(vhost.memory)),
+            "-" if vhost.mtu is None else str(vhost.mtu),
+            Text(" ".join(vhost.features)),
+            Text(" ".join(vhost.protocol_features)),
+        )
+    return found
+
+
+def _rings(vhosts: Iterable[tuple[PortSnapshot, VhostSnapshot]]) -> Table:
+    numbers = ("ring", "size", "kicks", "calls", "frames")
+    found = table("", "port", "ring", "way", "size", "kicks", "calls", "frames", "state", right=numbers)
+    for port, vhost in vhosts:
+        for ring in vhost.rings:
+            found.add_row(
+                Text(port.name),
+                str(ring.index),
+                "from guest" if ring.index % 2 else "to guest",
+                str(ring.size),
+                f"{ring.kicks:,}",
+                f"{ring.calls:,}",
+                f"{ring.frames:,}",
+                _ring_state(ring),
+            )
+    return found
+
+
+def _ring_state(ring: RingSnapshot) -> Text:
+    if ring.running:
+        return Text("runs", "green") if ring.enabled else Text("disabled", "dim")
+    return Text(f"stopped: {ring.problem}", "red") if ring.problem else Text("stopped", "dim")
 
 
 def _drop_rows(

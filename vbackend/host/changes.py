@@ -13,7 +13,7 @@ from typing import Annotated, Final, Literal, assert_never
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from vbackend.errors import HostError
-from vbackend.host.device import DeviceFlags, attach, set_header
+from vbackend.host.device import DeviceFlags, attach, set_header, set_offloads
 from vbackend.host.link import Links
 
 __all__ = [
@@ -166,3 +166,4 @@ def _reattach(ifname: str, change: TunAttached) -> None:
         time.sleep(0.005)
     with fd:
         set_header(fd, change.header)
+        set_offloads(fd, wanted=False)

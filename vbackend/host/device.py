@@ -20,13 +20,14 @@ from vbackend.host.link import TunFacts
 __all__ = [
     "VNET_HEADER_LEN",
     "DeviceFlags",
+    "Offloads",
     "attach",
     "check_ifname",
     "header_flags",
     "header_length",
-    "offloads_off",
     "open_device",
     "set_header",
+    "set_offloads",
     "user_id",
 ]
 
@@ -50,6 +51,24 @@ class DeviceFlags(IntFlag):
     NO_PI = 0x1000
     VNET_HDR = 0x4000
     TUN_EXCL = 0x8000  # EBUSY when the device is there already
+
+
+class Offloads(IntFlag):
+    """The TUN_F_ flags of TUNSETOFFLOAD (linux/if_tun.h)."""
+
+    CSUM = 0x01
+    TSO4 = 0x02
+    TSO6 = 0x04
+    TSO_ECN = 0x08
+    USO4 = 0x20
+    USO6 = 0x40
+
+
+_OFFERS: Final = (
+    Offloads.CSUM | Offloads.TSO4 | Offloads.TSO6 | Offloads.TSO_ECN | Offloads.USO4 | Offloads.USO6,
+    Offloads.CSUM | Offloads.TSO4 | Offloads.TSO6 | Offloads.TSO_ECN,  # before Linux 6.2
+    Offloads(0),
+)
 
 
 def check_ifname(name: str) -> str:
@@ -140,12 +159,20 @@ def set_header(fd: OwnedFd, length: int) -> None:
     fcntl.ioctl(fd.fileno(), _TUNSETVNETHDRSZ, struct.pack("i", length))
 
 
-def offloads_off(fd: OwnedFd) -> None:
-    """Let the host hand over complete checksums and no GSO frames: a QEMU stream could take nothing else.
+def set_offloads(fd: OwnedFd, *, wanted: bool) -> Offloads:
+    """Let the host hand over frames with all the offloads that it knows, or none; returns which.
 
-    A persistent device may have been left with offloads on.
+    Without a virtio-net header there must be none. A persistent device may have been left with offloads on.
     """
-    fcntl.ioctl(fd.fileno(), _TUNSETOFFLOAD, 0)
+    for offer in _OFFERS if wanted else _OFFERS[-1:]:
+        try:
+            fcntl.ioctl(fd.fileno(), _TUNSETOFFLOAD, int(offer))
+        except OSError as error:
+            if error.errno != errno.EINVAL or not offer:
+                raise
+        else:
+            return offer
+    raise AssertionError("the last offer is none, which succeeds or raises")
 
 
 def _set_iff(fd: OwnedFd, ifname: str, flags: DeviceFlags) -> None:

@@ -23,11 +23,12 @@ from vbackend.host.changes import (
 from vbackend.host.device import (
     VNET_HEADER_LEN,
     DeviceFlags,
+    Offloads,
     header_flags,
     header_length,
-    offloads_off,
     open_device,
     set_header,
+    set_offloads,
 )
 from vbackend.host.link import Address, LinkInfo, Links
 
@@ -48,7 +49,7 @@ class Wanted:
     mtu: int | None
     mac: str | None
     bridge: str | None
-    vnet_hdr: bool
+    offloads: bool  # all the host has; frames have a virtio-net header then
     packet_info: bool
     addresses: Sequence[tuple[Address, Address | None]]
 
@@ -58,6 +59,7 @@ class Made:
     fd: OwnedFd
     link: LinkInfo
     created: bool
+    offloads: Offloads
 
 
 def check_addresses(
@@ -86,13 +88,13 @@ def set_up(wanted: Wanted, note: Callable[[AnyChange], None]) -> Made:
             wanted.ifname,
             existing=None if before is None else before.tun,
             owner=wanted.owner,
-            vnet_hdr=wanted.vnet_hdr,
+            vnet_hdr=wanted.offloads,
             packet_info=wanted.packet_info,
         )
         try:
             link = links.get(wanted.ifname)
-            _Setup(links, link, wanted, note, before).run(fd)
-            return Made(fd, links.get(wanted.ifname), before is None)
+            offloads = _Setup(links, link, wanted, note, before).run(fd)
+            return Made(fd, links.get(wanted.ifname), before is None, offloads)
         except BaseException:
             fd.close()
             raise
@@ -133,9 +135,9 @@ class _Setup:
         self._note = note
         self._before = before
 
-    def run(self, fd: OwnedFd) -> None:
+    def run(self, fd: OwnedFd) -> Offloads:
         link, wanted, links = self._link, self._wanted, self._links
-        self._header(fd)
+        offloads = self._header(fd)
         # The MTU before addresses (IPv6 wants 1280), the MAC before the link is up.
         if wanted.mtu is not None and wanted.mtu != link.mtu:
             self._noted_set("mtu", str(link.mtu), str(wanted.mtu))
@@ -153,20 +155,21 @@ class _Setup:
             if address.version == 6:
                 self._enable_ipv6(addressed, is_ours)
             self._add_address(addressed, is_ours, address, peer)
+        return offloads
 
-    def _header(self, fd: OwnedFd) -> None:
+    def _header(self, fd: OwnedFd) -> Offloads:
         before = self._before
         if before is not None and before.tun is not None:
             kind, wanted, found = self._wanted.kind, self._wanted, before.tun
             flags = header_flags(kind, vnet_hdr=found.vnet_header, packet_info=found.packet_info)
             flags |= DeviceFlags.MULTI_QUEUE if found.multi_queue else DeviceFlags(0)
             length = header_length(fd)
-            ours = header_flags(kind, vnet_hdr=wanted.vnet_hdr, packet_info=wanted.packet_info)
-            if flags != ours or (self._wanted.vnet_hdr and length != VNET_HEADER_LEN):
+            ours = header_flags(kind, vnet_hdr=wanted.offloads, packet_info=wanted.packet_info)
+            if flags != ours or wanted.offloads:  # which a device keeps too
                 self._note(TunAttached(**self._device(self._link), flags=int(flags), header=length))
-        if self._wanted.vnet_hdr:
+        if self._wanted.offloads:
             set_header(fd, VNET_HEADER_LEN)
-        offloads_off(fd)
+        return set_offloads(fd, wanted=self._wanted.offloads)
 
     def _join(self, name: str) -> tuple[LinkInfo, bool]:
         """Put the device on the bridge; returns that and whether it is ours. Addresses belong to the bridge."""

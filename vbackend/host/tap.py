@@ -14,7 +14,7 @@ from typing import Literal, TypeVar
 from vbackend.errors import HostError, VbackendError
 from vbackend.fds import OwnedFd
 from vbackend.host.changes import AnyChange, BridgeMade, undo
-from vbackend.host.device import check_ifname, user_id
+from vbackend.host.device import Offloads, check_ifname, user_id
 from vbackend.host.journal import Journal, sweep
 from vbackend.host.link import Address, Links
 from vbackend.host.netns import namespace_inode, namespace_path, run_in_namespace
@@ -38,6 +38,7 @@ class OpenDevice:
     mac: str  # "" of a tun
     mtu: int
     vnet_hdr: bool  # with a header of 12 bytes
+    offloads: Offloads  # what the host hands over, and takes
     netns: str | None
     created: bool
     changes: list[AnyChange] = field(default_factory=list)
@@ -64,7 +65,7 @@ class HostDevices:
             "tap",
             mac=None if spec.options.mac is None else spec.options.mac.hex(":"),
             bridge=None if spec.bridge is None else check_ifname(spec.bridge),
-            vnet_hdr=spec.vnet_hdr,
+            offloads=spec.offloads,
             addresses=[(address, None) for address in spec.addresses],
         )
 
@@ -116,7 +117,7 @@ class HostDevices:
         addresses: Sequence[tuple[Address, Address | None]],
         mac: str | None = None,
         bridge: str | None = None,
-        vnet_hdr: bool = False,
+        offloads: bool = False,
         packet_info: bool = False,
     ) -> OpenDevice:
         if spec.netns is not None:
@@ -133,7 +134,7 @@ class HostDevices:
             mtu=spec.mtu,
             mac=mac,
             bridge=bridge,
-            vnet_hdr=vnet_hdr,
+            offloads=offloads,
             packet_info=packet_info,
             addresses=addresses,
         )
@@ -167,7 +168,8 @@ class HostDevices:
             ifindex=made.link.index,
             mac=made.link.mac,
             mtu=made.link.mtu,
-            vnet_hdr=wanted.vnet_hdr,
+            vnet_hdr=wanted.offloads,
+            offloads=made.offloads,
             netns=wanted.netns,
             created=made.created,
             changes=changes,

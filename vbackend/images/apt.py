@@ -79,13 +79,15 @@ def follow(
 class Apt:
     """apt with the system's package lists, or with lists of our own in `private`."""
 
-    def __init__(self, private: Path | None = None) -> None:
+    def __init__(self, private: Path | None = None, *, settings: Sequence[str] = ()) -> None:
+        """`settings`: more of apt.conf(5), as apt's option -o has it: other sources, another release."""
         for program in ("apt-cache", "apt-config", "apt-get", "dpkg-deb", "tar"):
             if shutil.which(program) is None:
                 raise HostError(
                     f"building a guest image needs {program}: it is made of Debian packages, build it on Debian"
                 )
         self.private: Final = private
+        self._settings: Final = tuple(settings)
 
     def show(self, names: Sequence[str]) -> list[Package]:
         """The versions apt would install of those names it knows."""
@@ -126,7 +128,7 @@ class Apt:
 
     def _options(self) -> list[str]:
         # When we are root, apt would download as a user of its own who cannot write to our folders.
-        settings = ["APT::Sandbox::User=root"] if os.geteuid() == 0 else []
+        settings = [*self._settings, *(["APT::Sandbox::User=root"] if os.geteuid() == 0 else [])]
         if self.private is not None:
             settings += [
                 f"Dir::State={self.private / 'state'}",

@@ -33,7 +33,7 @@ __all__ = ["format_port", "parse_port"]
 T = TypeVar("T")
 
 _COMMON_KEYS: Final = ("name", "mac", "queue", "queue-bytes", "isolated", "rate", "burst")
-_FLAGS: Final = frozenset({"isolated", "dial", "multi", "vnet-hdr", "pi"})
+_FLAGS: Final = frozenset({"isolated", "dial", "multi", "pi"})
 _TAP_MTU: Final = (68, 65_521)  # what the kernel takes for a tap device (protocols.md 3)
 _TUN_MTU: Final = (68, 65_535)
 _VHOST_MTU: Final = (68, 65_535)  # VIRTIO 1.2, 5.1.4.1
@@ -75,7 +75,7 @@ def format_port(spec: PortSpec) -> str:
             words += _pairs(
                 ("bridge", spec.bridge), ("netns", spec.netns), ("owner", spec.owner), ("mtu", spec.mtu)
             )
-            words += ["vnet-hdr"] if spec.vnet_hdr else []
+            words += [] if spec.offloads else ["offloads=off"]
         case TunSpec():
             words += [f"addr={address}" for address in spec.addresses]
             words += [f"peer={peer}" for peer in spec.peers]
@@ -231,7 +231,7 @@ def _mcast(place: str, rest: str, keys: _Keys, *, legacy: bool) -> DgramMcastSpe
 
 
 def _tap(place: str, where: str, words: list[str]) -> TapSpec:
-    keys = _Keys(words, "tap", ("addr", "bridge", "netns", "owner", "mtu", "vnet-hdr"))
+    keys = _Keys(words, "tap", ("addr", "bridge", "netns", "owner", "mtu", "offloads"))
     return TapSpec(
         place,
         keys.options(),
@@ -241,7 +241,7 @@ def _tap(place: str, where: str, words: list[str]) -> TapSpec:
         netns=keys.value("netns", values.netns_name),
         owner=keys.value("owner", values.user),
         mtu=keys.value("mtu", values.number(*_TAP_MTU)),
-        vnet_hdr=keys.flag("vnet-hdr"),
+        offloads=keys.value("offloads", values.one_of(("on", "off"))) != "off",
     )
 
 

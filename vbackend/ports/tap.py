@@ -7,6 +7,7 @@ device is not made again: the port is `failed` until it is removed.
 from abc import abstractmethod
 from typing import ClassVar
 
+from vbackend.host.device import Offloads
 from vbackend.host.tap import HostDevices, OpenDevice
 from vbackend.ports.base import Port, PortContext, PortKind
 from vbackend.ports.spec import TapSpec, TunSpec
@@ -62,4 +63,6 @@ class TapPort(DevicePort):
         return await self._devices.open_tap(self.spec)
 
     def _attach(self, port: int, device: OpenDevice) -> int:
-        return self.context.dataplane.attach_tap(port, device.fd, vnet_hdr=device.vnet_hdr)
+        return self.context.dataplane.attach_tap(
+            port, device.fd, vnet_hdr=device.vnet_hdr, uso=Offloads.USO4 in device.offloads
+        )

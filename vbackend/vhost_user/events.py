@@ -11,6 +11,7 @@ from vbackend.fds import OwnedFd
 
 __all__ = [
     "AddMemory",
+    "Announce",
     "Answer",
     "Command",
     "EnableRing",
@@ -226,6 +227,13 @@ class SetErr:
 
 
 @dataclass(frozen=True, slots=True)
+class Announce:
+    """Tell everybody on the segment that the guest with this address is here."""
+
+    mac: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class KeepBackendChannel:
     """The socket for requests of the back-end: there are none, but it must stay open."""
 
@@ -244,6 +252,7 @@ Command = (
     | SetKick
     | SetCall
     | SetErr
+    | Announce
     | KeepBackendChannel
 )
 

@@ -85,10 +85,10 @@ OFFLOADS: Final = (
     | Feature.GUEST_USO6
 )
 
-# RARP is left out: a back-end that announces the guest after a migration has to send as the guest.
 PROTOCOL_FEATURES: Final = (
     ProtocolFeature.MQ
     | ProtocolFeature.LOG_SHMFD
+    | ProtocolFeature.RARP
     | ProtocolFeature.REPLY_ACK
     | ProtocolFeature.MTU
     | ProtocolFeature.BACKEND_REQ

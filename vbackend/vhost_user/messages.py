@@ -189,6 +189,7 @@ _LAYOUTS: Final[dict[Request, _Layout]] = {
     Request.RESET_DEVICE: _EMPTY,
     Request.GET_QUEUE_NUM: _EMPTY,
     Request.NET_SET_MTU: _exact(_u64, _U64),
+    Request.SEND_RARP: _exact(_u64, _U64),
     Request.SET_BACKEND_REQ_FD: _Layout(_nothing, fds=1),
     Request.GET_STATUS: _EMPTY,
     Request.SET_STATUS: _exact(_u64, _U64),

@@ -7,6 +7,7 @@ that ends in the same knowledge ends in the same rings.
 Source: QEMU's docs/interop/vhost-user.rst; where front-ends differ from it, the line says which.
 """
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,6 +16,7 @@ from vbackend.errors import PeerError
 from vbackend.fds import OwnedFd
 from vbackend.vhost_user.events import (
     AddMemory,
+    Announce,
     Answer,
     Command,
     EnableRing,
@@ -192,6 +194,14 @@ def _net_set_mtu(front: FrontEnd, mtu: int, _: Fds) -> Step:
     return Step()
 
 
+def _send_rarp(_: FrontEnd, word: int, __: Fds) -> Step:
+    """The first 6 bytes of the payload are the guest's address."""
+    mac = word.to_bytes(8, sys.byteorder)[:6]
+    if mac[0] & 1 or not any(mac):
+        raise PeerError(f"SEND_RARP: {mac.hex(':')} is no station's address")
+    return Step((Announce(mac),))
+
+
 def _set_backend_req_fd(_: FrontEnd, __: None, fds: Fds) -> Step:
     """User-mode Linux has no interrupt without it, although nothing is ever sent there."""
     return Step((KeepBackendChannel(_the_fd(Request.SET_BACKEND_REQ_FD, fds)),))
@@ -357,6 +367,7 @@ _RULES: Final[dict[Request, _Rule]] = {
     Request.RESET_DEVICE: _Rule(_reset_rings, ProtocolFeature.RESET_DEVICE),
     Request.GET_QUEUE_NUM: _Rule(_get_queue_num, ProtocolFeature.MQ, answers=True),
     Request.NET_SET_MTU: _Rule(_net_set_mtu, ProtocolFeature.MTU),
+    Request.SEND_RARP: _Rule(_send_rarp, ProtocolFeature.RARP),
     Request.SET_BACKEND_REQ_FD: _Rule(_set_backend_req_fd, ProtocolFeature.BACKEND_REQ),
     Request.GET_STATUS: _Rule(_get_status, ProtocolFeature.STATUS, answers=True),
     Request.SET_STATUS: _Rule(_set_status, ProtocolFeature.STATUS),

@@ -12,8 +12,10 @@ from typing import Final, Protocol, assert_never
 
 from vbackend.errors import PeerError
 from vbackend.fds import OwnedFd
+from vbackend.vhost_user.announce import announcement
 from vbackend.vhost_user.events import (
     AddMemory,
+    Announce,
     Command,
     EnableRing,
     KeepBackendChannel,
@@ -60,6 +62,7 @@ class Rings(Protocol):
     def vhost_set_call(self, port: int, ring: int, fd: OwnedFd | None) -> None: ...
     def vhost_set_err(self, port: int, ring: int, fd: OwnedFd | None) -> None: ...
     def vhost_set_log(self, port: int, size: int, offset: int, fd: OwnedFd | None) -> None: ...
+    def inject(self, port: int, frame: bytes) -> None: ...
 
 
 class Session:
@@ -123,6 +126,7 @@ class Session:
         except EOFError as error:
             self._end(str(error), orderly=True)
         except PeerError as error:
+            self._before()  # a session that the engine ended meanwhile has a better reason than this
             self._refuse()
             self._end(str(error), orderly=False)
         except OSError as error:
@@ -188,6 +192,8 @@ class Session:
                 rings.vhost_set_call(port, ring, call)
             case SetErr(ring, err):
                 rings.vhost_set_err(port, ring, err)
+            case Announce(mac):
+                rings.inject(port, announcement(mac))
             case KeepBackendChannel(fd):
                 if self._backend_channel is not None:
                     self._backend_channel.close()

@@ -126,8 +126,8 @@ def _devices(draw: st.DrawFn) -> PortSpec:
             f"tun:{ifname}", options, ifname, addresses, addresses, netns, owner, mtu, draw(st.booleans())
         )
     bridge = draw(st.none() | st.just("br0"))
-    vnet_hdr = draw(st.booleans())
-    return TapSpec(f"tap:{ifname}", options, ifname, addresses, bridge, netns, owner, mtu, vnet_hdr)
+    offloads = draw(st.booleans())
+    return TapSpec(f"tap:{ifname}", options, ifname, addresses, bridge, netns, owner, mtu, offloads)
 
 
 @st.composite

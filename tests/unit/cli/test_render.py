@@ -8,7 +8,7 @@ from rich.console import Console, RenderableType
 
 from tests.unit.control.fakes import FakeBackend, busy_backend, port
 from vbackend.cli.render import backend_view, duration, findings_view, size, terminal
-from vbackend.snapshot import SegmentSnapshot, UnitSnapshot
+from vbackend.snapshot import RingSnapshot, SegmentSnapshot, UnitSnapshot, VhostSnapshot
 
 REASONS = {"queue-full": "the port's output queue is full", "no-peer": "nobody is connected to the port"}
 
@@ -213,3 +213,47 @@ def test_a_rate_limit_is_shown_with_the_port() -> None:
     backend.ports = {"a": port("a").model_copy(update={"rate": 1_500_000, "burst": 64_000})}
     text = printed(backend_view(backend.snapshot(), now=0.0, reasons=REASONS), 120)
     assert "at most 1.5Mbit/s, burst 64kB" in text
+
+
+VHOST_80 = """\
+VHOST-USER
+port  memory   mtu  features                                   protocol features
+vm    201 MB  9000  MRG_RXBUF INDIRECT_DESC EVENT_IDX          MQ REPLY_ACK
+                    PROTOCOL_FEATURES VERSION_1
+new   0 B        -
+
+port  ring  way         size   kicks  calls     frames  state
+vm       0  to guest     256       1  1,024  1,048,576  runs
+vm       1  from guest   256  25,914      0          0  disabled
+vm       3  from guest    64       0      0          0  stopped: descriptor
+                                                        chain longer than the
+                                                        ring
+vm       5  from guest    64       0      0          0  stopped
+"""
+
+
+def test_front_ends_have_their_features_and_rings() -> None:
+    rings = (
+        RingSnapshot(index=0, size=256, running=True, enabled=True, kicks=1, calls=1_024, frames=1_048_576),
+        RingSnapshot(index=1, size=256, running=True, enabled=False, kicks=25_914),
+        RingSnapshot(
+            index=3,
+            size=64,
+            running=False,
+            enabled=True,
+            problem="descriptor chain longer than the ring",
+        ),
+        RingSnapshot(index=5, size=64, running=False, enabled=True),
+    )
+    features = ("MRG_RXBUF", "INDIRECT_DESC", "EVENT_IDX", "PROTOCOL_FEATURES", "VERSION_1")
+    vhost = VhostSnapshot(
+        features=features, protocol_features=("MQ", "REPLY_ACK"), rings=rings, mtu=9000, memory=201_326_592
+    )
+    idle = VhostSnapshot(features=(), protocol_features=(), rings=(), mtu=None, memory=0)
+    backend = FakeBackend()
+    backend.ports = {
+        "vm": port("vm", "vhost-user:/tmp/v").model_copy(update={"vhost": vhost}),
+        "new": port("new", "vhost-user:/tmp/n").model_copy(update={"vhost": idle}),
+    }
+    text = printed(backend_view(backend.snapshot(), now=0.0, reasons={}))
+    assert text[text.index("VHOST-USER") : text.index("\nLEARNED")] == VHOST_80

@@ -19,6 +19,7 @@ from vbackend.host.device import (
     header_length,
     open_device,
     set_header,
+    set_offloads,
     user_id,
 )
 from vbackend.host.netns import run_in_namespace
@@ -112,6 +113,33 @@ def test_the_header(netns: Namespace) -> None:
         assert header_length(fd) == 12
         set_header(fd, 10)
         assert header_length(fd) == 10
+
+
+@pytest.mark.parametrize(("refused", "last"), [(0, 0x6F), (1, 0x0F), (2, 0)])
+def test_the_kernel_decides_on_offloads(monkeypatch: pytest.MonkeyPatch, refused: int, last: int) -> None:
+    """UDP segments are known since Linux 6.2, and both versions come together or not at all."""
+    offers: list[int] = []
+
+    def ioctl(_fd: int, _request: int, offer: int) -> int:
+        offers.append(offer)
+        if len(offers) <= refused:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return 0
+
+    monkeypatch.setattr("fcntl.ioctl", ioctl)
+    with OwnedFd(os.open("/dev/null", os.O_RDWR)) as fd:
+        assert set_offloads(fd, wanted=True) == last == offers[-1]
+        offers[:] = [1] * refused
+        assert set_offloads(fd, wanted=False) == 0 == offers[-1]
+
+
+def test_a_device_that_went_away_has_no_offloads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ioctl(*_: object) -> int:
+        raise OSError(errno.EBADFD, os.strerror(errno.EBADFD))
+
+    monkeypatch.setattr("fcntl.ioctl", ioctl)
+    with OwnedFd(os.open("/dev/null", os.O_RDWR)) as fd, pytest.raises(OSError, match="bad state"):
+        set_offloads(fd, wanted=True)
 
 
 @pytest.mark.root

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.qemu_peers import FakeStreamPeer, eventually
-from tests.support.vhost_user import FakeDataplane, addresses, raw, send, state, table, u64
+from tests.support.vhost_user import NEED_REPLY, FakeDataplane, addresses, raw, send, state, table, u64
 from vbackend.backend import Backend, BackendEvent
 from vbackend.dataplane import Dataplane, RingStopped, SessionEnded
 from vbackend.ports.spec import PortOptions, UnixAddress, VhostUserSpec
 from vbackend.snapshot import PortSnapshot, RingSnapshot, VhostSnapshot
+from vbackend.vhost_user.announce import announcement
 from vbackend.vhost_user.events import Region, Request
 from vbackend.vhost_user.features import PROTOCOL_FEATURES, Feature, names
 
@@ -254,3 +255,42 @@ async def test_the_control_socket_is_closed_when_the_rings_are_at_rest(
     (event,) = lab.seen("PORT_DISCONNECTED")
     assert event.data["reason"] == ("the port was removed" if way == "remove" else "the backend stopped")
     assert not Path(path).exists()
+
+
+async def test_with_the_engine_itself(tmp_path: Path) -> None:
+    """Memory, an empty ring, its base, and an announcement that a neighbour hears."""
+    path = str(tmp_path / "v")
+    memory, kick = os.memfd_create("guest"), os.eventfd(0)
+    os.truncate(memory, 1 << 20)
+    place = Region(0, 1 << 20, 1 << 32, 0)
+    try:
+        async with Backend(name="test") as backend:
+            await backend.start([spec(path)])
+            with await backend.open_channel("neighbour") as channel, connect(path) as peer:
+                send(peer, raw(R.SET_PROTOCOL_FEATURES, u64(int(PROTOCOL_FEATURES))))
+                send(peer, raw(R.SET_FEATURES, u64(int(FEATURES)), flags=NEED_REPLY))
+                send(peer, raw(R.SET_MEM_TABLE, table(place), flags=NEED_REPLY), [memory])
+                send(peer, raw(R.SET_VRING_NUM, state(1, 256)))
+                send(
+                    peer,
+                    raw(R.SET_VRING_ADDR, addresses(1, *(place.user_address + at for at in (0, 8192, 4096)))),
+                )
+                send(peer, raw(R.SET_VRING_KICK, u64(1), flags=NEED_REPLY), [kick])
+                send(peer, raw(R.SEND_RARP, bytes([2, 0, 0, 0, 0, 1, 0, 0])))
+                assert await channel.recv() == announcement(bytes([2, 0, 0, 0, 0, 1]))
+                vhost = backend.snapshot().ports[0].vhost
+                assert vhost is not None
+                assert [(ring.index, ring.size, ring.running) for ring in vhost.rings] == [(1, 256, True)]
+                send(peer, raw(R.GET_VRING_BASE, state(1, 0)))
+                replies = b"".join([await asyncio.to_thread(peer.recv, 20) for _ in range(4)])
+                assert replies[12:20] == replies[32:40] == replies[52:60] == u64(0)
+                assert replies[72:] == state(1, 0)
+                os.ftruncate(memory, 0)
+                send(peer, raw(R.SET_VRING_KICK, u64(1)), [kick])
+                await eventually(
+                    lambda: backend.snapshot().ports[0].state == "listening", "the memory is gone"
+                )
+                assert "memory" in backend.snapshot().ports[0].last_end
+    finally:
+        os.close(memory)
+        os.close(kick)

@@ -80,6 +80,7 @@ def test_nothing_is_offered_that_is_not_implemented() -> None:
     assert names(PROTOCOL_FEATURES) == (
         "MQ",
         "LOG_SHMFD",
+        "RARP",
         "REPLY_ACK",
         "MTU",
         "BACKEND_REQ",
@@ -87,7 +88,7 @@ def test_nothing_is_offered_that_is_not_implemented() -> None:
         "CONFIGURE_MEM_SLOTS",
         "STATUS",
     )
-    assert [int(bit).bit_length() - 1 for bit in PROTOCOL_FEATURES] == [0, 1, 3, 4, 5, 13, 15, 16]
+    assert [int(bit).bit_length() - 1 for bit in PROTOCOL_FEATURES] == [0, 1, 2, 3, 4, 5, 13, 15, 16]
 
 
 def test_names_of_bits_without_one() -> None:

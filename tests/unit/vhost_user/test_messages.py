@@ -48,6 +48,7 @@ PAYLOADS: list[tuple[Request, bytes, Payload]] = [
     (R.SET_PROTOCOL_FEATURES, u64(0x28), 0x28),
     (R.GET_QUEUE_NUM, b"", None),
     (R.NET_SET_MTU, u64(9000), 9000),
+    (R.SEND_RARP, u64(5), 5),
     (R.SET_BACKEND_REQ_FD, b"", None),
     (R.RESET_DEVICE, b"", None),
     (R.GET_MAX_MEM_SLOTS, b"", None),
@@ -109,7 +110,7 @@ HEADERS = [
     (raw(R.GET_FEATURES, flags=4), "GET_FEATURES: has the flag of a reply"),
     (raw(99), "request 99: no such request"),
     (raw(0), "request 0: no such request"),
-    (raw(R.SEND_RARP, u64(0)), "SEND_RARP: is not offered"),
+    (raw(R.GET_CONFIG), "GET_CONFIG: is not offered"),
     (raw(R.GET_INFLIGHT_FD), "GET_INFLIGHT_FD: is not offered"),
 ]
 

@@ -1,6 +1,7 @@
 """The pure protocol: what every request leads to, every refusal, and when rings start and stop."""
 
 import os
+import sys
 from collections.abc import Iterable, Iterator
 
 import pytest
@@ -9,6 +10,7 @@ from vbackend.errors import PeerError
 from vbackend.fds import OwnedFd
 from vbackend.vhost_user.events import (
     AddMemory,
+    Announce,
     Command,
     EnableRing,
     KeepBackendChannel,
@@ -42,6 +44,7 @@ P = ProtocolFeature
 ONE = Region(0, 1 << 28, 0x7F0000000000, 0)
 TWO = Region(1 << 32, 1 << 20, 0x7F8000000000, 1 << 28)
 AT = ONE.user_address
+MAC = int.from_bytes(b"\x52\x54\x00\x12\x34\x56\xff\xff", sys.byteorder)
 MODERN = F.VERSION_1 | F.PROTOCOL_FEATURES
 
 
@@ -140,6 +143,7 @@ QUIET: list[tuple[Request, Payload]] = [
     (R.SET_FEATURES, int(MODERN)),
     (R.SET_PROTOCOL_FEATURES, int(PROTOCOL_FEATURES)),
     (R.NET_SET_MTU, 9000),
+    (R.SEND_RARP, MAC),
     (R.SET_STATUS, 0xF),
     (R.SET_MEM_TABLE, ()),
     (R.REM_MEM_REG, ONE),
@@ -192,6 +196,8 @@ REFUSALS: list[tuple[Request, Payload, int, str]] = [
     (R.SET_PROTOCOL_FEATURES, 1 << 12, 0, "INFLIGHT_SHMFD: acknowledged, but not offered"),
     (R.NET_SET_MTU, 67, 0, "67; it must be from 68 to 65535"),
     (R.NET_SET_MTU, 65_536, 0, "65536; it must be"),
+    (R.SEND_RARP, 0x01, 0, "01:00:00:00:00:00 is no station's address"),
+    (R.SEND_RARP, 0xFFFF << 48, 0, "00:00:00:00:00:00 is no station's address"),
     (R.SET_STATUS, 256, 0, "0x100; a device status is one byte"),
     (R.SET_BACKEND_REQ_FD, None, 0, "came without a file descriptor"),
     (R.SET_MEM_TABLE, (ONE,), 0, "1 regions came with 0 file descriptors"),
@@ -229,6 +235,7 @@ def test_refusals(running: Script, request_: Request, payload: Payload, fds: int
 NEEDS = [
     (R.GET_QUEUE_NUM, None, P.MQ),
     (R.NET_SET_MTU, 1500, P.MTU),
+    (R.SEND_RARP, MAC, P.RARP),
     (R.SET_BACKEND_REQ_FD, None, P.BACKEND_REQ),
     (R.RESET_DEVICE, None, P.RESET_DEVICE),
     (R.GET_STATUS, None, P.STATUS),
@@ -284,6 +291,11 @@ def test_the_log_is_always_answered(script: Script) -> None:
     script.negotiate()
     fd = script.fd()
     assert script.step(R.SET_LOG_BASE, Log(4096, 0), fd) == Step((SetLog(Log(4096, 0), fd),), 0)
+
+
+def test_a_guest_that_moved_is_announced(script: Script) -> None:
+    script.negotiate()
+    assert script.say(R.SEND_RARP, MAC) == (Announce(b"\x52\x54\x00\x12\x34\x56"),)
 
 
 def test_descriptors_go_with_their_commands(script: Script) -> None:

@@ -22,6 +22,7 @@ from tests.support.vhost_user import (
     table,
     u64,
 )
+from vbackend.vhost_user.announce import announcement
 from vbackend.vhost_user.events import Region, Request
 from vbackend.vhost_user.features import PROTOCOL_FEATURES, Feature, Offer
 from vbackend.vhost_user.protocol import FrontEnd
@@ -112,6 +113,7 @@ async def test_a_whole_life(desk: Desk) -> None:
     desk.say(R.GET_VRING_BASE, state(0, 0))
     assert await desk.hear(20) == struct.pack("=IIIII", R.GET_VRING_BASE, 5, 8, 0, 9)
     desk.say(R.REM_MEM_REG, region(TWO), fds=1)
+    desk.say(R.SEND_RARP, b"\x52\x54\x00\x12\x34\x56\x00\x00")
     await desk.settled()
     features = int(Feature.VERSION_1 | Feature.PROTOCOL_FEATURES)
     assert desk.rings.calls == [
@@ -126,6 +128,7 @@ async def test_a_whole_life(desk: Desk) -> None:
         ("set_log", 4096, 64, "fd"),
         ("stop_ring", 0),
         ("remove_memory", TWO.guest_address, TWO.size, TWO.user_address),
+        ("inject", announcement(b"\x52\x54\x00\x12\x34\x56")),
     ]
     assert desk.rings.ports == {PORT}
     assert desk.asked > 14, "what the engine reported is heard before each request"
@@ -264,3 +267,17 @@ async def test_a_peer_that_leaves_without_reading_its_answer(desk: Desk) -> None
     desk.peer.close()
     await eventually(lambda: desk.ends, "the end")
     assert desk.ends == [("Connection reset by peer", False)]
+
+
+async def test_the_engine_s_own_reason_comes_first(desk: Desk) -> None:
+    """Guest memory went away while a request was on its way: there is no session to carry it out on."""
+
+    def before() -> None:
+        if desk.rings.calls:
+            desk.session.close()
+
+    desk.session._before = before
+    desk.rings.fail["features"] = ValueError("the port has no session")
+    desk.negotiate()
+    await eventually(lambda: desk.session._closed, "closed")
+    assert desk.ends == []

@@ -90,7 +90,7 @@ fn no_state_of_a_peer_keeps_a_worker_busy() {
 
     let (ours, theirs) = UnixStream::pair().unwrap();
     let port = engine.add_port(config()).unwrap();
-    engine.attach_tap(port, ours.into(), true).unwrap();
+    engine.attach_tap(port, ours.into(), true, true).unwrap();
     drop(theirs);
     assert_idle("a descriptor at its end that was said to be a tap");
 }

@@ -74,6 +74,15 @@ pub fn put_prefix(wire: &mut [u8], at: usize, len: usize) {
     wire[at..at + PREFIX_LEN].copy_from_slice(&len.to_be_bytes());
 }
 
+/// Append a frame behind its prefix; returns where the prefix is.
+pub fn push_frame(wire: &mut Vec<u8>, frame: &[u8]) -> usize {
+    let at = wire.len();
+    wire.resize(at + PREFIX_LEN, 0);
+    put_prefix(wire, at, frame.len());
+    wire.extend_from_slice(frame);
+    at
+}
+
 /// The frames of a run, as slices without their prefixes.
 pub fn frames_of(wire: &[u8], run: Run) -> impl Iterator<Item = &[u8]> {
     let mut at = run.start;

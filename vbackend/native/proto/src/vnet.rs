@@ -12,6 +12,16 @@ pub const NEEDS_CSUM: u8 = 1;
 
 /// `VIRTIO_NET_HDR_GSO_NONE`.
 pub const GSO_NONE: u8 = 0;
+/// `VIRTIO_NET_HDR_GSO_TCPV4`.
+pub const GSO_TCPV4: u8 = 1;
+/// `VIRTIO_NET_HDR_GSO_UDP`: one datagram, to be cut into IP fragments.
+pub const GSO_UDP: u8 = 3;
+/// `VIRTIO_NET_HDR_GSO_TCPV6`.
+pub const GSO_TCPV6: u8 = 4;
+/// `VIRTIO_NET_HDR_GSO_UDP_L4`: datagrams of equal length.
+pub const GSO_UDP_L4: u8 = 5;
+/// `VIRTIO_NET_HDR_GSO_ECN`, beside a TCP type: the first segment has CWR set.
+pub const GSO_ECN: u8 = 0x80;
 
 /// Offload state of one frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -201,10 +201,10 @@ impl PyEngine {
         Ok(session.map_err(NativeError::from)?)
     }
 
-    #[pyo3(signature = (port, fd, *, vnet_hdr))]
-    fn attach_tap(&self, port: Number, fd: TakenFd, vnet_hdr: bool) -> PyResult<u64> {
+    #[pyo3(signature = (port, fd, *, vnet_hdr, uso = false))]
+    fn attach_tap(&self, port: Number, fd: TakenFd, vnet_hdr: bool, uso: bool) -> PyResult<u64> {
         let fd = fd.owned()?;
-        Ok(self.get()?.attach_tap(PortId(port.0), fd, vnet_hdr).map_err(NativeError::from)?)
+        Ok(self.get()?.attach_tap(PortId(port.0), fd, vnet_hdr, uso).map_err(NativeError::from)?)
     }
 
     #[pyo3(signature = (port, unit, *, mac, pointopoint, local, peers, broadcasts))]

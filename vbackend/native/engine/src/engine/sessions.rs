@@ -47,12 +47,19 @@ impl Engine {
         self.attach(port, Link::Dgram(Box::new(Dgram::new(fd, peering)?)))
     }
 
-    /// Start a session on an attached tap.
+    /// Start a session on an attached tap. With `vnet_hdr` frames have a virtio-net header of 12 bytes and the host takes
+    /// offloads, those of UDP segments only with `uso`.
     ///
     /// # Errors
     /// As for `attach_stream`.
-    pub fn attach_tap(&self, port: PortId, fd: OwnedFd, vnet_hdr: bool) -> Result<u64, EngineError> {
-        self.attach(port, Link::Tap(TapDevice::new(fd, vnet_hdr)?))
+    pub fn attach_tap(
+        &self,
+        port: PortId,
+        fd: OwnedFd,
+        vnet_hdr: bool,
+        uso: bool,
+    ) -> Result<u64, EngineError> {
+        self.attach(port, Link::Tap(TapDevice::new(fd, vnet_hdr, uso)?))
     }
 
     /// Make a port the far side of a tun unit; returns the session's number. It lasts until the port is detached.

@@ -127,7 +127,7 @@ impl Engine {
     /// Where the front-end kicks; None: the ring is polled.
     ///
     /// # Errors
-    /// No such ring; neither an eventfd nor a pipe.
+    /// No such ring; neither an eventfd nor a pipe or socket.
     pub fn vhost_set_kick(&self, port: PortId, ring: usize, fd: Option<OwnedFd>) -> Result<(), EngineError> {
         let kick = kick(fd).map_err(|error| wrong(error, "kick descriptor"))?;
         self.vhost(port, VhostCommand::SetKick(ring, kick)).map(drop)

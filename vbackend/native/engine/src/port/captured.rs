@@ -4,6 +4,7 @@
 
 use vbackend_proto::drop_reason::DropReason;
 use vbackend_proto::framing::{PREFIX_LEN, Run, frames_of};
+use vbackend_proto::offload::settle;
 
 use super::{Link, Port};
 use crate::capture::{Direction, Taps};
@@ -23,17 +24,28 @@ pub fn note_loss(losses: &mut Losses, wire: &[u8], run: Run, taken: usize, reaso
     }
 }
 
-/// Record the frames of `runs`, each with the verdict that `losses` has on it.
+/// Record the frames of `runs`, each with the verdict that `losses` has on it, as they look on a wire: with complete
+/// checksums and in segments. A frame that cannot be settled is recorded as it is.
 pub fn record(taps: &Taps, direction: Direction, wire: &[u8], runs: &[Run], losses: &[(Run, DropReason)]) {
     let now_ns = sys::realtime_ns();
     for run in runs {
         let mut at = run.start;
         for frame in frames_of(wire, *run) {
             let lost = losses.iter().find(|(lost, _)| lost.start <= at && at < lost.end);
-            taps.record(direction, &[], frame, lost.map(|(_, reason)| *reason), now_ns);
+            let verdict = lost.map(|(_, reason)| *reason);
+            for_each_plain(frame, run, |frame| taps.record(direction, &[], frame, verdict, now_ns));
             at += PREFIX_LEN + frame.len();
         }
     }
+}
+
+/// Show a frame of `run` as the plain frames that it stands for.
+fn for_each_plain(frame: &[u8], run: &Run, mut show: impl FnMut(&[u8])) {
+    let (mut wire, mut segments) = (Vec::new(), Vec::new());
+    if run.vnet.is_plain() || settle(frame, &run.vnet, &mut wire, &mut segments).is_err() {
+        return show(frame);
+    }
+    segments.iter().flat_map(|run| frames_of(&wire, *run)).for_each(show);
 }
 
 impl Port {
@@ -54,8 +66,12 @@ impl Port {
     /// Record received frames whose source address is not `mac`.
     pub(super) fn capture_spoofed(&self, wire: &[u8], runs: &[Run], mac: [u8; 6]) {
         let now_ns = sys::realtime_ns();
-        for frame in runs.iter().flat_map(|run| frames_of(wire, *run)).filter(|frame| frame[6..12] != mac) {
-            self.taps.record(Direction::Inbound, &[], frame, Some(DropReason::Spoofed), now_ns);
+        for run in runs {
+            for frame in frames_of(wire, *run).filter(|frame| frame[6..12] != mac) {
+                for_each_plain(frame, run, |frame| {
+                    self.taps.record(Direction::Inbound, &[], frame, Some(DropReason::Spoofed), now_ns);
+                });
+            }
         }
     }
 }
@@ -64,7 +80,23 @@ impl Port {
 mod tests {
     use super::*;
     use vbackend_proto::framing::put_prefix;
+    use vbackend_proto::testing::flow::Flow;
     use vbackend_proto::vnet::VnetHeader;
+
+    #[test]
+    fn a_gso_frame_is_shown_as_its_segments() {
+        let (frame, vnet) = Flow::tcp().gso(&[7; 3000], 1448);
+        // (its header, what is shown)
+        for (vnet, expected) in [
+            (vnet, Flow::tcp().segments(&[7; 3000], 1448)),
+            (VnetHeader::PLAIN, vec![frame.clone()]),
+            (VnetHeader { gso_size: 0, ..vnet }, vec![frame.clone()]),
+        ] {
+            let mut shown = Vec::new();
+            for_each_plain(&frame, &Run::one(0, frame.len(), vnet), |frame| shown.push(frame.to_vec()));
+            assert!(shown == expected, "{vnet:?}");
+        }
+    }
 
     #[test]
     fn losses_are_ranges_behind_what_was_taken() {

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use vbackend_proto::drop_reason::DropReason;
 use vbackend_proto::framing::{MAX_FRAME, PREFIX_LEN, Run, check_len, push_run, put_prefix};
+use vbackend_proto::offload::Offloads;
 use vbackend_proto::vnet::{VNET_HEADER_LEN, VnetHeader};
 
 use super::{BUDGET, Outgoing, Scratch, Sent};
@@ -17,6 +18,10 @@ use crate::sys;
 /// the kernel's handling of a second piece.
 const COPIED: usize = 2048;
 
+/// Once so many bytes are there a turn ends, since the host's GSO frames are 64 KiB long: what they are cut into has to
+/// fit a peer's queue.
+const TURN_BYTES: usize = 256 * 1024;
+
 /// Bytes of the header that do not fit into the prefix's place.
 const HEADROOM: usize = VNET_HEADER_LEN - PREFIX_LEN;
 
@@ -24,33 +29,43 @@ const HEADROOM: usize = VNET_HEADER_LEN - PREFIX_LEN;
 pub struct Tap {
     fd: OwnedFd,
     vnet: bool,
+    offloads: Offloads,
     staging: Box<[u8; VNET_HEADER_LEN + COPIED]>, // begins with a plain header
 }
 
 impl Tap {
-    /// Take over an attached `/dev/net/tun` descriptor; with `vnet`, its header size is [`VNET_HEADER_LEN`].
+    /// Take over an attached `/dev/net/tun` descriptor; with `vnet`, its header size is [`VNET_HEADER_LEN`], and the
+    /// host takes any offload, `VIRTIO_NET_HDR_GSO_UDP_L4` only with `uso` (Linux 6.2).
     ///
     /// # Errors
     /// It cannot be made non-blocking.
-    pub fn new(fd: OwnedFd, vnet: bool) -> io::Result<Tap> {
+    pub fn new(fd: OwnedFd, vnet: bool, uso: bool) -> io::Result<Tap> {
         sys::set_nonblocking(&fd)?;
         let mut staging = Box::new([0; VNET_HEADER_LEN + COPIED]);
         staging[..VNET_HEADER_LEN].copy_from_slice(&VnetHeader::PLAIN.emit());
-        Ok(Tap { fd, vnet, staging })
+        let offloads = match (vnet, uso) {
+            (false, _) => Offloads::NONE,
+            (true, false) => Offloads::ALL.without(Offloads::USO),
+            (true, true) => Offloads::ALL,
+        };
+        Ok(Tap { fd, vnet, offloads, staging })
     }
 
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 
-    pub fn takes_offloads(&self) -> bool {
-        self.vnet
+    pub fn offloads(&self) -> Offloads {
+        self.offloads
     }
 
     pub fn receive(&mut self, scratch: &mut Scratch, rx: &mut Lane) -> Result<(), End> {
         let header = if self.vnet { VNET_HEADER_LEN } else { 0 };
         let mut at = HEADROOM;
         for _ in 0..BUDGET {
+            if at >= TURN_BYTES {
+                break;
+            }
             // One read for both: the header lies over the prefix to come and the last bytes in front of it.
             let from = at + PREFIX_LEN - header;
             let mut before = [0; HEADROOM];

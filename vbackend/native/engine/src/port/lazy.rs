@@ -9,8 +9,9 @@ use vbackend_proto::vring::Area;
 
 use crate::sys::GuestArea;
 
-/// Bytes of each frame that are copied when it is received, and never read from the guest again: an Ethernet header.
-pub const HEAD: usize = 14;
+/// Bytes of each frame that are copied when it is received, and never read from the guest again: the headers by which is
+/// decided where it goes and whether its offloads are what they say.
+pub const HEAD: usize = 192;
 
 /// Frames shorter than this are copied when they are received: two small copies cost less than keeping track.
 pub const LEAST: usize = 512;
@@ -56,6 +57,23 @@ impl Lazy {
             }
             origin.count = 0;
         }
+    }
+
+    /// Whether every frame is there.
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Whether something is missing of the frames of `runs`.
+    pub fn is_missing_in(&self, runs: &[Run]) -> bool {
+        !self.is_empty()
+            && runs.iter().any(|run| {
+                let from = self.frames.partition_point(|origin| origin.at < run.start);
+                self.frames[from..]
+                    .iter()
+                    .take_while(|origin| origin.at < run.end)
+                    .any(|origin| origin.count > 0)
+            })
     }
 
     /// What is missing of the frame behind the prefix at `at`.

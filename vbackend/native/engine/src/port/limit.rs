@@ -8,6 +8,7 @@
 //! The clock wakes a port whose bucket is empty, room at the peer wakes one that has tokens: never both, so nothing spins.
 
 use vbackend_proto::framing::{Run, split_runs};
+use vbackend_proto::offload::Offloads;
 use vbackend_proto::queue::Queue;
 use vbackend_proto::shaper::{Rate, Shaper};
 
@@ -19,7 +20,7 @@ use crate::command::End;
 pub struct RateLimit(Option<Shaper>);
 
 impl RateLimit {
-    /// Whether there is no limit.
+    /// Whether there is none.
     pub fn is_none(&self) -> bool {
         self.0.is_none()
     }
@@ -30,6 +31,11 @@ impl RateLimit {
             (Some(shaper), Some(rate)) => shaper.set_rate(rate, now_ms),
             (shaper, rate) => *shaper = rate.map(|rate| Shaper::new(rate, now_ms)),
         }
+    }
+
+    /// What a peer may get of what it takes: under a limit no GSO frames, each of which would be a burst of its own.
+    pub fn narrow(&self, accepts: Offloads) -> Offloads {
+        if self.0.is_none() || accepts == Offloads::NONE { accepts } else { Offloads::CSUM }
     }
 
     /// [`Link::transmit`] within the limit: frames beyond it go to the queue, what does not fit there is dropped.

@@ -3,6 +3,7 @@
 use std::os::fd::BorrowedFd;
 
 use vbackend_proto::framing::Run;
+use vbackend_proto::offload::Offloads;
 
 use super::{Outgoing, Scratch, channel, device, dgram, stream, unit, vhost};
 use crate::command::End;
@@ -73,9 +74,13 @@ impl Link {
         matches!(self, Link::Unit(_))
     }
 
-    /// Whether frames with work left to do (partial checksums, GSO) can be handed over as they are.
-    pub fn takes_offloads(&self) -> bool {
-        matches!(self, Link::Tap(tap) if tap.takes_offloads())
+    /// What the peer takes of frames with work left to do (partial checksums, GSO).
+    pub fn offloads(&self) -> Offloads {
+        match self {
+            Link::Tap(link) => link.offloads(),
+            Link::Vhost(link) => link.offloads(),
+            _ => Offloads::NONE,
+        }
     }
 
     /// The descriptor to poll for reading, and for writing unless [`Link::write_fd`] names another.

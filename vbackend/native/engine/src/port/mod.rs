@@ -53,6 +53,8 @@ pub struct Scratch {
     pub messages: Messages,
     /// For gathered writes.
     pub parts: Vec<(usize, usize)>,
+    /// For frames that leave otherwise than they came.
+    pub settler: offload::Settler,
 }
 
 impl Scratch {
@@ -67,6 +69,7 @@ impl Scratch {
             lazy: Lazy::default(),
             messages: Messages::new(BUDGET),
             parts: Vec::new(),
+            settler: offload::Settler::default(),
         }
     }
 }
@@ -94,7 +97,6 @@ pub struct Port {
     queue: Queue,
     limit: limit::RateLimit,
     pending: Vec<Run>, // ranges of the wire buffer in the hands of the worker
-    settled: Vec<u8>,  // frames whose offloads were completed, in wire form
     losses: Losses,    // of a transmit that is captured
 }
 
@@ -115,7 +117,6 @@ impl Port {
             queue: Queue::new(limits),
             limit: limit::RateLimit::default(),
             pending: Vec::new(),
-            settled: Vec::new(),
             losses: Losses::new(),
         }
     }
@@ -200,18 +201,20 @@ impl Port {
         }
     }
 
-    /// Whether frames of `run` can be copied from one guest to the other by `transmit`, unseen.
-    pub fn takes_lazily(&self, run: &Run) -> bool {
-        matches!(&self.link, Some(Link::Vhost(_)))
-            && !self.is_captured()
-            && self.queue.is_empty()
-            && self.limit.is_none()
-            && self.takes(run)
-    }
-
-    /// Whether the peer takes the offloads of `run`.
-    fn takes(&self, run: &Run) -> bool {
-        run.vnet.is_plain() || self.link.as_ref().is_some_and(Link::takes_offloads)
+    /// Before `run` is staged: fill in what is missing of the frames that `transmit` will look at. Those of a guest for
+    /// another guest that takes them as they are stay where they are.
+    pub fn fill(&self, lazy: &mut Lazy, wire: &mut [u8], run: Run) {
+        if lazy.is_empty() {
+            return;
+        }
+        let Some(Link::Vhost(link)) = &self.link else { return lazy.fill(wire, run) };
+        let copies = self.up && !self.is_captured() && self.limit.is_none();
+        let takes = |run: &Run| link.offloads().covers(&run.vnet);
+        if copies && takes(&run) && self.pending.iter().all(takes) {
+            return;
+        }
+        self.pending.iter().for_each(|run| lazy.fill(wire, *run));
+        lazy.fill(wire, run);
     }
 
     /// Whether the adapter of this port made frames for the segment (neighbour answers, released packets).
@@ -305,18 +308,19 @@ impl Port {
             _ if !self.up => pending.iter().for_each(|run| out.lose(DropReason::PortDown, wire, *run, 0)),
             None => pending.iter().for_each(|run| out.lose(DropReason::NoPeer, wire, *run, 0)),
             Some(link) => {
-                if pending.iter().all(|run| run.vnet.is_plain()) || link.takes_offloads() {
-                    result = self.limit.transmit(link, wire, &mut pending, &mut out);
-                } else {
-                    let mut runs = offload::settle(wire, &pending, &mut self.settled, out.tx);
-                    result = self.limit.transmit(link, &self.settled, &mut runs, &mut out);
-                    settled = Some(runs);
+                let accepts = self.limit.narrow(link.offloads());
+                if !out.lazy.is_missing_in(&pending) {
+                    settled = scratch.settler.prepare(wire, &pending, accepts, out.tx);
                 }
+                result = match &mut settled {
+                    None => self.limit.transmit(link, wire, &mut pending, &mut out),
+                    Some((wire, runs)) => self.limit.transmit(link, wire, runs, &mut out),
+                };
             }
         }
         if captured {
             // Settled frames as they went out; those that could not be settled are only counted.
-            let (wire, runs) = settled.as_ref().map_or((wire, &pending), |runs| (&self.settled, runs));
+            let (wire, runs) = settled.as_ref().map_or((wire, &pending), |(wire, runs)| (*wire, &**runs));
             captured::record(&self.taps, Direction::Outbound, wire, runs, &self.losses);
         }
         pending.clear();

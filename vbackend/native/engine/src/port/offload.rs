@@ -1,92 +1,155 @@
-//! Completing what a port's peer cannot do itself.
+//! What a port's peer cannot do itself is done for it; what it can take in one piece is put together.
 
-use vbackend_proto::checksum;
-use vbackend_proto::drop_reason::DropReason;
-use vbackend_proto::framing::{PREFIX_LEN, Run, frames_of, push_run, put_prefix};
-use vbackend_proto::vnet::VnetHeader;
+use vbackend_proto::framing::{Run, frames_of};
+use vbackend_proto::offload::{Merger, Offloads, settle};
 
 use crate::counters::Lane;
 
-/// Copy the frames of `runs` to `settled` with their checksums complete. A frame that would have to be cut into
-/// segments, or whose header does not fit it, is dropped.
-pub fn settle(wire: &[u8], runs: &[Run], settled: &mut Vec<u8>, tx: &mut Lane) -> Vec<Run> {
-    settled.clear();
-    let mut plain = Vec::with_capacity(runs.len());
-    for run in runs {
-        for frame in frames_of(wire, *run) {
-            let at = settled.len();
-            settled.resize(at + PREFIX_LEN, 0);
-            put_prefix(settled, at, frame.len());
-            settled.extend_from_slice(frame);
-            let body = &mut settled[at + PREFIX_LEN..];
-            let (start, offset) = (run.vnet.csum_start, run.vnet.csum_offset);
-            let lost = if run.vnet.is_gso() {
-                Some(DropReason::Offload)
-            } else if run.vnet.needs_csum() && checksum::complete(body, start, offset).is_err() {
-                Some(DropReason::BadOffload)
-            } else {
-                None
-            };
-            match lost {
-                None => push_run(&mut plain, Run::one(at, frame.len(), VnetHeader::PLAIN)),
-                Some(reason) => {
-                    settled.truncate(at);
-                    tx.dropped(reason, 1);
+/// Bytes that stay allocated between turns: a full scratch buffer, cut into segments of a usual size.
+const KEPT: usize = 3 << 20;
+
+/// A worker's buffers for frames that leave otherwise than they came.
+#[derive(Default)]
+pub struct Settler {
+    merger: Merger,
+    wire: Vec<u8>,
+    runs: Vec<Run>,
+}
+
+impl Settler {
+    /// The frames that a peer which takes `accepts` gets for `pending`, and where they are; None: the very same.
+    ///
+    /// Every frame is accounted as often as it comes in and goes out: one that is cut enters once for each segment more,
+    /// one that is merged into another has left with that. What cannot be settled is dropped.
+    pub fn prepare(
+        &mut self,
+        wire: &[u8],
+        pending: &[Run],
+        accepts: Offloads,
+        tx: &mut Lane,
+    ) -> Option<(&[u8], &mut Vec<Run>)> {
+        if !pending.iter().all(|run| accepts.covers(&run.vnet)) {
+            self.settle(wire, pending, accepts, tx);
+        } else if accepts == Offloads::NONE
+            || !self.merger.merge(wire, pending, accepts, &mut self.wire, &mut self.runs)
+        {
+            return None;
+        } else {
+            tx.frames_out += (count(pending) - count(&self.runs)) as u64;
+        }
+        Some((&self.wire, &mut self.runs))
+    }
+
+    fn settle(&mut self, wire: &[u8], pending: &[Run], accepts: Offloads, tx: &mut Lane) {
+        self.wire.clear();
+        self.wire.shrink_to(KEPT);
+        self.runs.clear();
+        for run in pending {
+            if accepts.covers(&run.vnet) {
+                let start = self.wire.len();
+                self.wire.extend_from_slice(&wire[run.start..run.end]);
+                self.runs.push(Run { start, end: self.wire.len(), ..*run });
+                continue;
+            }
+            for frame in frames_of(wire, *run) {
+                match settle(frame, &run.vnet, &mut self.wire, &mut self.runs) {
+                    Ok(frames) => tx.frames_in += (frames - 1) as u64,
+                    Err(reason) => tx.dropped(reason, 1),
                 }
             }
         }
     }
-    plain
+}
+
+fn count(runs: &[Run]) -> usize {
+    runs.iter().map(|run| run.frames).sum()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::counters::Counters;
-    use vbackend_proto::vnet::NEEDS_CSUM;
+    use vbackend_proto::drop_reason::DropReason;
+    use vbackend_proto::framing::{push_frame, push_run};
+    use vbackend_proto::testing::flow::Flow;
+    use vbackend_proto::vnet::{GSO_NONE, GSO_UDP, VnetHeader};
 
-    const FRAME_LEN: usize = 60;
-    const CSUM_START: u16 = 34;
-    const CSUM_OFFSET: u16 = 6;
-
-    /// One frame after the other, each with its header.
-    fn wire_of(headers: &[VnetHeader]) -> (Vec<u8>, Vec<Run>) {
-        let (mut wire, mut runs) = (Vec::new(), Vec::new());
-        for (index, header) in headers.iter().enumerate() {
-            let at = wire.len();
-            wire.resize(at + PREFIX_LEN, 0);
-            put_prefix(&mut wire, at, FRAME_LEN);
-            wire.resize(at + PREFIX_LEN + FRAME_LEN, index as u8 + 1);
-            runs.push(Run::one(at, FRAME_LEN, *header));
+    /// The frames a peer gets, with their headers.
+    fn prepared(
+        frames: &[(Vec<u8>, VnetHeader)],
+        accepts: Offloads,
+        tx: &mut Lane,
+    ) -> Option<Vec<(Vec<u8>, VnetHeader)>> {
+        let (mut wire, mut runs, mut settler) = (Vec::new(), Vec::new(), Settler::default());
+        for (frame, vnet) in frames {
+            let at = push_frame(&mut wire, frame);
+            push_run(&mut runs, Run::one(at, frame.len(), *vnet));
         }
-        (wire, runs)
+        tx.frames_in += frames.len() as u64;
+        let (wire, runs) = settler.prepare(&wire, &runs, accepts, tx)?;
+        let frames =
+            |run: &Run| frames_of(wire, *run).map(|frame| (frame.to_vec(), run.vnet)).collect::<Vec<_>>();
+        Some(runs.iter().flat_map(frames).collect())
+    }
+
+    fn plain(frames: Vec<Vec<u8>>) -> Vec<(Vec<u8>, VnetHeader)> {
+        frames.into_iter().map(|frame| (frame, VnetHeader::PLAIN)).collect()
     }
 
     #[test]
-    fn checksums_are_completed_and_what_cannot_be_settled_is_dropped() {
-        let partial = VnetHeader {
-            flags: NEEDS_CSUM,
-            csum_start: CSUM_START,
-            csum_offset: CSUM_OFFSET,
-            ..VnetHeader::PLAIN
-        };
-        let outside = VnetHeader { csum_start: 59, ..partial };
-        let gso = VnetHeader { gso_type: 1, gso_size: 20, ..partial };
-        let (wire, runs) = wire_of(&[VnetHeader::PLAIN, partial, outside, gso, VnetHeader::PLAIN]);
-        let (mut settled, mut tx) = (Vec::new(), Counters::ZERO.tx);
-        let plain = settle(&wire, &runs, &mut settled, &mut tx);
+    fn a_peer_gets_what_it_takes() {
+        let data = [5; 3000];
+        let flow = Flow::tcp();
+        let (gso, segments) = (flow.gso(&data, 1448), plain(flow.segments(&data, 1448)));
+        let (short, vnet) = flow.gso(&data[..100], 1448);
+        let partial = (short, VnetHeader { gso_type: GSO_NONE, gso_size: 0, ..vnet });
+        let complete = plain(vec![flow.frame(&data[..100])]);
+        let tso = Offloads::CSUM | Offloads::TSO4;
+        let outside = (gso.0.clone(), VnetHeader { csum_start: 9000, ..gso.1 });
+        let datagram = (gso.0.clone(), VnetHeader { gso_type: GSO_UDP, ..gso.1 });
+        // (frames, what the peer takes, what it gets, frames that entered and left so far)
+        for (name, frames, accepts, expected, counts) in [
+            ("plain, to anybody", segments.clone(), Offloads::NONE, None, (3, 0)),
+            ("GSO, cut", vec![gso.clone()], Offloads::NONE, Some(segments.clone()), (3, 0)),
+            (
+                "GSO, cut for checksums only",
+                vec![gso.clone()],
+                Offloads::CSUM,
+                Some(segments.clone()),
+                (3, 0),
+            ),
+            ("GSO, covered", vec![gso.clone()], tso, None, (1, 0)),
+            ("plain, merged", segments, tso, Some(vec![gso]), (3, 2)),
+            ("a checksum", vec![partial.clone()], Offloads::NONE, Some(complete.clone()), (1, 0)),
+            ("a checksum, covered", vec![partial], Offloads::CSUM, None, (1, 0)),
+            (
+                "one of two",
+                [complete.clone(), vec![outside]].concat(),
+                Offloads::NONE,
+                Some(complete),
+                (2, 0),
+            ),
+            ("fragmentation", vec![datagram], tso, Some(Vec::new()), (1, 0)),
+        ] {
+            let mut tx = Counters::ZERO.tx;
+            let got = prepared(&frames, accepts, &mut tx);
+            assert!(got == expected, "{name}");
+            assert_eq!((tx.frames_in, tx.frames_out), counts, "{name}");
+            let waits = got.map_or(frames.len(), |got| got.len()) as u64;
+            assert_eq!(tx.frames_in, tx.frames_out + tx.total_dropped() + waits, "{name}");
+        }
+    }
 
-        let frames: Vec<&[u8]> = plain.iter().flat_map(|run| frames_of(&settled, *run)).collect();
-        assert!(plain.iter().all(|run| run.vnet.is_plain()));
-        assert_eq!(frames.iter().map(|frame| frame[0]).collect::<Vec<_>>(), [1, 2, 5]);
-        assert_eq!((frames[0], frames[2]), (&[1; FRAME_LEN][..], &[5; FRAME_LEN][..]));
-        let mut complete = [2; FRAME_LEN];
-        checksum::complete(&mut complete, CSUM_START, CSUM_OFFSET).unwrap();
-        assert_eq!(frames[1], complete);
-        assert_ne!(frames[1], [2; FRAME_LEN]);
-        assert_eq!(
-            (tx.drops[DropReason::Offload as usize], tx.drops[DropReason::BadOffload as usize]),
-            (1, 1)
-        );
+    #[test]
+    fn what_cannot_be_settled_is_dropped_with_its_reason() {
+        let (frame, vnet) = Flow::udp().gso(&[5; 3000], 1448);
+        for (vnet, reason) in [
+            (VnetHeader { gso_type: GSO_UDP, ..vnet }, DropReason::Offload),
+            (VnetHeader { gso_type: 9, ..vnet }, DropReason::BadOffload),
+        ] {
+            let mut tx = Counters::ZERO.tx;
+            assert_eq!(prepared(&[(frame.clone(), vnet)], Offloads::NONE, &mut tx), Some(Vec::new()));
+            assert_eq!((tx.drops[reason as usize], tx.total_dropped()), (1, 1));
+        }
     }
 }

@@ -1,16 +1,18 @@
-//! The descriptors with which a front-end and we wake each other: eventfds, or pipes (user-mode Linux has pipes for calls).
+//! The descriptors with which a front-end and we wake each other: eventfds, pipes, or sockets (user-mode Linux has
+//! socket pairs for calls: os_pipe of arch/um/drivers/virtio_uml.c).
 //!
 //! The peer holds the same open file, so it can make it blocking, fill it, or close its end at any moment.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use super::{check, is_writable, set_nonblocking, write};
+use super::{check, is_writable, send, set_nonblocking, write};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     EventFd,
     Pipe,
+    Socket,
 }
 
 /// What a descriptor is.
@@ -21,21 +23,23 @@ fn kind_of(fd: &OwnedFd) -> io::Result<Kind> {
         Ok(Kind::EventFd)
     } else if link.starts_with("pipe:") {
         Ok(Kind::Pipe)
+    } else if link.starts_with("socket:") {
+        Ok(Kind::Socket)
     } else {
-        let text = format!("{link} is neither an eventfd nor a pipe");
+        let text = format!("{link} is neither an eventfd nor a pipe or socket");
         Err(io::Error::new(io::ErrorKind::InvalidInput, text))
     }
 }
 
 /// A descriptor that becomes readable when the front-end kicks. It is watched for edges and never read: an eventfd
-/// announces every write, and a pipe that fills up is its writer's own affair.
+/// announces every write, and a pipe or socket that fills up is its writer's own affair.
 pub struct Kick(OwnedFd);
 
 impl Kick {
     /// Take over a kick descriptor.
     ///
     /// # Errors
-    /// It is neither an eventfd nor a pipe.
+    /// It is neither an eventfd nor a pipe or socket.
     pub fn new(fd: OwnedFd) -> io::Result<Kick> {
         kind_of(&fd)?;
         Ok(Kick(fd))
@@ -49,29 +53,38 @@ impl AsFd for Kick {
 }
 
 /// A descriptor with which the front-end is woken.
-pub struct Call(OwnedFd);
+pub struct Call {
+    fd: OwnedFd,
+    kind: Kind,
+}
 
 impl Call {
     /// Take over a call descriptor.
     ///
     /// # Errors
-    /// It is neither an eventfd nor a pipe, or it cannot be made non-blocking.
+    /// It is neither an eventfd nor a pipe or socket, or it cannot be made non-blocking.
     pub fn new(fd: OwnedFd) -> io::Result<Call> {
-        match kind_of(&fd)? {
+        let kind = kind_of(&fd)?;
+        let fd = match kind {
             Kind::EventFd => {
                 set_nonblocking(&fd)?;
-                Ok(Call(fd))
+                fd
             }
-            Kind::Pipe => reopen(&fd).map(Call),
-        }
+            Kind::Pipe => reopen(&fd)?,
+            Kind::Socket => fd,
+        };
+        Ok(Call { fd, kind })
     }
 
     /// Wake the front-end. One that is full says so already, one that is closed has nobody to wake.
     pub fn signal(&self) {
-        // The peer can make an eventfd blocking again, so its room is looked at first.
-        if is_writable(self.0.as_fd()) {
-            let _full_or_closed = write(self.0.as_fd(), &1u64.to_ne_bytes());
-        }
+        let (fd, one) = (self.fd.as_fd(), 1u64.to_ne_bytes());
+        let _full_or_closed = match self.kind {
+            Kind::Socket => send(fd, &one),
+            // The peer can make an eventfd blocking again, so its room is looked at first.
+            Kind::EventFd | Kind::Pipe if is_writable(fd) => write(fd, &one),
+            Kind::EventFd | Kind::Pipe => Ok(0),
+        };
     }
 }
 
@@ -100,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn eventfds_and_pipes_are_woken_and_other_things_refused() {
+    fn eventfds_pipes_and_sockets_are_woken_and_other_things_refused() {
         let event = EventFd::new().unwrap();
         Call::new(event.as_fd().try_clone_to_owned().unwrap()).unwrap().signal();
         assert!(is_readable(event.as_fd()));
@@ -109,18 +122,26 @@ mod tests {
         Call::new(writer).unwrap().signal();
         assert!(is_readable(reader.as_fd()));
 
-        let (socket, _other) = socket_pair().unwrap();
-        let text = Call::new(socket).err().unwrap().to_string();
+        let (socket, other) = socket_pair().unwrap();
+        Call::new(socket).unwrap().signal();
+        assert!(is_readable(other.as_fd()));
+
+        let file = std::fs::File::open("/dev/null").unwrap().into();
+        let text = Call::new(file).err().unwrap().to_string();
         assert!(text.contains("neither an eventfd nor a pipe"), "{text}");
     }
 
     #[test]
     fn a_full_blocking_pipe_and_a_full_blocking_eventfd_do_not_hold_us() {
-        let (reader, writer) = pipe();
-        let call = Call::new(writer).unwrap();
-        (0..100_000).for_each(|_| call.signal());
-        drop(reader);
-        call.signal();
+        let (ends, sockets) = (pipe(), socket_pair().unwrap());
+        // SAFETY: F_SETFL takes plain flags.
+        check(unsafe { libc::fcntl(sockets.0.as_raw_fd(), libc::F_SETFL, 0) }).unwrap();
+        for (writer, reader) in [sockets, (ends.1, ends.0)] {
+            let call = Call::new(writer).unwrap();
+            (0..100_000).for_each(|_| call.signal());
+            drop(reader);
+            call.signal();
+        }
 
         // SAFETY: eventfd takes no pointers.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };

@@ -184,9 +184,7 @@ impl Worker {
                 if port.shared.id != target {
                     return None;
                 }
-                if !port.takes_lazily(&run) {
-                    self.scratch.lazy.fill(wire, run);
-                }
+                port.fill(&mut self.scratch.lazy, wire, run);
                 if port.stage(run) {
                     self.touched.push(slot);
                 }

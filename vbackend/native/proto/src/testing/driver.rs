@@ -232,7 +232,7 @@ impl<'a> Driver<'a> {
                 assert_eq!(
                     flags & WRITE != 0,
                     len > 0,
-                    "VIRTIO 1.2 §2.8.5: whether the length says anything"
+                    "VIRTIO 1.2 §2.8.4: whether the length says anything"
                 );
                 (self.ram.word(at + 12), len)
             }

@@ -7,6 +7,8 @@ pub mod adapter;
 pub mod checksum;
 pub mod driver;
 pub mod filter;
+pub mod flow;
+pub mod offload;
 pub mod packets;
 pub mod ram;
 pub mod stream;
@@ -22,6 +24,7 @@ pub const TARGETS: &[Target] = &[
     ("adapter", adapter::run),
     ("checksum", checksum::run),
     ("filter", filter::run),
+    ("offload", offload::run),
     ("stream", stream::run),
     ("switch", switch::run),
     ("unit", unit::run),

@@ -245,16 +245,12 @@ impl<'a, M: Memory> Walk<'a, M> {
         }
     }
 
-    /// Add the buffers of a packed ring's indirect table: all, in order (VIRTIO 1.2 §2.8.7).
+    /// Add the buffers of a packed ring's indirect table: all, in order. No flag but `WRITE` says anything there
+    /// (VIRTIO 1.2 §2.8.7).
     #[inline]
     pub(super) fn flat_table(&mut self, of: &Descriptor) -> Result<(), RingError> {
-        let entries = self.copy_table(of)?;
-        for index in 0..entries {
-            let descriptor = Descriptor::packed(self.entry(index));
-            if descriptor.flags & INDIRECT != 0 {
-                return Err(RingError::TableInTable);
-            }
-            self.buffer(&descriptor)?;
+        for index in 0..self.copy_table(of)? {
+            self.buffer(&Descriptor::packed(self.entry(index)))?;
         }
         Ok(())
     }

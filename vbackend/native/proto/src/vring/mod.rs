@@ -26,7 +26,7 @@ pub use error::RingError;
 pub use packed::Packed;
 pub use split::Split;
 
-/// The most slots of a ring (VIRTIO 1.2 §2.7, §2.8.10.1).
+/// The most slots of a ring (VIRTIO 1.2 §2.7, §2.8).
 pub const MAX_SIZE: u16 = 32768;
 
 /// A piece of guest memory that is mapped and stays so while this exists.

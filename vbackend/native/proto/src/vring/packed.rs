@@ -73,7 +73,7 @@ impl Position {
         flags & (AVAIL | USED) == if self.wrap { AVAIL } else { USED }
     }
 
-    /// Length, id and flags of a descriptor that is used here. `WRITE` says that the length counts (§2.8.5).
+    /// Length, id and flags of a descriptor that is used here. `WRITE` says that the length counts (§2.8.4).
     #[inline]
     fn used_element(self, id: u16, len: u32) -> u64 {
         let flags = if self.wrap { AVAIL | USED } else { 0 } | if len > 0 { WRITE } else { 0 };
@@ -95,10 +95,13 @@ pub struct Packed<A> {
 
 impl<A: Area> Packed<A> {
     /// Start at the used position of `base`, or at its available one when it has no other: DPDK's virtio-user sends
-    /// the low half only, QEMU both.
+    /// the low half only, QEMU both. User-mode Linux says 0 of new rings, whose wrap counters are 1 (§2.8.1); a ring
+    /// that is truly there has just finished a lap with the counter 1, and what was used on it is marked so.
     pub(super) fn new(config: Config, areas: Areas<A>, base: u32) -> Result<Packed<A>, RingError> {
         let (low, high) = (base as u16, (base >> 16) as u16);
-        let used = Position::from_bits(if high == 0 { low } else { high });
+        let mut used = Position::from_bits(if high == 0 { low } else { high });
+        let flags = |slot| areas.descriptors.load(place(Position { slot, wrap: true }) + FLAGS);
+        used.wrap |= base == 0 && (0..config.size).all(|slot| flags(slot) & USED == 0);
         if used.slot >= config.size {
             return Err(RingError::Base);
         }
@@ -177,7 +180,8 @@ impl<A: Area> Packed<A> {
         self.held -= slots;
     }
 
-    /// The driver looks at used descriptors one after the other, so the first is marked last and shows them all.
+    /// The driver looks at used descriptors one after the other, so the first is marked last and shows them all
+    /// (§2.8.9).
     #[inline]
     pub(super) fn complete(&mut self, chains: &[Chain], lens: &[u32]) {
         let ([first, others @ ..], [first_len, other_lens @ ..]) = (chains, lens) else {

@@ -202,7 +202,7 @@ impl<A: Area> Split<A> {
     }
 }
 
-/// Whether going from index `old` to `new` passed `event` (`vring_need_event` in VIRTIO 1.2 §2.7.10).
+/// Whether going from index `old` to `new` passed `event` (§2.7.7; `vring_need_event` of linux/virtio_ring.h).
 #[inline]
 fn needs_event(event: u16, old: u16, new: u16) -> bool {
     new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)

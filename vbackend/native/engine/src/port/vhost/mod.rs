@@ -20,6 +20,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use vbackend_proto::framing::MAX_FRAME;
+use vbackend_proto::offload::Offloads;
 use vbackend_proto::vnet::VNET_HEADER_LEN;
 
 use self::features::Features;
@@ -80,6 +81,7 @@ pub struct Vhost {
     ready: Vec<Ready>,
     memory: GuestMemory,
     features: Features,
+    offloads: Offloads,
     rings: Vec<Ring>,
     log: Option<DirtyLog>,
     steering: Steering,
@@ -109,6 +111,7 @@ impl Vhost {
             ready: Vec::new(),
             memory: GuestMemory::default(),
             features: Features::default(),
+            offloads: Offloads::NONE,
             rings: Vec::new(),
             log: None,
             steering: Steering::default(),
@@ -125,6 +128,11 @@ impl Vhost {
     /// Readable while a kick was not looked at.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.epoll.as_fd()
+    }
+
+    /// What the guest takes.
+    pub fn offloads(&self) -> Offloads {
+        self.offloads
     }
 
     /// Whether `receive` is to be called again without a kick.
@@ -150,7 +158,10 @@ impl Vhost {
         self.more = true; // whatever it was, look at the rings
         self.room = true;
         match command {
-            VhostCommand::Features(bits) => self.features = Features(bits),
+            VhostCommand::Features(bits) => {
+                self.features = Features(bits);
+                self.offloads = Offloads::from_virtio_guest_features(bits);
+            }
             VhostCommand::SetMemory(regions) => self.set_memory(regions)?,
             VhostCommand::AddMemory(region) => {
                 let mut regions = self.memory.regions().to_vec();
@@ -259,7 +270,7 @@ impl Vhost {
 /// Take over a descriptor for kicks.
 ///
 /// # Errors
-/// It is neither an eventfd nor a pipe.
+/// It is neither an eventfd nor a pipe or socket.
 pub fn kick(fd: Option<OwnedFd>) -> io::Result<Option<Kick>> {
     fd.map(Kick::new).transpose()
 }

@@ -5,6 +5,7 @@
 
 use vbackend_proto::drop_reason::DropReason;
 use vbackend_proto::framing::{PREFIX_LEN, Run, check_len, push_run, put_prefix};
+use vbackend_proto::offload;
 use vbackend_proto::vnet::{VNET_HEADER_LEN, VnetHeader};
 use vbackend_proto::vring::Area;
 
@@ -143,10 +144,11 @@ fn take_chain(
     let mut header = [0; VNET_HEADER_LEN];
     let body = at + PREFIX_LEN;
     copy_out(parts, &mut header[..header_len], &mut scratch.wire[body..body + copied]);
+    let run = Run::one(at, len, VnetHeader::parse(&header));
+    offload::check(&scratch.wire[body..run.end], &run.vnet)?;
     if copied < len {
         scratch.lazy.push(at, parts, header_len + copied);
     }
-    let run = Run::one(at, len, VnetHeader::parse(&header));
     push_run(&mut scratch.runs, run);
     Ok(run.end)
 }

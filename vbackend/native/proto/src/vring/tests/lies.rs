@@ -112,7 +112,7 @@ fn every_lie_has_its_name() {
         ("a table behind a buffer", FromGuest, vec![more(2), table(1)], vec![end(1)], [Ok(2), Err(TableInChain)]),
         ("a table longer than what is left", FromGuest,
             vec![more(2), table(4)], vec![end(1)], [Err(TableLen), Err(TableInChain)]),
-        ("a table in a table", FromGuest, vec![table(1)], vec![table(1)], both(TableInTable)),
+        ("a table in a table", FromGuest, vec![table(1)], vec![table(1)], [Err(TableInTable), Ok(2)]),
         ("a loop in a table", FromGuest, vec![table(2)], vec![more(1), more(0)], [Err(Loop), Ok(2)]),
         ("next outside a table", FromGuest, vec![table(2)], vec![more(2), end(1)], [Err(Next), Ok(2)]),
         ("a lie in a table", FromGuest, vec![table(2)], vec![more(1), raw(0, 1, 0, 0)], both(Address)),

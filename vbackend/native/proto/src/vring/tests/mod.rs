@@ -60,7 +60,8 @@ fn set_up_is_checked() {
         (true, 1, 0x8000, Ok(0x8000_8000)),
         (true, 3, 0x8002_8001, Ok(0x8002_8002)),
         (true, 3, 0x0002_8001, Ok(0x0002_0002)),
-        (true, 3, 0, Ok(0)),
+        (true, 3, 0, Ok(0x8000_8000)),
+        (true, 3, 1, Ok(0x0001_0001)),
         (true, 3, 0x8003_8001, Err(RingError::Base)),
         (true, 3, 3, Err(RingError::Base)),
         (true, 32768, 0xffff_ffff, Ok(0xffff_ffff)),
@@ -86,6 +87,20 @@ fn set_up_is_checked() {
         }
         assert_eq!(check_alignment(packed, [16, 2, 4]).is_ok(), !packed);
     }
+}
+
+/// User-mode Linux says 0 where a new ring has wrap counters of 1.
+#[test]
+fn a_packed_ring_at_0_is_new_unless_something_was_used() {
+    let ram = &Ram::new(&[(0, 0x1_0000)]);
+    let descriptors = ram.whole(0, 16 * 4);
+    let areas = Areas { descriptors, driver: ram.whole(0x8000, 4), device: ram.whole(0x9000, 4) };
+    let base = || Vring::new(true, config(4), areas, 0).unwrap().base();
+    assert_eq!(base(), 0x8000_8000);
+    descriptors.store(14, 1 << 7); // available
+    assert_eq!(base(), 0x8000_8000);
+    descriptors.store(2 * 16 + 14, 1 << 7 | 1 << 15); // used
+    assert_eq!(base(), 0);
 }
 
 #[test]

@@ -1,0 +1,171 @@
+//! Offloads between ports: frames of a stream merged for a tap, frames of a tap cut for a stream, and what a capture shows.
+//! A datagram socket stands for the tap: one message is one frame behind its virtio-net header.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod common;
+
+use std::io::Write;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{assert_balanced, config, eventually, read_frame, stream_port, wire};
+use vbackend_engine::capture::{LinkType, Sink, Tap};
+use vbackend_engine::{Engine, PortConfig};
+use vbackend_proto::drop_reason::DropReason;
+use vbackend_proto::segment::PortId;
+use vbackend_proto::shaper::Rate;
+use vbackend_proto::testing::flow::Flow;
+use vbackend_proto::vnet::{GSO_UDP, VNET_HEADER_LEN, VnetHeader};
+
+const MSS: usize = 1448;
+
+struct Lab {
+    engine: Engine,
+    stream: (PortId, UnixStream),
+    tap: (PortId, UnixDatagram),
+}
+
+/// A stream and a tap on a cable, each on its worker when there are two.
+fn lab(workers: usize, vnet_hdr: bool) -> Lab {
+    let engine = Engine::new(workers, 1).unwrap();
+    let segment = engine.add_cable().unwrap();
+    let stream = stream_port(&engine, segment, PortConfig { worker: Some(0), ..config() });
+    let (ours, theirs) = UnixDatagram::pair().unwrap();
+    theirs.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let tap = engine.add_port(PortConfig { worker: Some(workers - 1), ..config() }).unwrap();
+    engine.join(tap, segment).unwrap();
+    engine.attach_tap(tap, ours.into(), vnet_hdr, true).unwrap();
+    Lab { engine, stream, tap: (tap, theirs) }
+}
+
+impl Lab {
+    /// The next frame that the host gets.
+    fn at_tap(&self) -> (Vec<u8>, VnetHeader) {
+        let mut message = vec![0; 70_000];
+        let len = self.tap.1.recv(&mut message).unwrap();
+        let vnet = VnetHeader::parse(message.first_chunk().unwrap());
+        (message[VNET_HEADER_LEN..len].to_vec(), vnet)
+    }
+
+    fn host_sends(&self, frame: &[u8], vnet: VnetHeader) {
+        self.tap.1.send(&[&vnet.emit(), frame].concat()).unwrap();
+    }
+
+    /// Wait until this many frames left for the stream and for the tap, or were lost, and nothing else happened.
+    fn settle_accounts(&self, for_stream: u64, for_tap: u64) {
+        for (port, frames) in [(self.stream.0, for_stream), (self.tap.0, for_tap)] {
+            let tx = || self.engine.counters(port).unwrap().tx;
+            eventually("all is accounted", || tx().frames_out + tx().total_dropped() == frames);
+            assert_eq!(tx().frames_in, frames);
+            assert_balanced(&self.engine.counters(port).unwrap());
+        }
+    }
+}
+
+fn data(len: usize) -> Vec<u8> {
+    (0..len).map(|index| (index * 7 + index / 256) as u8).collect()
+}
+
+#[test]
+fn what_a_stream_brings_is_merged_for_the_host() {
+    for workers in [1, 2] {
+        let mut lab = lab(workers, true);
+        let (flow, data) = (Flow::tcp(), data(30_000));
+        let segments = flow.segments(&data, MSS);
+        lab.stream.1.write_all(&wire(&segments)).unwrap();
+        let mut got = Vec::new();
+        let mut frames = 0;
+        while got.len() < data.len() {
+            let (frame, vnet) = lab.at_tap();
+            let headers = flow.l4() + 32;
+            assert!(vnet.is_plain() || (vnet.gso_size, usize::from(vnet.hdr_len)) == (MSS as u16, headers));
+            got.extend_from_slice(&frame[headers..]);
+            frames += 1;
+        }
+        assert!(got == data && frames < segments.len(), "{frames} frames");
+        lab.settle_accounts(0, segments.len() as u64);
+    }
+}
+
+#[test]
+fn what_the_host_sends_is_cut_for_a_stream() {
+    for workers in [1, 2] {
+        let mut lab = lab(workers, true);
+        for flow in [Flow::tcp(), Flow::tcp().over_v6(), Flow::udp()] {
+            let data = data(60_000);
+            let (frame, vnet) = flow.gso(&data, MSS);
+            lab.host_sends(&frame, vnet);
+            for segment in flow.segments(&data, MSS) {
+                assert!(read_frame(&mut lab.stream.1) == Some(segment));
+            }
+        }
+        lab.settle_accounts(3 * 42, 0);
+        let rx = lab.engine.counters(lab.tap.0).unwrap().rx;
+        assert_eq!((rx.frames_in, rx.frames_out), (3, 3));
+    }
+}
+
+#[test]
+fn a_bad_header_costs_its_frame_only() {
+    let mut lab = lab(1, true);
+    let (frame, vnet) = Flow::udp().gso(&data(3000), MSS);
+    lab.host_sends(&frame, VnetHeader { gso_size: 0, ..vnet });
+    lab.host_sends(&frame, VnetHeader { gso_type: GSO_UDP, ..vnet });
+    lab.host_sends(&frame, vnet);
+    for segment in Flow::udp().segments(&data(3000), MSS) {
+        assert_eq!(read_frame(&mut lab.stream.1), Some(segment));
+    }
+    lab.settle_accounts(2 + 3, 0);
+    let drops = lab.engine.counters(lab.stream.0).unwrap().tx.drops;
+    assert_eq!((drops[DropReason::BadOffload as usize], drops[DropReason::Offload as usize]), (1, 1));
+}
+
+#[test]
+fn a_host_without_offloads_and_a_rate_limit_get_single_frames() {
+    for (vnet_hdr, rate) in [(false, None), (true, Some(Rate { bits_per_s: 1 << 33, burst_bytes: 1 << 30 }))]
+    {
+        let mut lab = lab(1, vnet_hdr);
+        lab.engine.set_rate(lab.tap.0, rate).unwrap();
+        let segments = Flow::tcp().segments(&data(10_000), MSS);
+        lab.stream.1.write_all(&wire(&segments)).unwrap();
+        for segment in segments {
+            let mut message = [0; 2000];
+            let len = lab.tap.1.recv(&mut message).unwrap();
+            assert_eq!(message[if vnet_hdr { VNET_HEADER_LEN } else { 0 }..len], segment);
+        }
+        lab.settle_accounts(0, 7);
+    }
+}
+
+#[test]
+fn a_capture_shows_frames_as_a_wire_has_them() {
+    let mut lab = lab(1, true);
+    let sink = Arc::new(Sink::new(1, 1 << 20, None).unwrap());
+    let tap = Tap::new(Arc::clone(&sink), 0, LinkType::Ethernet, 1 << 16, None).unwrap();
+    lab.engine.capture_start(lab.tap.0, tap).unwrap();
+    let flow = Flow::tcp();
+    let segments = flow.segments(&data(20_000), MSS);
+    let (frame, vnet) = flow.gso(&data(20_000), MSS);
+    lab.host_sends(&frame, vnet);
+    segments.iter().for_each(|_| assert!(read_frame(&mut lab.stream.1).is_some()));
+    lab.stream.1.write_all(&wire(&segments)).unwrap();
+    eventually("all are sent", || lab.engine.counters(lab.tap.0).unwrap().tx.frames_out >= 14);
+    let mut recorded = Vec::new();
+    eventually("all are recorded", || {
+        recorded.extend(sink.read(usize::MAX, <[u8]>::to_vec));
+        packets(&recorded).len() == 2 * segments.len()
+    });
+    assert!(packets(&recorded) == [segments.clone(), segments].concat());
+}
+
+/// The packets of enhanced packet blocks (pcapng §4.3).
+fn packets(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+    let (mut found, mut at) = (Vec::new(), 0);
+    while at < bytes.len() {
+        found.push(bytes[at + 28..at + 28 + word(at + 20)].to_vec());
+        at += word(at + 4);
+    }
+    found
+}

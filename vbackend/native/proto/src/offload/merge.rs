@@ -1,0 +1,343 @@
+//! Merging the TCP segments (and equal UDP datagrams) of a batch into GSO frames, as `tcp_gro_receive()` does
+//! (Linux `net/ipv4/tcp_offload.c`), and by stricter rules: [`super::segment`] gives back what was merged, byte by byte.
+//!
+//! ```text
+//!   batch:  a1 b1 a2 arp a3 b2 a4          output, by first frame:  a1+a2  b1  arp  a3+a4  b2
+//!                    └── belongs to no flow: ends all of them
+//! ```
+//!
+//! A frame is appended to its flow's open merge when every header field is what the next segment would have, and only
+//! after both checksums were found right: a wrong one must reach the receiver wrong. Frames of a flow never overtake each
+//! other; those of different flows may, by a part of a batch. IPv4 identifications that do not count up are taken when
+//! fragmenting is forbidden, since nothing may then depend on them (RFC 6864 §4.1); they come back counting.
+
+use super::layout::{
+    IPV4_CHECKSUM, IPV4_DF, IPV4_FRAGMENT, IPV4_ID, IPV4_TOTAL_LEN, IPV6_PAYLOAD_LEN, Layout, PSH, TCP_FLAGS,
+    TCP_SEQUENCE, Transport, UDP_LEN,
+};
+use super::rules::{are_equal_headers, is_long_enough, is_pushed, is_right, is_same_flow, is_segment};
+use super::segment::put_word;
+use super::{MAX_PACKET, Offloads};
+use crate::checksum::sum;
+use crate::framing::{PREFIX_LEN, Run, frames_of, prefix_at, push_run, put_prefix};
+use crate::vnet::{GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, VnetHeader};
+use crate::wire::{Family, array, word};
+
+/// Merges that can grow at the same time; one more flow ends the one that was quiet for longest.
+const OPEN_FLOWS: usize = 16;
+
+/// Linux `include/linux/udp.h` of 6.1: `UDP_MAX_SEGMENTS`, and `UDP_GRO_CNT_MAX`.
+const MAX_DATAGRAMS: usize = 64;
+
+/// Merges batches; keeps its memory from one to the next, and nothing else.
+#[derive(Debug, Default)]
+pub struct Merger {
+    groups: Vec<Group>, // in the order of the output
+    open: Vec<usize>,   // groups that may grow, the last used one first
+    pieces: Vec<Piece>, // what is behind each merge's first frame
+}
+
+/// What becomes one part of the output.
+#[derive(Debug)]
+enum Group {
+    /// Frames that are passed on as they are.
+    Passed(Run),
+    /// A frame that may be merged with later ones.
+    Flow(Flow),
+}
+
+/// A merge: its first frame, and what the next one must be.
+#[derive(Debug)]
+struct Flow {
+    first: Run,
+    layout: Layout,
+    frames: usize,
+    size: usize,            // data bytes of each frame but the last
+    data: usize,            // of all frames
+    id_step: Option<u16>,   // between IPv4 identifications, known from the second frame on
+    is_verified: bool,      // the first frame's checksums are right
+    is_pushed: bool,        // the last frame has PSH
+    pieces: (usize, usize), // first and last, when there is more than the first frame
+}
+
+/// The data of a frame that was appended, in the order of its flow.
+#[derive(Debug)]
+struct Piece {
+    start: usize,
+    end: usize,
+    next: usize,
+}
+
+impl Merger {
+    /// No memory yet.
+    #[must_use]
+    pub fn new() -> Merger {
+        Merger::default()
+    }
+
+    /// Merge what can be merged of `runs`, ranges of `wire`, for a receiver that takes `accepts`.
+    ///
+    /// True: `out` has the batch, the GSO frames in it with their `vnet` in `out_runs` (both were cleared). False: nothing
+    /// was merged, and `out` has nothing; the batch is as it should be.
+    pub fn merge(
+        &mut self,
+        wire: &[u8],
+        runs: &[Run],
+        accepts: Offloads,
+        out: &mut Vec<u8>,
+        out_runs: &mut Vec<Run>,
+    ) -> bool {
+        out.clear();
+        out_runs.clear();
+        if !is_worth_it(wire, runs, accepts) {
+            return false;
+        }
+        self.groups.clear();
+        self.open.clear();
+        self.pieces.clear();
+        for run in runs {
+            if run.vnet.is_plain() {
+                self.sort(wire, *run, accepts);
+            } else {
+                self.open.clear(); // it may belong to any of them
+                self.groups.push(Group::Passed(*run));
+            }
+        }
+        if self.pieces.is_empty() {
+            return false;
+        }
+        self.emit(wire, out, out_runs);
+        true
+    }
+
+    /// Put each frame of a run into a group.
+    fn sort(&mut self, wire: &[u8], run: Run, accepts: Offloads) {
+        let mut at = run.start;
+        while at < run.end {
+            let one = Run::one(at, prefix_at(wire, at), VnetHeader::PLAIN);
+            at = one.end;
+            let frame = body(wire, one);
+            match Layout::parse(frame) {
+                Some(layout) if accepts.covers(&header_of(&layout, 1)) => self.add(wire, one, layout),
+                Some(_) => self.pass(one), // of no flow that is open
+                None => {
+                    self.open.clear(); // a fragment may belong to any of them
+                    self.pass(one);
+                }
+            }
+        }
+    }
+
+    /// Append a frame to its flow's open merge, or end that.
+    fn add(&mut self, wire: &[u8], one: Run, layout: Layout) {
+        let frame = body(wire, one);
+        let mut is_candidate = is_segment(frame, &layout);
+        let position = self.open.iter().position(|index| match &self.groups[*index] {
+            Group::Flow(flow) => is_same_flow(body(wire, flow.first), &flow.layout, frame, &layout),
+            Group::Passed(_) => false,
+        });
+        if let Some(position) = position {
+            let index = self.open.remove(position);
+            if let Group::Flow(flow) = &mut self.groups[index]
+                && is_candidate
+                && let Some(id_step) = flow.follows(wire, frame, &layout)
+            {
+                flow.is_verified = flow.is_verified || is_right(body(wire, flow.first), &layout);
+                is_candidate = is_right(frame, &layout);
+                if flow.is_verified && is_candidate {
+                    let ends = flow.append(&mut self.pieces, one, id_step, frame, &layout);
+                    if !ends {
+                        self.open.insert(0, index);
+                    }
+                    return;
+                }
+            }
+        }
+        let is_first = is_candidate && !is_pushed(frame, &layout) && is_long_enough(frame, &layout);
+        if !is_first {
+            return self.pass(one);
+        }
+        self.open.truncate(OPEN_FLOWS - 1);
+        self.open.insert(0, self.groups.len());
+        self.groups.push(Group::Flow(Flow::new(one, layout, frame)));
+    }
+
+    fn pass(&mut self, one: Run) {
+        match self.groups.last_mut() {
+            Some(Group::Passed(run)) if run.end == one.start && run.vnet.is_plain() => {
+                run.end = one.end;
+                run.frames += 1;
+            }
+            _ => self.groups.push(Group::Passed(one)),
+        }
+    }
+
+    fn emit(&self, wire: &[u8], out: &mut Vec<u8>, out_runs: &mut Vec<Run>) {
+        for group in &self.groups {
+            let start = out.len();
+            let run = match group {
+                Group::Passed(run) => *run,
+                Group::Flow(flow) if flow.frames == 1 => flow.first,
+                Group::Flow(flow) => {
+                    self.emit_flow(flow, wire, out);
+                    let vnet = header_of(&flow.layout, flow.size);
+                    push_run(out_runs, Run { start, end: out.len(), frames: 1, vnet });
+                    continue;
+                }
+            };
+            out.extend_from_slice(&wire[run.start..run.end]);
+            push_run(out_runs, Run { start, end: out.len(), ..run });
+        }
+    }
+
+    /// The first frame, the data of all others, and headers for the whole.
+    fn emit_flow(&self, flow: &Flow, wire: &[u8], out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&wire[flow.first.start..flow.first.end]);
+        let (mut next, last) = flow.pieces;
+        loop {
+            let piece = &self.pieces[next];
+            out.extend_from_slice(&wire[piece.start..piece.end]);
+            if next == last {
+                break;
+            }
+            next = piece.next;
+        }
+        let len = out.len() - start - PREFIX_LEN;
+        put_prefix(out, start, len);
+        let frame = &mut out[start + PREFIX_LEN..];
+        let Layout { l3, l4, .. } = flow.layout;
+        match flow.layout.family {
+            Family::Ipv4 => {
+                put_word(frame, l3 + IPV4_TOTAL_LEN.start, len - l3);
+                put_word(frame, l3 + IPV4_CHECKSUM.start, 0);
+                let checksum = sum(&frame[l3..l4]).checksum();
+                put_word(frame, l3 + IPV4_CHECKSUM.start, usize::from(checksum));
+            }
+            Family::Ipv6 => put_word(frame, l3 + IPV6_PAYLOAD_LEN.start, len - l4),
+        }
+        match flow.layout.transport {
+            Transport::Tcp => frame[l4 + TCP_FLAGS] |= if flow.is_pushed { PSH } else { 0 },
+            Transport::Udp => put_word(frame, l4 + UDP_LEN.start, len - l4),
+        }
+        let partial = flow.layout.pseudo_header(frame, len - l4).folded();
+        put_word(frame, flow.layout.checksum().start, usize::from(partial));
+    }
+}
+
+impl Flow {
+    fn new(first: Run, layout: Layout, frame: &[u8]) -> Flow {
+        let size = frame.len() - layout.payload;
+        Flow {
+            first,
+            layout,
+            frames: 1,
+            size,
+            data: size,
+            id_step: None,
+            is_verified: false,
+            is_pushed: false,
+            pieces: (0, 0),
+        }
+    }
+
+    /// Whether `frame` is what comes next, by its headers: the step to its IPv4 identification, 0 for IPv6.
+    fn follows(&self, wire: &[u8], frame: &[u8], layout: &Layout) -> Option<u16> {
+        let first = body(wire, self.first);
+        let len = frame.len() - layout.payload;
+        let fits = self.layout == *layout
+            && len <= self.size
+            && layout.payload - layout.l3 + self.data + len <= MAX_PACKET
+            && are_equal_headers(first, frame, layout);
+        if !fits {
+            return None;
+        }
+        match layout.transport {
+            Transport::Tcp => {
+                let sequence = |frame| u32::from_be_bytes(array(frame, layout.l4 + TCP_SEQUENCE.start));
+                let ahead = sequence(frame).wrapping_sub(sequence(first));
+                if ahead as usize != self.data {
+                    return None;
+                }
+            }
+            Transport::Udp if self.frames == MAX_DATAGRAMS => return None,
+            Transport::Udp => {}
+        }
+        self.follows_id(first, frame, layout)
+    }
+
+    fn follows_id(&self, first: &[u8], frame: &[u8], layout: &Layout) -> Option<u16> {
+        if layout.family == Family::Ipv6 {
+            return Some(0);
+        }
+        let id = |frame| word(frame, layout.l3 + IPV4_ID.start);
+        let ahead = id(frame).wrapping_sub(id(first));
+        let unfragmentable = word(frame, layout.l3 + IPV4_FRAGMENT) & IPV4_DF != 0;
+        let step = match (ahead, self.frames) {
+            (0, _) if unfragmentable => 0,
+            (ahead, frames) if usize::from(ahead) == frames => 1,
+            _ => return None,
+        };
+        (self.id_step.unwrap_or(step) == step).then_some(step)
+    }
+
+    /// Take a frame's data; returns whether nothing may follow it.
+    fn append(
+        &mut self,
+        pieces: &mut Vec<Piece>,
+        one: Run,
+        id_step: u16,
+        frame: &[u8],
+        layout: &Layout,
+    ) -> bool {
+        let index = pieces.len();
+        let start = one.start + PREFIX_LEN + layout.payload;
+        pieces.push(Piece { start, end: one.end, next: index });
+        if self.frames == 1 {
+            self.pieces.0 = index;
+        } else {
+            pieces[self.pieces.1].next = index;
+        }
+        self.pieces.1 = index;
+        self.frames += 1;
+        self.data += one.end - start;
+        self.id_step = Some(id_step);
+        self.is_pushed = is_pushed(frame, layout);
+        self.is_pushed || one.end - start < self.size
+    }
+}
+
+/// Whether two frames might be merged. Looks at headers only, and no further than the second such frame.
+fn is_worth_it(wire: &[u8], runs: &[Run], accepts: Offloads) -> bool {
+    let plain = runs.iter().filter(|run| run.vnet.is_plain());
+    let mut segments = plain.flat_map(|run| frames_of(wire, *run)).filter(|frame| {
+        Layout::parse(frame)
+            .is_some_and(|layout| accepts.covers(&header_of(&layout, 1)) && is_segment(frame, &layout))
+    });
+    segments.nth(1).is_some()
+}
+
+/// The frame of a run of one.
+#[inline]
+fn body(wire: &[u8], one: Run) -> &[u8] {
+    &wire[one.start + PREFIX_LEN..one.end]
+}
+
+/// The virtio-net header of a merge with these headers.
+#[inline]
+fn header_of(layout: &Layout, size: usize) -> VnetHeader {
+    let gso_type = match (layout.transport, layout.family) {
+        (Transport::Tcp, Family::Ipv4) => GSO_TCPV4,
+        (Transport::Tcp, Family::Ipv6) => GSO_TCPV6,
+        (Transport::Udp, _) => GSO_UDP_L4,
+    };
+    let word = |value: usize| u16::try_from(value).unwrap_or(u16::MAX); // all are below 64 KiB: see `follows`
+    VnetHeader {
+        flags: NEEDS_CSUM,
+        gso_type,
+        hdr_len: word(layout.payload),
+        gso_size: word(size),
+        csum_start: word(layout.l4),
+        csum_offset: word(layout.transport.checksum().start),
+    }
+}
