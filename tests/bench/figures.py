@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from tests.bench import tunfile
+from tests.bench import bulk, tunfile
 from tests.bench.scenario import TARGETS, Forwarder, Scenario
 
 __all__ = ["Cell", "Report", "Sample", "Skip", "summarise"]
@@ -90,6 +90,7 @@ class Report:
     skips: tuple[Skip, ...]
     samples: tuple[Sample, ...]
     readings: tuple[tunfile.Reading, ...] = ()
+    flows: tuple[bulk.Flow, ...] = ()
 
     def cell(self, scenario: Scenario, forwarder: Forwarder) -> Cell | None:
         return next((c for c in self.cells if c.scenario == scenario and c.forwarder is forwarder), None)
@@ -118,6 +119,7 @@ class Report:
                 for c in self.cells
             ],
             "readings": tunfile.to_json(self.readings),
+            "bulk": bulk.to_json(self.flows),
             "skipped": [{"what": s.what, "why": s.why} for s in self.skips],
             "samples": [
                 {

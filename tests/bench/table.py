@@ -1,10 +1,13 @@
-"""The report for people: a table per path, one of reading calls, then idle CPU time and what was left out. Pure."""
+"""The report for people: a table per path, of reading calls and of bulk TCP, then idle CPU time and what was left out.
+
+Pure.
+"""
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tests.bench import tunfile
+from tests.bench import bulk, tunfile
 from tests.bench.figures import Cell, Report
 from tests.bench.scenario import FORWARDERS, SCENARIOS, Forwarder, Path, Scenario
 
@@ -30,6 +33,8 @@ def render(report: Report) -> RenderableType:
             parts.append(_table(report, path, scenarios, forwarders))
     if report.readings:
         parts.append(tunfile.table(report.readings))
+    if report.flows:
+        parts.append(bulk.table(report.flows))
     parts.append(_legend(report))
     return Group(*parts)
 
@@ -66,10 +71,12 @@ def _target(cell: Cell | None) -> str:
 
 
 def _legend(report: Report) -> Text:
-    lines = [
-        "µs/frame: CPU time of the forwarding process per frame that arrived, median of "
-        f"{report.rounds} interleaved rounds; kf/s: thousands of frames a second."
-    ]
+    lines = [f"Medians of {report.rounds} interleaved rounds."]
+    if report.cells:
+        lines.append(
+            "µs/frame: CPU time of the forwarding process per frame that arrived; "
+            "kf/s: thousands of frames a second."
+        )
     references = {cell.scenario.path.reference for cell in report.cells}
     if Forwarder.FLOOR in references:
         lines.append("ratio: to the floor's, median of the rounds' ratios; bN: N frames a system call.")
@@ -80,6 +87,8 @@ def _legend(report: Report) -> Text:
         )
     if report.readings:
         lines.append("ns/packet: CPU time of the reading thread alone; kp/s: what that makes on one core.")
+    if report.flows:
+        lines.append("CPU s/GB: of all CPUs, per 10^9 bytes of payload.")
     if report.idle_ns:
         idle = ", ".join(f"{TITLES[f]} {ns / 1000:.0f} µs" for f, ns in report.idle_ns.items())
         lines.append(f"CPU time in {report.idle_seconds:g} s without traffic: {idle}.")
