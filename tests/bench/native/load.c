@@ -182,7 +182,8 @@ static uint64_t device_packets(const struct side *side)
         fprintf(stderr, "load: no counters of %s\n", side->ifname);
         exit(1);
     }
-    return segment ? (bytes - packets * (HEADER + IP_HEADER + TCP_HEADER)) / segment : packets;
+    /* Merged segments have one header. The first term keeps the rest from going below 0 for shorter frames before. */
+    return segment ? ((1ull << 40) + bytes - packets * (HEADER + IP_HEADER + TCP_HEADER)) / segment : packets;
 }
 
 /* Fill the side's buffer with a burst of frames: back to back with lengths on a stream, else one to a slot. */
