@@ -23,7 +23,10 @@ from vbackend.cli import main
         ("run --workers 0 a b", "run: Invalid value for '--workers': "),
         ("run --queue-limit 65537 a b", "run: Invalid value for '--queue-limit': "),
         ("run --name", "Option '--name' requires an argument; see `vbackend --help`"),
-        ("run x y", "port 'x': 'x' is no kind of port; there are stream, dgram, socket, vhost-user, tap, tun"),
+        (
+            "run x y",
+            "port 'x': 'x' is no kind of port; there are stream, dgram, socket, vhost-user, tap, tun",
+        ),
         (
             "run stream:unix:/tmp/a",
             "PORT: 1 given, nobody to talk to; give at least two, or one with 'multi'",

@@ -110,8 +110,10 @@ fn what_the_host_sends_is_cut_for_a_stream() {
 fn a_bad_header_costs_its_frame_only() {
     let mut lab = lab(1, true);
     let (frame, vnet) = Flow::udp().gso(&data(3000), MSS);
+    let extensions = Some((60, vec![0; 8]));
+    let (uncut, uncut_vnet) = Flow { extensions, ..Flow::udp().over_v6() }.gso(&data(3000), MSS);
     lab.host_sends(&frame, VnetHeader { gso_size: 0, ..vnet });
-    lab.host_sends(&frame, VnetHeader { gso_type: GSO_UDP, ..vnet });
+    lab.host_sends(&uncut, VnetHeader { gso_type: GSO_UDP, ..uncut_vnet });
     lab.host_sends(&frame, vnet);
     for segment in Flow::udp().segments(&data(3000), MSS) {
         assert_eq!(read_frame(&mut lab.stream.1), Some(segment));

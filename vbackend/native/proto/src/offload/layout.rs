@@ -24,7 +24,7 @@ const IPV4_IS_FRAGMENT: u16 = 0x3fff;
 
 /// RFC 8200 §3, from the IP header on.
 pub const IPV6_PAYLOAD_LEN: Range<usize> = 4..6;
-const IPV6_NEXT_HEADER: usize = 6;
+pub const IPV6_NEXT_HEADER: usize = 6;
 const DESTINATION_OPTIONS: u8 = 60;
 const IPV6_ADDRESSES: Range<usize> = 8..40;
 

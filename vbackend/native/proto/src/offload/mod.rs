@@ -8,6 +8,7 @@
 //!
 //! Headers come from hostile guests too: nothing in one is believed before [`check`] has held it against the frame.
 
+mod fragment;
 mod layout;
 mod merge;
 mod rules;
@@ -127,8 +128,8 @@ pub fn check(frame: &[u8], vnet: &VnetHeader) -> Result<(), DropReason> {
 /// complete, or as segments. Returns how many frames were appended; `runs` says where.
 ///
 /// # Errors
-/// [`DropReason::BadOffload`], as [`check`]; [`DropReason::Offload`] for `VIRTIO_NET_HDR_GSO_UDP`, which is not cut here.
-/// Nothing is appended then.
+/// [`DropReason::BadOffload`], as [`check`]; [`DropReason::Offload`] for a datagram over IPv6 with extension headers that is
+/// to be fragmented. Nothing is appended then.
 pub fn settle(
     frame: &[u8],
     vnet: &VnetHeader,
@@ -165,7 +166,8 @@ fn gso_layout(frame: &[u8], vnet: &VnetHeader) -> Result<Layout, DropReason> {
     let segments = (frame.len() - layout.payload).div_ceil(usize::from(vnet.gso_size).max(1));
     let sane = match layout.transport {
         Transport::Tcp => vnet.gso_size >= MIN_TCP_GSO_SIZE,
-        Transport::Udp => vnet.gso_size > 0 && (segments <= MAX_UDP_SEGMENTS || vnet.gso_type == GSO_UDP),
+        Transport::Udp if vnet.gso_type == GSO_UDP => vnet.gso_size >= MIN_FRAGMENT,
+        Transport::Udp => vnet.gso_size > 0 && segments <= MAX_UDP_SEGMENTS,
     };
     if fits && agrees && sane { Ok(layout) } else { Err(DropReason::BadOffload) }
 }
@@ -173,6 +175,9 @@ fn gso_layout(frame: &[u8], vnet: &VnetHeader) -> Result<Layout, DropReason> {
 /// Below it a guest could make this host work for a frame per byte (Linux `include/net/tcp.h`: `TCP_MIN_SND_MSS` leaves
 /// 8 bytes of data behind 40 of options).
 const MIN_TCP_GSO_SIZE: u16 = 8;
+
+/// The unit of fragment offsets (RFC 791 §3.1).
+const MIN_FRAGMENT: u16 = 8;
 
 /// Linux `include/linux/udp.h`: `UDP_MAX_SEGMENTS`.
 const MAX_UDP_SEGMENTS: usize = 128;

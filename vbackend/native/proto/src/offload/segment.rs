@@ -1,6 +1,7 @@
 //! Cutting a GSO frame into the frames it stands for, as `tcp_gso_segment()` and `__udp_gso_segment()` do
 //! (Linux `net/ipv4/tcp_offload.c`, `net/ipv4/udp_offload.c`).
 
+use super::fragment::fragment;
 use super::layout::{
     CWR, FIN, IPV4_CHECKSUM, IPV4_ID, IPV4_TOTAL_LEN, IPV6_PAYLOAD_LEN, Layout, PSH, TCP_FLAGS, TCP_SEQUENCE,
     Transport, UDP_LEN,
@@ -12,14 +13,14 @@ use crate::framing::{PREFIX_LEN, Run, push_run, put_prefix};
 use crate::vnet::{GSO_UDP, VnetHeader};
 use crate::wire::{Family, array, ipv6, word};
 
-/// Append the segments of `frame` to `wire`, each a plain frame behind its prefix; returns how many. `runs` says where
+/// Append the segments of `frame`, or its fragments, to `wire`, each a plain frame behind its prefix; returns how many. `runs` says where
 /// they are.
 ///
 /// Sequence numbers, lengths, IPv4 identifications and checksums are each segment's own; only the last has FIN and PSH,
 /// only the first CWR. The length fields of `frame` are not believed, its length is: as in `inet_gso_segment()`.
 ///
 /// # Errors
-/// [`DropReason::BadOffload`] when `vnet` does not fit the frame, [`DropReason::Offload`] for `VIRTIO_NET_HDR_GSO_UDP`.
+/// [`DropReason::BadOffload`] when `vnet` does not fit the frame, [`DropReason::Offload`] for what `fragment` cannot cut.
 /// Nothing is appended then.
 pub fn segment(
     frame: &[u8],
@@ -31,7 +32,7 @@ pub fn segment(
     let size = usize::from(vnet.gso_size);
     let (headers, data) = frame.split_at(layout.payload);
     if vnet.gso_type == GSO_UDP {
-        return Err(DropReason::Offload);
+        return fragment(frame, &layout, vnet, wire, runs);
     }
     if headers.len() - layout.l3 + size.min(data.len()) > MAX_PACKET {
         return Err(DropReason::BadOffload);

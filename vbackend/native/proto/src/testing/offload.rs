@@ -10,7 +10,7 @@ use super::checksum::naive_sum;
 use super::flow::Flow;
 use crate::framing::{MAX_FRAME, MIN_FRAME, Run, frames_of, push_frame, push_run};
 use crate::offload::{Layout, Merger, Offloads, Transport, check, settle};
-use crate::vnet::{VNET_HEADER_LEN, VnetHeader};
+use crate::vnet::{GSO_UDP, VNET_HEADER_LEN, VnetHeader};
 use crate::wire::Family;
 
 /// The bytes are a choice, then a header and a frame, or a batch.
@@ -45,7 +45,14 @@ fn hostile(input: &mut Input<'_>) {
             assert_eq!(check(&frame, &vnet), Ok(()));
             let segments: Vec<&[u8]> = runs.iter().flat_map(|run| frames_of(&wire, *run)).collect();
             assert!(segments.len() == count && runs.iter().all(|run| run.vnet.is_plain()));
-            if let Some(layout) = Layout::parse(&frame).filter(|_| vnet.is_gso()) {
+            let Some(layout) = Layout::parse(&frame).filter(|_| vnet.is_gso()) else { return };
+            if vnet.gso_type == GSO_UDP {
+                let at = layout.l4 + if layout.family == Family::Ipv6 { 8 } else { 0 };
+                let datagram: Vec<u8> =
+                    segments.iter().flat_map(|fragment| &fragment[at..]).copied().collect();
+                assert!(datagram[8..] == frame[layout.payload..], "the data is another");
+                assert!(transport_verifies(&[&frame[..layout.l4], &datagram].concat(), &layout));
+            } else {
                 let data: Vec<u8> =
                     segments.iter().flat_map(|segment| &segment[layout.payload..]).copied().collect();
                 assert!(data == frame[layout.payload..], "the data is another");
@@ -173,10 +180,13 @@ fn by_flow(frames: &[Vec<u8>]) -> BTreeMap<Vec<u8>, Vec<Vec<u8>>> {
 
 /// Whether a plain frame's checksums are right.
 fn verifies(frame: &[u8], layout: &Layout) -> bool {
+    let ip = layout.family == Family::Ipv6 || naive_sum(&frame[layout.l3..layout.l4]) == 0xffff;
+    ip && transport_verifies(frame, layout)
+}
+
+fn transport_verifies(frame: &[u8], layout: &Layout) -> bool {
     let len = ((frame.len() - layout.l4) as u16).to_be_bytes();
     let protocol = if layout.transport == Transport::Udp { 17 } else { 6 };
     let pseudo = [&frame[layout.addresses()], &[0, protocol], &len].concat();
-    let whole = [&pseudo, &frame[layout.l4..]].concat();
-    let ip = layout.family == Family::Ipv6 || naive_sum(&frame[layout.l3..layout.l4]) == 0xffff;
-    ip && naive_sum(&whole) == 0xffff
+    naive_sum(&[&pseudo, &frame[layout.l4..]].concat()) == 0xffff
 }

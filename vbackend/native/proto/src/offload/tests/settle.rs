@@ -2,6 +2,7 @@ use super::data;
 use crate::drop_reason::DropReason;
 use crate::framing::frames_of;
 use crate::offload::{Offloads, check, settle};
+use crate::testing::checksum::naive_sum;
 use crate::testing::flow::Flow;
 use crate::testing::packets::frames;
 use crate::vnet::{GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP, GSO_UDP_L4, NEEDS_CSUM, VnetHeader};
@@ -82,6 +83,8 @@ fn what_does_not_fit_its_frame_is_refused() {
         frame
     };
     let tags = vec![[0x81, 0, 0, 1]; 3];
+    let extensions = Some((60, vec![0; 8]));
+    let (options, options_vnet) = Flow { extensions, ..Flow::udp().over_v6() }.gso(&data(300), 200);
     for (name, frame, vnet, reason) in [
         ("checksum outside", &frame, VnetHeader { csum_start: 65_000, ..vnet }, BadOffload),
         ("checksum elsewhere", &frame, VnetHeader { csum_start: 30, ..vnet }, BadOffload),
@@ -102,13 +105,49 @@ fn what_does_not_fit_its_frame_is_refused() {
         ("cut off in TCP", &frame[..60].to_vec(), vnet, BadOffload),
         ("cut off in IP", &frame[..30].to_vec(), vnet, BadOffload),
         ("150 datagrams", &udp, udp_vnet, BadOffload),
-        ("fragmentation", &udp, VnetHeader { gso_type: GSO_UDP, ..udp_vnet }, Offload),
+        ("fragments of 7", &udp, VnetHeader { gso_type: GSO_UDP, gso_size: 7, ..udp_vnet }, BadOffload),
+        ("fragments with extensions", &options, VnetHeader { gso_type: GSO_UDP, ..options_vnet }, Offload),
     ] {
         assert_eq!(settled(frame, &vnet), Err(reason), "{name}");
         assert_eq!(check(frame, &vnet).err(), Some(reason).filter(|reason| *reason == BadOffload), "{name}");
     }
     let outside = VnetHeader { gso_type: GSO_NONE, csum_start: 3066, ..vnet };
     assert_eq!((check(&frame, &outside), settled(&frame, &outside)), (Err(BadOffload), Err(BadOffload)));
+}
+
+#[test]
+fn a_datagram_is_cut_into_fragments() {
+    // (flow, data bytes, size, bytes of each fragment)
+    for (flow, len, size, expected) in [
+        (Flow::udp(), 3000, 1480, &[1480, 1480, 48][..]),
+        (Flow::udp(), 3000, 1487, &[1480, 1480, 48]),
+        (Flow::udp(), 1472, 1480, &[1480]),
+        (Flow::udp().over_v6(), 2000, 1448, &[1448, 560]),
+        (Flow { tags: vec![[0x81, 0, 0, 7]], ..Flow::udp() }, 100, 64, &[64, 44]),
+    ] {
+        let data = data(len);
+        let (frame, vnet) = flow.gso(&data, size);
+        let fragments = settled(&frame, &VnetHeader { gso_type: GSO_UDP, ..vnet }).unwrap();
+        let (l3, body) = (flow.l4() - if flow.v6 { 40 } else { 20 }, flow.l4() + if flow.v6 { 8 } else { 0 });
+        let lengths: Vec<_> = fragments.iter().map(|fragment| fragment.len() - body).collect();
+        assert_eq!(lengths, expected);
+        let whole: Vec<u8> = fragments.iter().flat_map(|fragment| &fragment[body..]).copied().collect();
+        assert!(whole == flow.frame(&data)[flow.l4()..], "put together it is the datagram");
+        let mut offset = 0;
+        for (index, fragment) in fragments.iter().enumerate() {
+            let word = |at: usize| usize::from(u16::from_be_bytes([fragment[at], fragment[at + 1]]));
+            let more = usize::from(index + 1 < fragments.len());
+            let (found, total) = match flow.v6 {
+                true => (word(body - 6), word(l3 + 4) + 40),
+                false => (word(l3 + 6) << 3 & 0xffff | word(l3 + 6) >> 13, word(l3 + 2)),
+            };
+            assert_eq!((found, total), (offset | more, fragment.len() - l3));
+            assert!(flow.v6 || naive_sum(&fragment[l3..flow.l4()]) == 0xffff);
+            let id = if flow.v6 { body - 4..body } else { l3 + 4..l3 + 6 };
+            assert_eq!(fragment[id.clone()], fragments[0][id], "one identification");
+            offset += lengths[index];
+        }
+    }
 }
 
 #[test]
