@@ -96,9 +96,9 @@ class Pair:
         """`rx_chain`: lengths of the buffers in each receive chain. `tx_cuts`: lengths of the pieces that header and
         frame are sent in, the rest being one more. `indirect`: chains lie in tables of their own.
         """
-        self.front: Final = front
-        self.rx: Final = front.add(make_ring(front.memory, size, front.features, split_start=split_start))
-        self.tx: Final = front.add(make_ring(front.memory, size, front.features, split_start=split_start))
+        self.front = front
+        self.rx = front.add(make_ring(front.memory, size, front.features, split_start=split_start))
+        self.tx = front.add(make_ring(front.memory, size, front.features, split_start=split_start))
         self.rx_chain, self.tx_cuts, self.indirect = tuple(rx_chain), tuple(tx_cuts), indirect
         self._chains: dict[tuple[int, int], list[Buffer]] = {}
         self._free: dict[int, list[int]] = defaultdict(list)
@@ -107,6 +107,17 @@ class Pair:
     def use(self, length: int, addresses: Iterable[int]) -> None:
         """Take these places for the next buffers of that length."""
         self._free[length] += addresses
+
+    def forget(self, length: int) -> None:
+        """Do not use again what was a buffer of that length."""
+        del self._free[length]
+
+    def move_to(self, front: FrontEnd) -> None:
+        """Go on with the rings as they are on another connection; `start` begins at what the device returned last."""
+        self.front = front
+        self.rx, self.tx = front.add(self.rx.ring), front.add(self.tx.ring)
+        self.reap_sent()
+        self._collect()
 
     def start(self, *, enable: bool = True) -> None:
         """Tell the back-end of both rings and fill the receiving one."""
@@ -179,8 +190,7 @@ class Pair:
 
     def take(self) -> Received | None:
         """The next frame if it is there. AssertionError when num_buffers is not what it must be."""
-        for used in self.rx.ring.reap():  # its id is free from now on, its buffers are not
-            self._arrived.append((used.length, self._chains.pop((self.rx.index, used.id))))
+        self._collect()
         if not self._arrived:
             return None
         header = VnetHeader.unpack(self._content(*self._arrived[0]))
@@ -193,6 +203,10 @@ class Pair:
         for _, buffers in parts:
             self._give_back(buffers)
         return Received(header, data[HEADER_LEN:], tuple(length for length, _ in parts))
+
+    def _collect(self) -> None:
+        for used in self.rx.ring.reap():  # its id is free from now on, its buffers are not
+            self._arrived.append((used.length, self._chains.pop((self.rx.index, used.id))))
 
     def _post(self, queue: Queue, pieces: Sequence[tuple[int, bool]]) -> int:
         buffers = [Buffer(self._allocate(length), length, writable) for length, writable in pieces]
