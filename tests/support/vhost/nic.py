@@ -127,6 +127,11 @@ class Pair:
                 self.front.enable(queue)
         self.fill()
 
+    @property
+    def next_place(self) -> int:
+        """The address of the buffer that the next frame should come to."""
+        return self._chains[self.rx.index, self.rx.ring.in_flight[0]][0].address
+
     def fill(self, depth: int = _RX_DEPTH) -> None:
         """Post receive chains until there are `depth` or the ring is full."""
         while len(self.rx.ring.in_flight) < depth:
