@@ -32,6 +32,7 @@ class Plan:
     window: int  # frames on their way; see Scenario.window
     pinned: bool
     reads: bool = False  # whether a TunFile's calls are measured too
+    bulk_seconds: int = 0  # of one transfer between guests; 0: none
 
     @property
     def queue_limit(self) -> int:

@@ -109,11 +109,6 @@ class Suite(StrEnum):
             case Suite.VHOST:
                 return (Forwarder.VBACKEND, Forwarder.DPDK)
 
-    @property
-    def rounds(self) -> int:
-        """Unless told otherwise; more where the least of them counts."""
-        return 15 if self is Suite.VHOST else 5
-
 
 FORWARDERS: Final = tuple(Forwarder)
 

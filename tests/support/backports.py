@@ -45,7 +45,7 @@ def backports_qemu(cache_dir: Path | None = None) -> Path:
 
 def codename(os_release: str) -> str:
     """Debian's name for this release. HostError: it is not Debian."""
-    fields = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', os_release, re.MULTILINE))
+    fields: dict[str, str] = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', os_release, re.MULTILINE))
     if fields.get("ID") != "debian" or "VERSION_CODENAME" not in fields:
         raise HostError("backports are Debian's, and this is not a release of Debian")
     return fields["VERSION_CODENAME"]

@@ -15,7 +15,7 @@ from tests.support.linux import BOOT_LIMIT_S, GuestError, LinuxGuest, PingResult
 from vbackend.images import BuiltImage
 from vbackend.qemu.accel import accelerator
 from vbackend.qemu.agent import PORT_NAME, Agent
-from vbackend.qemu.process import QemuProcess, QemuSpec
+from vbackend.qemu.process import QEMU, QemuProcess, QemuSpec
 from vbackend.qemu.qmp import Qmp
 
 __all__ = ["Guest", "GuestError", "Guests", "PingResult", "nic", "parse_ping"]
@@ -52,28 +52,34 @@ class Guest(LinuxGuest):
         pass_fds: Sequence[int] = (),
         machine: str = "pc",
         accel: str | None = None,
+        binary: str = QEMU,
+        incoming: bool = False,
         timeout: float = BOOT_LIMIT_S,
     ) -> Self:
-        """Boot and wait for the agent. `network`: QEMU arguments, as from `nic`; `folder` must exist.
+        """Boot and wait for the agent. `network`: QEMU arguments, as from `nic`; `folder` must exist. `incoming`: it
+        comes by migration, from a QEMU with the same arguments, so its agent runs already.
 
         The caller closes the descriptors in `pass_fds` afterwards. GuestError with the end of the console when the
         agent does not come up.
         """
         if accel is None:
-            accel = await asyncio.to_thread(accelerator)
+            accel = await asyncio.to_thread(accelerator, binary)
         ours, theirs = socket.socketpair()
         with theirs:
             arguments = ["-name", name, "-machine", machine, "-accel", accel, *image.boot_arguments(name)]
             arguments += ["-serial", f"file:{folder / 'console.log'}", "-device", "virtio-serial-pci"]
             arguments += ["-chardev", f"socket,id=agent,fd={theirs.fileno()}"]
             arguments += ["-device", f"virtserialport,chardev=agent,name={PORT_NAME}", *network]
-            spec = QemuSpec(arguments, folder, pass_fds=[*pass_fds, theirs.fileno()])
+            arguments += ["-incoming", "defer"] if incoming else []
+            spec = QemuSpec(arguments, folder, binary=binary, pass_fds=[*pass_fds, theirs.fileno()])
             try:
                 qemu = await QemuProcess.start(spec)
             except BaseException:
                 ours.close()
                 raise
         guest = cls(name, qemu, Agent(ours), folder)
+        if incoming:
+            return guest
         try:
             await guest.wait_started(1, timeout=timeout)
         except BaseException:

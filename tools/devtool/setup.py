@@ -22,7 +22,7 @@ DEBIAN_PACKAGES = {
     "busybox-static": ("busybox", "tests"),
     "ca-certificates": (None, "downloads"),
     "cpio": ("cpio", "tests"),
-    "dpdk": ("dpdk-testpmd", "reference of the bench"),
+    "dpdk-dev": ("dpdk-testpmd", "tests, and reference of the bench"),
     "ethtool": ("ethtool", "looking at taps"),
     "g++": ("c++", "fuzz targets"),
     "gcc": ("cc", "linker of the engine"),
@@ -36,6 +36,7 @@ DEBIAN_PACKAGES = {
     "qemu-system-x86": ("qemu-system-x86_64", "guests"),
     "tcpdump": ("tcpdump", "demo"),
     "tshark": ("tshark", "tests"),
+    "user-mode-linux": ("linux.uml", "tests"),
     "vde2": ("vde_switch", "reference of the bench"),
 }
 RUST_VERSION = (1, 88)  # rust-version of vbackend/native/Cargo.toml

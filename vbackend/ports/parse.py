@@ -241,7 +241,7 @@ def _tap(place: str, where: str, words: list[str]) -> TapSpec:
         netns=keys.value("netns", values.netns_name),
         owner=keys.value("owner", values.user),
         mtu=keys.value("mtu", values.number(*_TAP_MTU)),
-        offloads=keys.value("offloads", values.one_of(("on", "off"))) != "off",
+        offloads=keys.on("offloads"),
     )
 
 

@@ -101,6 +101,7 @@ pub(super) struct Walk<'a, M: Memory> {
     batch: &'a mut Batch<M::Area>,
     size: u16,
     indirect: bool,
+    direction: Direction,
     write: u16, // WRITE, as all buffers must have it
     most_bytes: u32,
     work: usize, // what may still be copied before no other chain is begun
@@ -125,7 +126,7 @@ impl<'a, M: Memory> Walk<'a, M> {
         };
         let work = usize::from(config.size) + most.min(usize::from(config.size));
         let (size, indirect) = (config.size, config.indirect);
-        Walk { memory, batch, size, indirect, write, most_bytes, work, len: 0, first: 0, left: 0 }
+        Walk { memory, batch, size, indirect, direction, write, most_bytes, work, len: 0, first: 0, left: 0 }
     }
 
     /// Whether another chain may be begun.
@@ -146,6 +147,9 @@ impl<'a, M: Memory> Walk<'a, M> {
         match collect(self) {
             Ok((id, slots)) => {
                 let count = (self.batch.parts.len() - self.first) as u16; // `part` sees to it
+                if let Some(part) = self.batch.parts.get(self.first) {
+                    part.prefetch(self.direction);
+                }
                 self.batch.chains.push(Chain { len: self.len, first: self.first as u32, count, id, slots });
                 Ok(slots)
             }

@@ -39,6 +39,9 @@ pub trait Area: Copy {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
+    /// A hint: its beginning is about to be read, or written. Another processor has just used it, so it is worth asking
+    /// for many of them before the first one is needed.
+    fn prefetch(&self, _direction: Direction) {}
     /// Copy `at..at + out.len()` out.
     fn read(&self, at: usize, out: &mut [u8]);
     /// Copy `bytes` in.
