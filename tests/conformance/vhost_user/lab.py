@@ -21,7 +21,7 @@ from tests.support.vhost.nic import NO_FEATURES, Nic, Pair
 from tests.support.vhost.wire import BASIC_FEATURES, BASIC_PROTOCOL, Feature, Protocol
 from vbackend.snapshot import PortSnapshot, RingSnapshot
 
-__all__ = ["BAD", "Lab", "X", "Y", "exchange", "vhost_lab"]
+__all__ = ["BAD", "Lab", "X", "Y", "end_turn", "exchange", "expect", "vhost_lab"]
 
 X: Final = mac(1)
 Y: Final = mac(2)
@@ -111,6 +111,11 @@ class Lab:
             lambda: self.descriptors() <= self._descriptors, "as few open files as in the beginning"
         )
         assert_accounts(self.run.snapshot())
+
+
+def end_turn(front: FrontEnd) -> None:
+    """Wait until the port's worker has ended what it is at: requests are carried out between two turns."""
+    front.set_err(front.queues[0])
 
 
 def exchange(one: Pair, one_mac: bytes, other: Pair, other_mac: bytes, sizes: Sequence[int] = (60,)) -> None:

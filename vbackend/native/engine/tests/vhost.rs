@@ -107,6 +107,31 @@ fn without_merging_a_frame_that_does_not_fit_is_dropped() {
 }
 
 #[test]
+fn a_polled_ring_needs_no_kicks_and_an_idle_one_asks_for_them() {
+    const FOR_EVER_US: u64 = 60_000_000;
+    let engine = Engine::new(1, 1).unwrap();
+    let cable = engine.add_cable().unwrap();
+    let port = engine.add_port(config()).unwrap();
+    engine.join(port, cable).unwrap();
+    let mut from = Guest::start_polled(&engine, port, FEATURES, FOR_EVER_US);
+    let (_, mut to) = guest(&engine, cable, FEATURES);
+    to.give(8, 2048);
+    from.send(&frame(2, 1, 60, 0));
+    assert_eq!(received(&mut to), frame(2, 1, 60, 0));
+    assert!(!from.is_kick_wanted(1));
+    let kicks = engine.vhost_rings(port).unwrap()[1].kicks;
+    from.offer_frame(&frame(2, 1, 700, 1));
+    assert_eq!(received(&mut to), frame(2, 1, 700, 1));
+    assert_eq!(engine.vhost_rings(port).unwrap()[1].kicks, kicks);
+
+    to.send(&frame(1, 2, 60, 2));
+    from.give(1, 2048);
+    assert_eq!(received(&mut from), frame(1, 2, 60, 2));
+    eventually("the ring that is not polled waits", || to.is_kick_wanted(1));
+    assert!(!to.is_kick_wanted(0), "buffers are not waited for");
+}
+
+#[test]
 fn a_ring_that_lies_is_stopped_until_it_is_started_anew() {
     let engine = Engine::new(1, 1).unwrap();
     let cable = engine.add_cable().unwrap();
