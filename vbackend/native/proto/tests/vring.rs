@@ -62,8 +62,9 @@ fn layout() -> impl Strategy<Value = (bool, u16)> {
 #[derive(Clone, Debug)]
 struct Posted {
     id: u16,
-    bytes: Vec<u64>, // the address of each
-    slots: u32,
+    bytes: Vec<u64>,  // the address of each
+    descriptors: u32, // of the ring or the table
+    slots: u32,       // places it takes, as they are numbered here
 }
 
 /// What the twin counts. Places in the ring are numbered for ever: chains in a split ring, slots in a packed one.
@@ -164,8 +165,9 @@ impl<'a> World<'a> {
         };
         self.slot += 1;
         let bytes = buffers.iter().flat_map(|buffer| buffer.address..buffer.address + u64::from(buffer.len));
-        let slots = if self.packed && !indirect { lens.len() as u32 } else { 1 };
-        self.posted.push_back(Posted { id, bytes: bytes.collect(), slots });
+        let descriptors = if indirect { 1 } else { lens.len() as u32 };
+        let slots = if self.packed { descriptors } else { 1 };
+        self.posted.push_back(Posted { id, bytes: bytes.collect(), descriptors, slots });
     }
 
     fn publish(&mut self) {
@@ -202,7 +204,7 @@ impl<'a> World<'a> {
             });
             assert!(bytes.eq(posted.bytes.iter().copied()), "other bytes than were posted");
             assert_eq!((chain.id, chain.len as usize), (posted.id, posted.bytes.len()));
-            assert_eq!(u32::from(chain.slots), posted.slots);
+            assert_eq!(u32::from(chain.slots), posted.descriptors);
             self.at.fetched += u64::from(posted.slots);
             self.held.push_back((posted, *chain));
         }
