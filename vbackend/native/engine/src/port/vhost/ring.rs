@@ -84,7 +84,7 @@ impl Ring {
         self.areas = None;
         self.batch.clear();
         self.lens.clear();
-        self.vring.take().map(|vring| vring.base())
+        self.vring.take().map(Vring::stop)
     }
 
     /// Whether it was started.
