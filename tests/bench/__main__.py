@@ -1,20 +1,21 @@
 """`tools/dev bench [stream|tun|vhost]`: see README.md beside this file."""
 
 import argparse
+import asyncio
 import json
 import os
 import platform
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from tests.bench import tunfile
+from tests.bench import bulk, namespace, tunfile
 from tests.bench.compiler import CompileError, compiled
-from tests.bench.figures import Report, summarise
+from tests.bench.figures import Report, Skip, summarise
 from tests.bench.forwarders import lack, version
 from tests.bench.process import BenchError
 from tests.bench.runner import Plan, Run, Tools
@@ -24,6 +25,7 @@ from tests.bench.table import TITLES, render
 __all__ = ["machine", "main", "plan_of", "unfit"]
 
 IDLE_SECONDS = 3.0
+BULK = "bulk"  # for --only: guests, and no frames
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -33,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("suite", nargs="?", choices=[str(suite) for suite in Suite], default="stream")
     parser.add_argument("--quick", action="store_true", help="three rounds, a fifth of the frames")
-    parser.add_argument("--rounds", type=int, metavar="N", help="interleaved rounds [5; vhost: 15]")
+    parser.add_argument("--rounds", type=int, metavar="N", help="interleaved rounds [5]")
     parser.add_argument(
         "--frames",
         type=int,
@@ -48,7 +50,11 @@ def _parser() -> argparse.ArgumentParser:
         help="most frames on their way [256]; four times as many stream to stream at b32",
     )
     parser.add_argument(
-        "--only", action="append", default=[], metavar="WORD", help="scenarios with WORD in their name"
+        "--only",
+        action="append",
+        default=[],
+        metavar="WORD",
+        help="scenarios with WORD in their name; vhost: or `bulk`",
     )
     parser.add_argument("--forwarders", metavar="NAME,...", help=f"some of {','.join(FORWARDERS)} [all]")
     parser.add_argument("--no-pin", action="store_true", help="let the scheduler choose the CPUs")
@@ -62,22 +68,28 @@ def plan_of(arguments: Sequence[str]) -> tuple[Plan, bool]:
     chosen = parser.parse_args(arguments)
     suite = Suite(chosen.suite)
     able = suite.forwarders
+    only_bulk = suite is Suite.VHOST and chosen.only == [BULK]
     try:
-        scenarios = select(suite, chosen.only)
+        scenarios = () if only_bulk else select(suite, chosen.only)
     except ValueError as error:
         parser.error(str(error))
     names = chosen.forwarders.split(",") if chosen.forwarders else list(able)
     if unknown := [name for name in names if name not in list(able)]:
         parser.error(f"--forwarders: no {unknown[0]!r} in bench {suite}; there are {', '.join(able)}")
-    rounds = (3 if chosen.quick else suite.rounds) if chosen.rounds is None else chosen.rounds
+    rounds = (3 if chosen.quick else 5) if chosen.rounds is None else chosen.rounds
     frames = (20_000 if chosen.quick else 100_000) if chosen.frames is None else chosen.frames
     if rounds < 1 or frames < 1:
         parser.error("--rounds and --frames: at least 1")
-    if chosen.window < max(s.burst for s in scenarios):
+    if chosen.window < max((s.burst for s in scenarios), default=1):
         parser.error(f"--window {chosen.window}: smaller than one burst; at least 32, or --only b1")
     wanted = tuple(f for f in able if f in names)
     reads = suite is Suite.TUN and Forwarder.VBACKEND in wanted and not chosen.only
-    return Plan(scenarios, wanted, rounds, frames, chosen.window, not chosen.no_pin, reads), chosen.json
+    whole = only_bulk or not chosen.only
+    transfers = suite is Suite.VHOST and Forwarder.VBACKEND in wanted and whole
+    seconds = (1 if chosen.quick else 2) if transfers else 0
+    return Plan(
+        scenarios, wanted, rounds, frames, chosen.window, not chosen.no_pin, reads, seconds
+    ), chosen.json
 
 
 def unfit(info: Mapping[str, str]) -> str | None:
@@ -117,11 +129,27 @@ def _measure(plan: Plan, console: Console) -> Report:
 
         with Run(plan, tools, Path(folder)) as run:
             status.update(f"idle CPU time, {IDLE_SECONDS:g} s")
-            idle = run.idle(IDLE_SECONDS)
+            idle = run.idle(IDLE_SECONDS) if plan.scenarios else {}
             samples = tuple(run.samples(tell))
+        flows, lacking = _flows(plan, Path(folder), status.update) if plan.bulk_seconds else ((), ())
     readings = _readings(plan) if plan.reads else ()
-    skips = tuple(run.skips)
-    return Report(facts, plan.rounds, idle, IDLE_SECONDS, summarise(samples), skips, samples, readings)
+    skips = (*run.skips, *lacking)
+    return Report(facts, plan.rounds, idle, IDLE_SECONDS, summarise(samples), skips, samples, readings, flows)
+
+
+def _flows(
+    plan: Plan, folder: Path, tell: Callable[[str], None]
+) -> tuple[tuple[bulk.Flow, ...], tuple[Skip, ...]]:
+    from tests.bench import guests  # which takes much of vbackend with it
+
+    if why := namespace.lack() or guests.lack():
+        return (), (Skip("bulk TCP of guests", why),)
+    with namespace.private_namespace(f"vbbulk{os.getpid()}") as private:
+        measuring = guests.transfers(
+            folder, private, rounds=plan.rounds, seconds=plan.bulk_seconds, tell=tell
+        )
+        done, lacks = asyncio.run(measuring)
+    return bulk.summarise(done), tuple(Skip(link, why) for link, why in lacks.items())
 
 
 def _readings(plan: Plan) -> tuple[tunfile.Reading, ...]:

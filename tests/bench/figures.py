@@ -1,8 +1,7 @@
 """From samples to figures: medians, and ratios to a reference in the same round. Pure.
 
 Rule: a ratio is formed inside a round, between runs that are seconds apart, and only then the median is taken; on
-a shared machine the quotient of two medians would compare different minutes. To a reference that spins it is formed
-between the least of all rounds instead: whatever keeps its load generator waiting counts as its CPU time.
+a shared machine the quotient of two medians would compare different minutes.
 """
 
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from tests.bench import tunfile
+from tests.bench import bulk, tunfile
 from tests.bench.scenario import TARGETS, Forwarder, Scenario
 
 __all__ = ["Cell", "Report", "Sample", "Skip", "summarise"]
@@ -91,6 +90,7 @@ class Report:
     skips: tuple[Skip, ...]
     samples: tuple[Sample, ...]
     readings: tuple[tunfile.Reading, ...] = ()
+    flows: tuple[bulk.Flow, ...] = ()
 
     def cell(self, scenario: Scenario, forwarder: Forwarder) -> Cell | None:
         return next((c for c in self.cells if c.scenario == scenario and c.forwarder is forwarder), None)
@@ -119,6 +119,7 @@ class Report:
                 for c in self.cells
             ],
             "readings": tunfile.to_json(self.readings),
+            "bulk": bulk.to_json(self.flows),
             "skipped": [{"what": s.what, "why": s.why} for s in self.skips],
             "samples": [
                 {
@@ -171,9 +172,7 @@ def summarise(samples: Sequence[Sample]) -> tuple[Cell, ...]:
 
 
 def _ratio(samples: Sequence[Sample], references: Sequence[Sample]) -> float | None:
-    """Of CPU time per frame, in one scenario; see the rule above."""
-    if references and references[0].forwarder.spins:
-        return min(s.cpu_per_frame for s in samples) / min(s.cpu_per_frame for s in references)
+    """Of CPU time per frame, in one scenario; None when no round has both."""
     costs = {s.round: s.cpu_per_frame for s in references}
     ratios = [s.cpu_per_frame / costs[s.round] for s in samples if s.round in costs]
     return median(ratios) if ratios else None

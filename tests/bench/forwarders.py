@@ -16,7 +16,7 @@ from tests.bench.namespace import Namespace
 from tests.bench.process import BenchError, read_line, running, until
 from tests.bench.scenario import Device, Forwarder, Layout, Path
 
-__all__ = ["Place", "Setup", "lack", "started", "version"]
+__all__ = ["Place", "Setup", "lack", "started", "vbackend_run", "version"]
 
 QEMU = "qemu-system-x86_64"
 DPDK = "dpdk-testpmd"
@@ -136,19 +136,19 @@ def _vbackend(place: Place, device: Device | None) -> Iterator[Setup]:
     if device == "tun":
         other += f",{TUN_LINK}"
     limit = ["--queue-limit", str(place.queue_limit)]
-    with _vbackend_run(place, [*limit, f"stream:unix:{place.a}", other]) as pid:
+    with vbackend_run(place, [*limit, f"stream:unix:{place.a}", other]) as pid:
         yield Setup(pid, _stream_sides(place, device))
 
 
 @contextmanager
 def _vbackend_vhost(place: Place, layout: Layout) -> Iterator[Setup]:
     """A cable, as DPDK's forwarding mode `io` is: neither learns or looks up addresses."""
-    with _vbackend_run(place, ["--cable", f"vhost-user:{place.a}", f"vhost-user:{place.b}"]) as pid:
+    with vbackend_run(place, ["--cable", f"vhost-user:{place.a}", f"vhost-user:{place.b}"]) as pid:
         yield Setup(pid, _vhost_sides(place, layout))
 
 
 @contextmanager
-def _vbackend_run(place: Place, arguments: list[str]) -> Iterator[int]:
+def vbackend_run(place: Place, arguments: list[str]) -> Iterator[int]:
     """`vbackend run` as a user starts it, ready; its process."""
     read_end, write_end = os.pipe()
     try:

@@ -18,6 +18,7 @@ __all__ = [
     "Outcome",
     "cpu_ns",
     "pin",
+    "prefer",
     "read_line",
     "running",
     "settled_cpu_ns",
@@ -97,15 +98,23 @@ def read_line(fd: int, seconds: float) -> str | None:
 
 
 def pin(pid: int, cpu: int | None) -> None:
-    """Bind every thread of a process to one CPU, and prefer it there if we may; None leaves them alone."""
-    if cpu is None:
-        return
+    """Bind every thread of a process to one CPU and prefer it there; None leaves them alone."""
+    if cpu is not None:
+        _each_thread(pid, lambda thread: os.sched_setaffinity(thread, {cpu}))
+        prefer(pid)
+
+
+def prefer(pid: int) -> None:
+    """Let every thread of a process run before the machine's other work, if we may."""
+    _each_thread(pid, lambda thread: os.setpriority(os.PRIO_PROCESS, thread, NICENESS))
+
+
+def _each_thread(pid: int, change: Callable[[int], None]) -> None:
     for task in Path(f"/proc/{pid}/task").iterdir():
         try:
-            os.sched_setaffinity(int(task.name), {cpu})
-            os.setpriority(os.PRIO_PROCESS, int(task.name), NICENESS)
+            change(int(task.name))
         except (ProcessLookupError, PermissionError):
-            continue  # a thread that ended meanwhile; or no root, and other processes get in the way more often
+            continue  # a thread that ended meanwhile; no root, and other processes get in the way more often
 
 
 def cpu_ns(pid: int) -> int:

@@ -10,7 +10,7 @@ def test_defaults() -> None:
     plan, as_json = bench.plan_of(["stream"])
     assert plan.forwarders == Suite.STREAM.forwarders
     assert (len(plan.scenarios), plan.rounds, plan.frames, plan.pinned, as_json) == (
-        12,
+        14,
         5,
         100_000,
         True,
@@ -26,10 +26,10 @@ def test_tun_has_its_own_paths_and_only_who_can() -> None:
     assert plan.reads
 
 
-def test_vhost_has_more_rounds_since_the_least_counts() -> None:
+def test_vhost_is_compared_with_dpdk() -> None:
     plan, _ = bench.plan_of(["vhost"])
     assert plan.forwarders == (Forwarder.VBACKEND, Forwarder.DPDK)
-    assert (len(plan.scenarios), plan.rounds) == (8, 15)
+    assert len(plan.scenarios) == 8
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,24 @@ def test_vhost_has_more_rounds_since_the_least_counts() -> None:
 )
 def test_reading_calls_are_part_of_the_whole_tun_bench_only(arguments: list[str]) -> None:
     assert not bench.plan_of(arguments)[0].reads
+
+
+@pytest.mark.parametrize(
+    ("arguments", "scenarios", "seconds"),
+    [
+        (["vhost"], 8, 2),
+        (["vhost", "--quick"], 8, 1),
+        (["vhost", "--only", "bulk"], 0, 2),
+        (["vhost", "--only", "packed"], 4, 0),
+        (["vhost", "--forwarders", "dpdk"], 8, 0),
+        (["stream"], 14, 0),
+    ],
+)
+def test_guests_are_part_of_the_whole_vhost_bench_or_alone(
+    arguments: list[str], scenarios: int, seconds: int
+) -> None:
+    plan, _ = bench.plan_of(arguments)
+    assert (len(plan.scenarios), plan.bulk_seconds) == (scenarios, seconds)
 
 
 def test_quick_gives_way_to_what_is_said() -> None:
@@ -60,6 +78,7 @@ def test_forwarders_keep_their_order() -> None:
         (["--only", "b7"], "no scenario"),
         (["--rounds", "0"], "at least 1"),
         (["--window", "16"], "smaller than one burst"),
+        (["stream", "--only", "bulk"], "no scenario"),
         (["dgram"], "invalid choice"),
     ],
 )

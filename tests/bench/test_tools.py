@@ -75,6 +75,10 @@ def test_tuns_lose_nothing(forwarder: Forwarder, tools: Tools, tmp_path: FilePat
     assert netns() == before
 
 
+def test_rings_lose_nothing(tools: Tools, tmp_path: FilePath) -> None:
+    all_arrive(Forwarder.VBACKEND, VHOSTS, tools, tmp_path)
+
+
 def test_dpdk_loses_nothing_and_spins_only_while_measured(tools: Tools, tmp_path: FilePath) -> None:
     all_arrive(Forwarder.DPDK, VHOSTS, tools, tmp_path)
     (again := tmp_path / "again").mkdir()

@@ -12,9 +12,9 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools.devtool.run import ROOT, DevError, output, run
+from tools.devtool.run import ROOT, DevError, host_triple, output, run
 
-__all__ = ["CORPORA", "FOLDER", "build_command", "host_triple", "main", "parser", "run_command", "targets"]
+__all__ = ["CORPORA", "FOLDER", "build_command", "main", "parser", "run_command", "targets"]
 
 FOLDER = Path("tests/fuzz")
 CORPORA = FOLDER / "corpora"
@@ -42,15 +42,6 @@ def targets() -> list[str]:
     """The names of all targets, from `Cargo.toml`."""
     manifest = tomllib.loads((ROOT / FOLDER / "Cargo.toml").read_text())
     return [binary["name"] for binary in manifest["bin"]]
-
-
-def host_triple(rustc_version: str | None) -> str:
-    """The host's target triple in the output of `rustc -vV`."""
-    for line in (rustc_version or "").splitlines():
-        name, _, value = line.partition(": ")
-        if name == "host":
-            return value
-    raise DevError(f"`rustc -vV` names no host; it says {rustc_version!r}")
 
 
 def build_command(triple: str) -> list[str]:

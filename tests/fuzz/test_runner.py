@@ -24,13 +24,6 @@ def test_corpora_stay_small() -> None:
     assert sum(sizes) <= 200_000, "merge into fewer inputs: see tests/fuzz/README.md"
 
 
-def test_host_triple() -> None:
-    text = "rustc 1.95.0\nbinary: rustc\nhost: x86_64-unknown-linux-gnu\nrelease: 1.95.0\n"
-    assert runner.host_triple(text) == "x86_64-unknown-linux-gnu"
-    with pytest.raises(DevError, match="names no host"):
-        runner.host_triple("binary: rustc")
-
-
 def test_commands_name_their_folders() -> None:
     build = runner.build_command("a-b-c")
     assert build[:2] == ["cargo", "build"]

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from tests.support import asan
 from tests.support.accounting import assert_accounts
 from vbackend.snapshot import BackendSnapshot, PortSnapshot
 
@@ -27,7 +28,11 @@ __all__ = ["DEADLINE_S", "NotReadyError", "Run", "vbackend_run", "wait_until"]
 
 DEADLINE_S: Final = 20.0
 _ROOT: Final = Path(__file__).resolve().parents[2]
-_PROGRAM: Final = (sys.executable, "-c", "from vbackend.cli.main import main; main()", "run")
+_PROGRAM: Final = (
+    *(sys.executable, "-c"),
+    "from tests.support.asan import load_engine; load_engine(); from vbackend.cli.main import main; main()",
+    "run",
+)
 
 
 class NotReadyError(Exception):
@@ -126,13 +131,14 @@ def vbackend_run(
                     stdout=stderr,
                     stderr=stderr,
                     pass_fds=[writer],
-                    env={**os.environ, "PYTHONPATH": str(_ROOT), **(environ or {})},
+                    env={**os.environ, "PYTHONPATH": str(_ROOT), **asan.environment(), **(environ or {})},
                 )
         finally:
             os.close(writer)
         with child:
             try:
                 _await_ready(child, ready.fileno(), log)
+                asan.assert_watched(child.pid)
                 run = Run(child, control, log)
                 yield run
                 run.leave()

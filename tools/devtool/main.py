@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from tools.devtool import setup, stages
+from tools.devtool import sanitize, setup, stages
 from tools.devtool.run import DevError
 
 __all__ = ["main", "parser"]
@@ -19,6 +19,7 @@ COMMANDS = {
     "types": ("mypy --strict, and the engine's stub against the engine", False),
     "check": ("lint, types, Rust tests and the Python tests that need neither root nor guests", False),
     "test": ("everything CI runs; with arguments: pytest with these", True),
+    "sanitize": ("the hostile tests against an engine under AddressSanitizer", True),
     "bench": ("measure: see tests/bench/README.md", True),
     "fuzz": ("look for new inputs that break a parser: see tests/fuzz/README.md", True),
     "demo": ("two guests and the host on one switch; --keep leaves them running", True),
@@ -66,6 +67,9 @@ def _dispatch(args: argparse.Namespace, rest: Sequence[str]) -> None:
         case "test":
             setup.setup()
             stages.test(rest)
+        case "sanitize":
+            setup.setup()
+            sanitize.sanitize(rest)
         case "bench":
             setup.setup()
             stages.bench(rest)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
-__all__ = ["ROOT", "VENV", "DevError", "environment", "output", "run", "venv_bin"]
+__all__ = ["ROOT", "VENV", "DevError", "environment", "host_triple", "output", "run", "venv_bin"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 VENV = ROOT / ".venv"
@@ -76,6 +76,15 @@ def output(command: Sequence[str]) -> str | None:
     except OSError:
         return None
     return done.stdout if done.returncode == 0 else None
+
+
+def host_triple(rustc_version: str | None) -> str:
+    """The host's target triple in the output of `rustc -vV`."""
+    for line in (rustc_version or "").splitlines():
+        name, _, value = line.partition(": ")
+        if name == "host":
+            return value
+    raise DevError(f"`rustc -vV` names no host; it says {rustc_version!r}")
 
 
 def _wait(child: subprocess.Popen[bytes]) -> int:

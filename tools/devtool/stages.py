@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 
 from tools.devtool.run import ROOT, run, venv_bin
+from tools.devtool.sanitize import sanitize
 from tools.devtool.setup import build_engine
 
 __all__ = ["bench", "check", "demo", "fmt", "fuzz", "lint", "pytest", "rust_tests", "test", "types"]
@@ -59,6 +60,7 @@ def test(args: Sequence[str]) -> None:
     types()
     rust_tests()
     pytest(_present(TIERS))
+    sanitize()
 
 
 def bench(args: Sequence[str]) -> None:

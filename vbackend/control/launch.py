@@ -1,8 +1,9 @@
-"""`vbackend exec`: QEMU as a child of a backend, its NICs on passed descriptors, no path anywhere.
+"""`vbackend exec`: QEMU as a child of a backend, its NICs on passed descriptors.
 
 PORTs without a place (`stream`, `dgram`, `vhost-user`) are NICs of this guest, the others are what it is joined
 to. Exactly two make a cable, more a switch. A vhost-user NIC needs the guest's memory to be shared: that is added,
-unless the command has it. Not here: the backend's own life (foreground.py).
+unless the command has it. Its socket has a path, in a folder of our own, since QEMU passes descriptors only over
+sockets that it connected itself (chardev/char-socket.c). Not here: the backend's own life (foreground.py).
 
 Rule: the child's end of each socket is closed here as soon as the child has it, so that its death is seen.
 """
@@ -16,13 +17,15 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal, assert_never
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Final, Literal
 
 from vbackend.control.foreground import Ending, RunPlan, checked_plan, running_backend
 from vbackend.control.readiness import notify
 from vbackend.errors import ConfigError, HostError
 from vbackend.ports.parse import parse_port
-from vbackend.ports.spec import DgramUnixSpec, PortSpec, StreamSpec, VhostUserSpec
+from vbackend.ports.spec import DgramUnixSpec, PortSpec, StreamSpec, UnixAddress, VhostUserSpec
 from vbackend.qemu.netdev import netdev_arguments
 from vbackend.qemu.options import memory_to_share, shared_memory, surely_kvm
 from vbackend.qemu.version import QemuVersion, qemu_version
@@ -47,7 +50,7 @@ _PATIENCE: Final = 1.0  # seconds QEMU has to end by itself when the backend has
 class Nic:
     """A network card of the guest."""
 
-    spec: StreamSpec | DgramUnixSpec | VhostUserSpec  # its address is of no meaning
+    spec: StreamSpec | DgramUnixSpec | VhostUserSpec  # without an address that means anything
     mac: str
 
 
@@ -84,9 +87,9 @@ def stable_mac(command: Sequence[str], index: int) -> str:
 
 
 def nic_arguments(
-    nic: Nic, index: int, fd: int, *, version: QemuVersion = _OLDEST, kvm: bool = False
+    nic: Nic, index: int, fd: int | None = None, *, version: QemuVersion = _OLDEST, kvm: bool = False
 ) -> list[str]:
-    """QEMU's arguments for a NIC on a connected socket."""
+    """QEMU's arguments for a NIC: on a connected socket, or (`fd` None) at its spec's address."""
     netdev_id = f"vbackend{index}"
     return list(
         netdev_arguments(nic.spec, version, netdev_id=netdev_id, mac=nic.mac, fd=fd, kvm=kvm).arguments
@@ -114,11 +117,11 @@ async def run_guest(
     )
     ending = Ending()
     relay = _Relay(ending)
-    with relay.installed(), ExitStack() as sockets:
+    with relay.installed(), TemporaryDirectory(prefix="vbackend-") as folder, ExitStack() as sockets:
         async with running_backend(plan, ending) as backend:
             if ending.wanted.is_set():
                 return 128 + relay.early
-            arguments, fds = await _open_nics(backend, launch, sockets)
+            arguments, fds = await _open_nics(backend, launch, sockets, Path(folder))
             relay.spawning = True
             child = await asyncio.create_subprocess_exec(*launch.command, *arguments, pass_fds=fds)
             relay.spawned(child)
@@ -130,30 +133,38 @@ async def run_guest(
     return exit_status(status)
 
 
-async def _open_nics(backend: "Backend", launch: Launch, sockets: ExitStack) -> tuple[list[str], list[int]]:
+async def _open_nics(
+    backend: "Backend", launch: Launch, sockets: ExitStack, folder: Path
+) -> tuple[list[str], list[int]]:
     version, kvm = await asyncio.to_thread(_version, launch), surely_kvm(launch.command)
     arguments = list(launch.arguments)
     fds: list[int] = []
     for index, nic in enumerate(launch.nics):
-        kind = socket.SOCK_DGRAM if isinstance(nic.spec, DgramUnixSpec) else socket.SOCK_STREAM
-        ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
-        sockets.enter_context(theirs)
-        await _adopt(backend, nic, ours)
-        fds.append(theirs.fileno())
-        arguments += nic_arguments(nic, index, theirs.fileno(), version=version, kvm=kvm)
+        if isinstance(nic.spec, VhostUserSpec):
+            path = str(folder / f"vhost-user{index}")
+            nic = replace(nic, spec=replace(nic.spec, text=f"vhost-user:{path}", address=UnixAddress(path)))
+            await backend.add_port(nic.spec)
+            arguments += nic_arguments(nic, index, version=version, kvm=kvm)
+        else:
+            theirs = await _passed(backend, nic.spec)
+            sockets.enter_context(theirs)
+            fds.append(theirs.fileno())
+            arguments += nic_arguments(nic, index, theirs.fileno())
     return arguments, fds
 
 
-async def _adopt(backend: "Backend", nic: Nic, ours: socket.socket) -> None:
-    match nic.spec:
-        case StreamSpec():
-            await backend.adopt("stream", ours, nic.spec.options, "stream:fd")
-        case DgramUnixSpec():
-            await backend.adopt("dgram", ours, nic.spec.options, "dgram:fd")
-        case VhostUserSpec():
-            await backend.adopt_vhost_user(ours, replace(nic.spec, text="vhost-user:fd"))
-        case _:
-            assert_never(nic.spec)
+async def _passed(backend: "Backend", spec: StreamSpec | DgramUnixSpec) -> socket.socket:
+    """A port on one end of a pair of sockets; the other end, for QEMU."""
+    kind: Literal["stream", "dgram"] = "stream" if isinstance(spec, StreamSpec) else "dgram"
+    ours, theirs = socket.socketpair(
+        socket.AF_UNIX, socket.SOCK_STREAM if kind == "stream" else socket.SOCK_DGRAM
+    )
+    try:
+        await backend.adopt(kind, ours, spec.options, f"{kind}:fd")
+    except BaseException:
+        theirs.close()
+        raise
+    return theirs
 
 
 def _version(launch: Launch) -> QemuVersion:

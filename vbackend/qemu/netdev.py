@@ -7,7 +7,7 @@
     dgram:mcast, socket:mcast     the same group
     socket:                       -netdev socket, the same wire formats
     vhost-user                    a socket chardev that dials, or listens, and -netdev vhost-user on it
-    any of them, with `fd`        the same netdev on a passed descriptor
+    any but vhost-user, with `fd` the same netdev on a passed descriptor
 
 Sources: qapi/net.json, chardev/char-socket.c and net/{stream,dgram,socket,vhost-user}.c of QEMU 7.2 and 10.0.
 Rule: what QEMU cannot do is a `ConfigError` here rather than an argument it refuses, or takes and misunderstands.
@@ -76,8 +76,10 @@ def netdev_arguments(
         )
     chardev: list[str] = []
     card = [("netdev", netdev_id), ("mac", _card_mac(spec, mac))]
+    if isinstance(spec, VhostUserSpec) and fd is not None:
+        raise ConfigError(f"port {spec.text!r}: QEMU takes vhost-user only on a socket with a path")
     if isinstance(spec, VhostUserSpec):
-        place = [("id", f"{netdev_id}-socket"), *_chardev(spec, version, fd)]
+        place = [("id", f"{netdev_id}-socket"), *_chardev(spec, version)]
         chardev = ["-chardev", joined("socket", place)]
         kind, options = "vhost-user", [("chardev", f"{netdev_id}-socket")]
         options += [("queues", str(spec.queues))] if spec.queues > 1 else []
@@ -142,10 +144,8 @@ def _stream(spec: StreamSpec, version: QemuVersion) -> _Netdev:
     return "stream", options if spec.dial else options + _reconnect(version.reconnect)
 
 
-def _chardev(spec: VhostUserSpec, version: QemuVersion, fd: int | None) -> list[tuple[str, str]]:
+def _chardev(spec: VhostUserSpec, version: QemuVersion) -> list[tuple[str, str]]:
     """The control socket. QEMU waits for vbackend before the guest starts, with server=on,wait=off too."""
-    if fd is not None:
-        return [("fd", str(fd))]
     path = spec.address.path
     options = [("path", path.removeprefix("@"))] + ([("abstract", "on")] if path.startswith("@") else [])
     if spec.dial:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.support.accounting import assert_accounts
-from tests.support.frames import BROADCAST, frame, mac, numbered
+from tests.support.frames import frame, mac, numbered
 from tests.support.run import Run, vbackend_run
 from tests.support.vhost.frontend import DEADLINE_S, FrontEnd
 from tests.support.vhost.memory import GuestMemory
@@ -21,7 +21,7 @@ from tests.support.vhost.nic import NO_FEATURES, Nic, Pair
 from tests.support.vhost.wire import BASIC_FEATURES, BASIC_PROTOCOL, Feature, Protocol
 from vbackend.snapshot import PortSnapshot, RingSnapshot
 
-__all__ = ["BAD", "Lab", "X", "Y", "exchange", "vhost_lab"]
+__all__ = ["BAD", "Lab", "X", "Y", "end_turn", "exchange", "expect", "vhost_lab"]
 
 X: Final = mac(1)
 Y: Final = mac(2)
@@ -36,6 +36,7 @@ class Lab:
     def __init__(self, run: Run, folder: Path) -> None:
         self.run: Final = run
         self._folder = folder
+        self._descriptors = self.descriptors()
 
     def path(self, name: str) -> str:
         return str(self._folder / name)
@@ -94,11 +95,9 @@ class Lab:
         """Traffic between x and y during the block; afterwards everything is as if `bad` had never been there."""
         with self.nic("x") as x, self.nic("y") as y:
             exchange(x.pairs[0], X, y.pairs[0], Y)
-            before = self.descriptors()
             with _traffic(x.pairs[0], y.pairs[0]):
                 yield
             self.wait_for(lambda: self.port("bad").session is None, "the end of bad's session")
-            self.wait_for(lambda: self.descriptors() == before, f"{before} open files again")
             with self.nic("bad") as bad:
                 exchange(bad.pairs[0], BAD, x.pairs[0], X)
             for name in ("x", "y"):
@@ -106,9 +105,17 @@ class Lab:
         self.settle()
 
     def settle(self) -> None:
-        """Wait until no port has a session, and check the accounts."""
+        """Wait until no port has a session nor the process a descriptor of one, and check the accounts."""
         self.wait_for(lambda: all(self.port(name).session is None for name in _PORTS), "all have left")
+        self.wait_for(
+            lambda: self.descriptors() <= self._descriptors, "as few open files as in the beginning"
+        )
         assert_accounts(self.run.snapshot())
+
+
+def end_turn(front: FrontEnd) -> None:
+    """Wait until the port's worker has ended what it is at: requests are carried out between two turns."""
+    front.set_err(front.queues[0])
 
 
 def exchange(one: Pair, one_mac: bytes, other: Pair, other_mac: bytes, sizes: Sequence[int] = (60,)) -> None:
@@ -124,21 +131,22 @@ def exchange(one: Pair, one_mac: bytes, other: Pair, other_mac: bytes, sizes: Se
 
 
 def expect(pair: Pair, own: bytes) -> bytes:
-    """The next frame to this address or to all."""
+    """The next frame to this address; what is for others is passed over."""
     while True:
         got = pair.recv().frame
-        if got[:6] in (own, BROADCAST):
+        if got[:6] == own:
             return got
 
 
 @contextmanager
 def _traffic(x: Pair, y: Pair) -> Iterator[None]:
-    """Frames from x to y and back during the block, each compared."""
+    """Frames from x to y and back during the block, each compared, and some for `bad`, which may do what it likes."""
     over, count, failures = threading.Event(), itertools.count(), list[BaseException]()
 
     def forward() -> None:
         try:
             while next(count) < _LEAST_FRAMES or not over.is_set():
+                x.send(to_bad)
                 for source, target, sent in ((x, y, to_y), (y, x, to_x)):
                     for each in sent:
                         source.send(each)
@@ -147,6 +155,7 @@ def _traffic(x: Pair, y: Pair) -> Iterator[None]:
         except BaseException as failure:  # noqa: BLE001 - it is raised where the thread is waited for
             failures.append(failure)
 
+    to_bad = frame(BAD, X, size=1000)
     to_x, to_y = numbered(X, Y, 4, size=600), numbered(Y, X, 4, size=1514)
     thread = threading.Thread(target=forward)
     thread.start()

@@ -96,17 +96,28 @@ class Pair:
         """`rx_chain`: lengths of the buffers in each receive chain. `tx_cuts`: lengths of the pieces that header and
         frame are sent in, the rest being one more. `indirect`: chains lie in tables of their own.
         """
-        self.front: Final = front
-        self.rx: Final = front.add(make_ring(front.memory, size, front.features, split_start=split_start))
-        self.tx: Final = front.add(make_ring(front.memory, size, front.features, split_start=split_start))
+        self.front = front
+        self.rx = front.add(make_ring(front.memory, size, front.features, split_start=split_start))
+        self.tx = front.add(make_ring(front.memory, size, front.features, split_start=split_start))
         self.rx_chain, self.tx_cuts, self.indirect = tuple(rx_chain), tuple(tx_cuts), indirect
         self._chains: dict[tuple[int, int], list[Buffer]] = {}
         self._free: dict[int, list[int]] = defaultdict(list)
-        self._arrived: list[Used] = []
+        self._arrived: list[tuple[int, list[Buffer]]] = []  # bytes written, and where
 
     def use(self, length: int, addresses: Iterable[int]) -> None:
         """Take these places for the next buffers of that length."""
         self._free[length] += addresses
+
+    def forget(self, length: int) -> None:
+        """Do not use again what was a buffer of that length."""
+        del self._free[length]
+
+    def move_to(self, front: FrontEnd) -> None:
+        """Go on with the rings as they are on another connection; `start` begins at what the device returned last."""
+        self.front = front
+        self.rx, self.tx = front.add(self.rx.ring), front.add(self.tx.ring)
+        self.reap_sent()
+        self._collect()
 
     def start(self, *, enable: bool = True) -> None:
         """Tell the back-end of both rings and fill the receiving one."""
@@ -115,6 +126,11 @@ class Pair:
             if enable and Feature.PROTOCOL_FEATURES in self.front.features:
                 self.front.enable(queue)
         self.fill()
+
+    @property
+    def next_place(self) -> int:
+        """The address of the buffer that the next frame should come to."""
+        return self._chains[self.rx.index, self.rx.ring.in_flight[0]][0].address
 
     def fill(self, depth: int = _RX_DEPTH) -> None:
         """Post receive chains until there are `depth` or the ring is full."""
@@ -157,7 +173,7 @@ class Pair:
         done = self.tx.ring.reap()
         for used in done:
             assert used.length == 0, f"{used.length} bytes written into a chain to be read"
-            self._release(self.tx, used.id)
+            self._give_back(self._chains.pop((self.tx.index, used.id)))
         return done
 
     def flush(self) -> None:
@@ -179,19 +195,23 @@ class Pair:
 
     def take(self) -> Received | None:
         """The next frame if it is there. AssertionError when num_buffers is not what it must be."""
-        self._arrived += self.rx.ring.reap()
+        self._collect()
         if not self._arrived:
             return None
-        header = VnetHeader.unpack(self._content(self._arrived[0]))
+        header = VnetHeader.unpack(self._content(*self._arrived[0]))
         mergeable = Feature.MRG_RXBUF in self.front.features
         assert header.num_buffers >= 1 if mergeable else header.num_buffers == 1, header  # §5.1.6.4.1
         if len(self._arrived) < header.num_buffers:
             return None
         parts, self._arrived = self._arrived[: header.num_buffers], self._arrived[header.num_buffers :]
-        data = b"".join(self._content(used) for used in parts)
-        for used in parts:
-            self._release(self.rx, used.id)
-        return Received(header, data[HEADER_LEN:], tuple(used.length for used in parts))
+        data = b"".join(self._content(*part) for part in parts)
+        for _, buffers in parts:
+            self._give_back(buffers)
+        return Received(header, data[HEADER_LEN:], tuple(length for length, _ in parts))
+
+    def _collect(self) -> None:
+        for used in self.rx.ring.reap():  # its id is free from now on, its buffers are not
+            self._arrived.append((used.length, self._chains.pop((self.rx.index, used.id))))
 
     def _post(self, queue: Queue, pieces: Sequence[tuple[int, bool]]) -> int:
         buffers = [Buffer(self._allocate(length), length, writable) for length, writable in pieces]
@@ -203,9 +223,6 @@ class Pair:
         self._chains[queue.index, id_] = buffers
         return id_
 
-    def _release(self, queue: Queue, id_: int) -> None:
-        self._give_back(self._chains.pop((queue.index, id_)))
-
     def _allocate(self, length: int) -> int:
         free = self._free[length]
         return free.pop() if free else self.front.memory.allocate(length)
@@ -214,11 +231,10 @@ class Pair:
         for buffer in buffers:
             self._free[buffer.length].append(buffer.address)
 
-    def _content(self, used: Used) -> bytes:
-        """What the device wrote into a chain."""
-        buffers = self._chains[self.rx.index, used.id]
-        places = zip(buffers, cut(used.length, [buffer.length for buffer in buffers]), strict=False)
-        return b"".join(self.front.memory.read(buffer.address, length) for buffer, length in places)
+    def _content(self, length: int, buffers: Sequence[Buffer]) -> bytes:
+        """The first `length` bytes of a chain."""
+        places = zip(buffers, cut(length, [buffer.length for buffer in buffers]), strict=False)
+        return b"".join(self.front.memory.read(buffer.address, part) for buffer, part in places)
 
     def _wait(self, queue: Queue, deadline: float) -> None:
         """Wait for a call, unless something was used while it was asked for."""

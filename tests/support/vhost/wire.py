@@ -187,7 +187,8 @@ def send(sock: socket.socket, data: bytes, fds: Iterable[int] = ()) -> None:
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if rights else []
     try:
         sent = sock.sendmsg([data], ancillary)
-        sock.sendall(data[sent:])
+        if sent < len(data):
+            sock.sendall(data[sent:])
     except (BrokenPipeError, ConnectionResetError):
         raise EOFError("the back-end closed the control socket") from None
 

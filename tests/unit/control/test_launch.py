@@ -86,12 +86,12 @@ def test_arguments(kind: str, netdev: str) -> None:
 
 @pytest.mark.parametrize(
     ("version", "kvm", "vectors"),
-    [((7, 2), False, "vectors=0"), ((7, 2), True, "vectors=6"), ((10, 0), False, "vectors=6")],
+    [((7, 2), False, "vectors=0"), ((7, 2), True, "vectors=6"), ((9, 1), False, "vectors=0")],
 )
 def test_arguments_of_vhost_user(version: tuple[int, int], kvm: bool, vectors: str) -> None:
     (nic,) = plan_launch(["vhost-user,queues=2,mac=52:54:00:00:00:07"], COMMAND).nics
-    chardev, netdev, card = nic_arguments(nic, 1, 9, version=QemuVersion(*version), kvm=kvm)[1::2]
-    assert chardev == "socket,id=vbackend1-socket,fd=9"
+    chardev, netdev, card = nic_arguments(nic, 1, version=QemuVersion(*version), kvm=kvm)[1::2]
+    assert chardev == "socket,id=vbackend1-socket,path=nic,abstract=on,reconnect=1"
     assert netdev == "vhost-user,id=vbackend1,chardev=vbackend1-socket,queues=2"
     assert card == f"virtio-net-pci,netdev=vbackend1,mac=52:54:00:00:00:07,mq=on,{vectors},packed=on"
 
@@ -139,6 +139,23 @@ sys.exit(7 if got == framed(b, body) else 1)
 @pytest.mark.parametrize("ports", [["stream", "stream"], ["dgram", "stream"], ["dgram", "dgram"]])
 async def test_two_cards_of_one_guest_are_joined(ports: list[str]) -> None:
     launch = plan_launch(ports, [sys.executable, "-c", GUEST])
+    status = await run_guest(launch, name="x", control=None, queue_frames=256, environ=os.environ)
+    assert status == 7
+
+
+VHOST_GUEST = """
+import pathlib, re, socket, stat, sys
+path = pathlib.Path(re.search("path=([^,]+)", " ".join(sys.argv))[1])
+assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+s = socket.socket(socket.AF_UNIX)
+s.connect(str(path))
+s.sendall(bytes.fromhex("010000000100000000000000"))
+sys.exit(7 if s.recv(100)[:8] == bytes.fromhex("0100000005000000") else 1)
+"""
+
+
+async def test_a_card_with_shared_memory() -> None:
+    launch = plan_launch(["vhost-user"], [sys.executable, "-c", VHOST_GUEST])
     status = await run_guest(launch, name="x", control=None, queue_frames=256, environ=os.environ)
     assert status == 7
 

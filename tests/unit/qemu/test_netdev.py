@@ -89,44 +89,40 @@ def test_on_a_passed_descriptor(port: str, netdev: str) -> None:
     assert not found.notes
 
 
-PATH, FD = "socket,id=n-socket,path=/a", "socket,id=n-socket,fd=9"
+PATH = "socket,id=n-socket,path=/a"
 
-# port, version, on KVM, passed descriptor, the values of -chardev, -netdev and -device behind its mac=
+# port, version, on KVM, the values of -chardev, -netdev and -device behind its mac=
 VHOST_USER = [
-    ("vhost-user:/a", OLD, False, None, f"{PATH},reconnect=1", "", ",vectors=0,packed=on"),
-    ("vhost-user:/a", OLD, True, None, f"{PATH},reconnect=1", "", ",packed=on"),
-    ("vhost-user:/a", QemuVersion(9, 2), False, None, f"{PATH},reconnect-ms=500", "", ",vectors=0,packed=on"),
-    ("vhost-user:/a", NEW, False, None, f"{PATH},reconnect-ms=500", "", ",packed=on"),
-    ("vhost-user:/a,dial,packed=off", NEW, False, None, f"{PATH},server=on,wait=off", "", ""),
+    ("vhost-user:/a", OLD, False, f"{PATH},reconnect=1", "", ",vectors=0,packed=on"),
+    ("vhost-user:/a", OLD, True, f"{PATH},reconnect=1", "", ",packed=on"),
+    ("vhost-user:/a", QemuVersion(9, 2), False, f"{PATH},reconnect-ms=500", "", ",vectors=0,packed=on"),
+    ("vhost-user:/a", NEW, False, f"{PATH},reconnect-ms=500", "", ",packed=on"),
+    ("vhost-user:/a,dial,packed=off", NEW, False, f"{PATH},server=on,wait=off", "", ""),
     (
         "vhost-user:@x,,y,packed=off",
         OLD,
         True,
-        None,
         "socket,id=n-socket,path=x,,y,abstract=on,reconnect=1",
         "",
         "",
     ),
-    ("vhost-user:/a,queues=4", OLD, False, 9, FD, ",queues=4", ",mq=on,vectors=0,packed=on"),
+    ("vhost-user:/a,queues=4", OLD, False, f"{PATH},reconnect=1", ",queues=4", ",mq=on,vectors=0,packed=on"),
     (
         "vhost-user:/a,queues=4,mtu=9000",
         NEW,
         False,
-        9,
-        FD,
+        f"{PATH},reconnect-ms=500",
         ",queues=4",
         ",mq=on,vectors=10,packed=on,host_mtu=9000",
     ),
-    ("vhost-user:/a,offloads=off,busy-poll=9", OLD, True, 9, FD, "", ",packed=on"),
+    ("vhost-user:/a,offloads=off,busy-poll=9", OLD, True, f"{PATH},reconnect=1", "", ",packed=on"),
 ]
 
 
-@pytest.mark.parametrize(("port", "version", "kvm", "fd", "chardev", "netdev", "card"), VHOST_USER)
-def test_vhost_user(
-    port: str, version: QemuVersion, kvm: bool, fd: int | None, chardev: str, netdev: str, card: str
-) -> None:
+@pytest.mark.parametrize(("port", "version", "kvm", "chardev", "netdev", "card"), VHOST_USER)
+def test_vhost_user(port: str, version: QemuVersion, kvm: bool, chardev: str, netdev: str, card: str) -> None:
     spec, mac = parse_port(port), "52:54:00:00:00:07"
-    words = netdev_arguments(spec, version, netdev_id="n", mac=mac, fd=fd, kvm=kvm).arguments
+    words = netdev_arguments(spec, version, netdev_id="n", mac=mac, kvm=kvm).arguments
     assert words[:4] == ("-chardev", chardev, "-netdev", f"vhost-user,id=n,chardev=n-socket{netdev}")
     assert words[4:] == ("-device", f"virtio-net-pci,netdev=n,mac={mac}{card}")
 
@@ -167,6 +163,12 @@ def test_what_qemu_cannot_be_a_peer_of(port: str, version: QemuVersion, message:
     with pytest.raises(ConfigError, match=message) as raised:
         netdev_arguments(parse_port(port), version, mac="52:54:00:00:00:07")
     assert "\n" not in str(raised.value)
+
+
+def test_vhost_user_has_no_passed_descriptor() -> None:
+    """Its chardev would not pass descriptors on (chardev/char-socket.c)."""
+    with pytest.raises(ConfigError, match="only on a socket with a path"):
+        netdev_arguments(parse_port("vhost-user:/a"), NEW, fd=9)
 
 
 def test_specs_without_a_text_form() -> None:

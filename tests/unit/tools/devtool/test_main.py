@@ -17,6 +17,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     seen: list[object] = []
     monkeypatch.setattr(setup, "setup", lambda: seen.append("setup"))
     monkeypatch.setattr(setup, "build_engine", lambda *, dev: seen.append(("build", dev)))
+    monkeypatch.setattr(stages, "sanitize", lambda: seen.append("sanitize"))
     for name in ("fmt", "lint", "types", "rust_tests"):
         monkeypatch.setattr(stages, name, lambda name=name: seen.append(name))
     monkeypatch.setattr(stages, "run", lambda command, **_: seen.append(" ".join(command)))
@@ -31,7 +32,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[object]:
         (["build"], [("build", False)]),
         (["build", "--dev"], [("build", True)]),
         (["lint"], ["lint"]),
-        (["test"], ["setup", "lint", "types", "rust_tests", ".venv/bin/python -m pytest tiers"]),
+        (["test"], ["setup", "lint", "types", "rust_tests", ".venv/bin/python -m pytest tiers", "sanitize"]),
         (["test", "-x", "--co"], ["setup", ".venv/bin/python -m pytest -x --co"]),
         (["check"], ["setup", "lint", "types", "rust_tests", f".venv/bin/python -m pytest {QUICK} tiers"]),
         (["demo", "--keep"], ["setup", ".venv/bin/python -m tools.demo --keep"]),

@@ -44,3 +44,10 @@ def test_environment_is_the_virtual_one() -> None:
     env = dev.environment()
     assert env["PATH"].startswith(f"{dev.VENV}/bin:")
     assert env["PYTHONPATH"] == str(dev.ROOT)
+
+
+def test_host_triple() -> None:
+    text = "rustc 1.95.0\nbinary: rustc\nhost: x86_64-unknown-linux-gnu\nrelease: 1.95.0\n"
+    assert dev.host_triple(text) == "x86_64-unknown-linux-gnu"
+    with pytest.raises(dev.DevError, match="names no host"):
+        dev.host_triple("binary: rustc")

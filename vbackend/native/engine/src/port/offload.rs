@@ -1,7 +1,8 @@
 //! What a port's peer cannot do itself is done for it; what it can take in one piece is put together.
 
-use vbackend_proto::framing::{Run, frames_of};
-use vbackend_proto::offload::{Merger, Offloads, settle};
+use vbackend_proto::framing::{Run, frames_of, push_frame, push_run};
+use vbackend_proto::offload::{Merger, Offloads, check, settle};
+use vbackend_proto::vnet::VnetHeader;
 
 use crate::counters::Lane;
 
@@ -20,7 +21,8 @@ impl Settler {
     /// The frames that a peer which takes `accepts` gets for `pending`, and where they are; None: the very same.
     ///
     /// Every frame is accounted as often as it comes in and goes out: one that is cut enters once for each segment more,
-    /// one that is merged into another has left with that. What cannot be settled is dropped.
+    /// one that is merged into another has left with that. What cannot be settled is dropped, and so is a frame whose header
+    /// does not fit it: no peer gets to see what a hostile one says.
     pub fn prepare(
         &mut self,
         wire: &[u8],
@@ -28,7 +30,9 @@ impl Settler {
         accepts: Offloads,
         tx: &mut Lane,
     ) -> Option<(&[u8], &mut Vec<Run>)> {
-        if !pending.iter().all(|run| accepts.covers(&run.vnet)) {
+        let is_fit = |run: &Run| frames_of(wire, *run).all(|frame| check(frame, &run.vnet).is_ok());
+        let goes = |run: &Run| run.vnet.is_plain() || accepts.covers(&run.vnet) && is_fit(run);
+        if !pending.iter().all(goes) {
             self.settle(wire, pending, accepts, tx);
         } else if accepts == Offloads::NONE
             || !self.merger.merge(wire, pending, accepts, &mut self.wire, &mut self.runs)
@@ -45,19 +49,23 @@ impl Settler {
         self.wire.shrink_to(KEPT);
         self.runs.clear();
         for run in pending {
-            if accepts.covers(&run.vnet) {
-                let start = self.wire.len();
-                self.wire.extend_from_slice(&wire[run.start..run.end]);
-                self.runs.push(Run { start, end: self.wire.len(), ..*run });
-                continue;
-            }
             for frame in frames_of(wire, *run) {
-                match settle(frame, &run.vnet, &mut self.wire, &mut self.runs) {
+                let settled = match accepts.covers(&run.vnet) {
+                    true => check(frame, &run.vnet).map(|()| self.pass(frame, run.vnet)),
+                    false => settle(frame, &run.vnet, &mut self.wire, &mut self.runs),
+                };
+                match settled {
                     Ok(frames) => tx.frames_in += (frames - 1) as u64,
                     Err(reason) => tx.dropped(reason, 1),
                 }
             }
         }
+    }
+
+    fn pass(&mut self, frame: &[u8], vnet: VnetHeader) -> usize {
+        let at = push_frame(&mut self.wire, frame);
+        push_run(&mut self.runs, Run::one(at, frame.len(), vnet));
+        1
     }
 }
 
@@ -70,9 +78,8 @@ mod tests {
     use super::*;
     use crate::counters::Counters;
     use vbackend_proto::drop_reason::DropReason;
-    use vbackend_proto::framing::{push_frame, push_run};
     use vbackend_proto::testing::flow::Flow;
-    use vbackend_proto::vnet::{GSO_NONE, GSO_UDP, VnetHeader};
+    use vbackend_proto::vnet::{GSO_NONE, GSO_UDP};
 
     /// The frames a peer gets, with their headers.
     fn prepared(
@@ -119,9 +126,16 @@ mod tests {
                 (3, 0),
             ),
             ("GSO, covered", vec![gso.clone()], tso, None, (1, 0)),
-            ("plain, merged", segments, tso, Some(vec![gso]), (3, 2)),
+            ("plain, merged", segments, tso, Some(vec![gso.clone()]), (3, 2)),
             ("a checksum", vec![partial.clone()], Offloads::NONE, Some(complete.clone()), (1, 0)),
             ("a checksum, covered", vec![partial], Offloads::CSUM, None, (1, 0)),
+            (
+                "two of three",
+                vec![gso.clone(), outside.clone(), gso.clone()],
+                tso,
+                Some(vec![gso.clone(), gso]),
+                (3, 0),
+            ),
             (
                 "one of two",
                 [complete.clone(), vec![outside]].concat(),

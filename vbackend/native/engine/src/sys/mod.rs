@@ -6,6 +6,7 @@ mod event;
 mod fault;
 mod guest;
 mod notify;
+mod prefetch;
 mod socket;
 mod wait;
 

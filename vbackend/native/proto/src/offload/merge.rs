@@ -137,8 +137,8 @@ impl Merger {
             Group::Passed(_) => false,
         });
         if let Some(position) = position {
-            let index = self.open.remove(position);
-            if let Group::Flow(flow) = &mut self.groups[index]
+            self.open[..=position].rotate_right(1);
+            if let Group::Flow(flow) = &mut self.groups[self.open[0]]
                 && is_candidate
                 && let Some(id_step) = flow.follows(wire, frame, &layout)
             {
@@ -146,12 +146,13 @@ impl Merger {
                 is_candidate = is_right(frame, &layout);
                 if flow.is_verified && is_candidate {
                     let ends = flow.append(&mut self.pieces, one, id_step, frame, &layout);
-                    if !ends {
-                        self.open.insert(0, index);
+                    if ends {
+                        self.open.remove(0);
                     }
                     return;
                 }
             }
+            self.open.remove(0);
         }
         let is_first = is_candidate && !is_pushed(frame, &layout) && is_long_enough(frame, &layout);
         if !is_first {

@@ -23,7 +23,7 @@ pub struct Chain {
     pub count: u16,
     /// Head index (split) or buffer id (packed).
     pub id: u16,
-    /// Slots of the ring it takes; 1 in a split ring.
+    /// Descriptors it takes of the ring (packed) or the table (split), those of an indirect table not counted.
     pub slots: u16,
 }
 
@@ -48,6 +48,14 @@ impl<A> Batch<A> {
     pub fn clear(&mut self) {
         self.chains.clear();
         self.parts.clear();
+    }
+
+    /// Forget the first `count` chains; the others become the first.
+    pub fn drop_first(&mut self, count: usize) {
+        let Some(parts) = self.chains.get(count).map(|chain| chain.first) else { return self.clear() };
+        self.chains.drain(..count);
+        self.parts.drain(..parts as usize);
+        self.chains.iter_mut().for_each(|chain| chain.first -= parts);
     }
 
     /// The guest memory of a chain of this batch.
@@ -101,6 +109,7 @@ pub(super) struct Walk<'a, M: Memory> {
     batch: &'a mut Batch<M::Area>,
     size: u16,
     indirect: bool,
+    direction: Direction,
     write: u16, // WRITE, as all buffers must have it
     most_bytes: u32,
     work: usize, // what may still be copied before no other chain is begun
@@ -125,7 +134,7 @@ impl<'a, M: Memory> Walk<'a, M> {
         };
         let work = usize::from(config.size) + most.min(usize::from(config.size));
         let (size, indirect) = (config.size, config.indirect);
-        Walk { memory, batch, size, indirect, write, most_bytes, work, len: 0, first: 0, left: 0 }
+        Walk { memory, batch, size, indirect, direction, write, most_bytes, work, len: 0, first: 0, left: 0 }
     }
 
     /// Whether another chain may be begun.
@@ -146,6 +155,9 @@ impl<'a, M: Memory> Walk<'a, M> {
         match collect(self) {
             Ok((id, slots)) => {
                 let count = (self.batch.parts.len() - self.first) as u16; // `part` sees to it
+                if let Some(part) = self.batch.parts.get(self.first) {
+                    part.prefetch(self.direction);
+                }
                 self.batch.chains.push(Chain { len: self.len, first: self.first as u32, count, id, slots });
                 Ok(slots)
             }
