@@ -59,7 +59,7 @@ async def test_streams_outlive_what_stops_their_guests(guests: Guests, tmp_path:
         await net.is_sound()
 
 
-@pytest.mark.parametrize("keys", [SPLIT])
+@pytest.mark.parametrize("keys", [SPLIT, PACKED])
 async def test_vbackend_is_killed_under_streams(keys: str, guests: Guests, tmp_path: Path) -> None:
     """The streams take no breath, so that frames are always on their way when it dies: none of their descriptors may
     come back twice.
