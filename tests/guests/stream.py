@@ -42,8 +42,9 @@ class Stream:
         )
         await receiver.wait_until(f"netstat -ltn | grep -q ':{port} '")
         await sender.check(
-            f"n=0; {{ until [ -e stop-{port} ]; do seq $n $((n + {CHUNK - 1})); n=$((n + {CHUNK})); "
-            f"usleep {breath_us}; done; echo $n >sent-{port}; }} 2>/dev/null | nc {address} {port} &"
+            f"n=0; {{ until [ -e stop-{port} ]; do "
+            f"[ -e hold-{port} ] || {{ seq $n $((n + {CHUNK - 1})); n=$((n + {CHUNK})); }}; usleep {breath_us}; done; "
+            f"echo $n >sent-{port}; }} 2>/dev/null | nc {address} {port} &"
         )
         return cls(sender, receiver, port)
 
@@ -52,12 +53,17 @@ class Stream:
         self._sender = target if self._sender is source else self._sender
         self._receiver = target if self._receiver is source else self._receiver
 
-    async def freeze(self) -> None:
-        """The receiver reads no more: what comes from now on stays in its kernel's buffers."""
+    async def hold(self) -> None:
+        """Send nothing for now, and read nothing."""
+        await self._sender.check(f"touch hold-{self._port}")
         await self._receiver.check(f"kill -STOP $(cat pid-{self._port})")
 
-    async def thaw(self) -> None:
-        """It reads again."""
+    async def send_unread(self) -> None:
+        """Send again; what comes stays in the buffers of the receiver's kernel."""
+        await self._sender.check(f"rm hold-{self._port}")
+
+    async def read(self) -> None:
+        """Read again."""
         await self._receiver.check(f"kill -CONT $(cat pid-{self._port})")
 
     async def finish(self, *, timeout: float = 60.0) -> int:

@@ -95,14 +95,15 @@ async def test_streams_follow_a_guest_to_another_qemu(
         target = await guests.boot(source.name, network=arguments, binary=newer_qemu, incoming=True)
         streams = [*await net.streams(), await Stream.start(other, source, "10.5.0.1")]
         net.flows()
-        await _migrate(source, target, tmp_path / "migration", between_rounds=streams[2].freeze)
+        await streams[2].hold()
+        await _migrate(source, target, tmp_path / "migration", between_rounds=streams[2].send_unread)
 
         for stream in streams:
             stream.follow(source, target)
         net.guests[0], net.cards[0] = target, card
         await source.kill()
         net.flows()
-        await streams[2].thaw()
+        await streams[2].read()
         await asyncio.gather(*(stream.finish() for stream in streams))
         await net.works()
         await net.is_sound()
@@ -180,9 +181,11 @@ async def _migrate(source: Guest, target: Guest, path: Path, between_rounds: Cal
 
 
 async def _wait_round(source: Guest, number: int) -> None:
+    """Or the end: a guest that got no time on a busy machine leaves nothing dirty."""
+
     def condition(migration: dict[str, Any]) -> bool:
-        assert migration["status"] != "completed", "it moved at once"
-        return "ram" in migration and bool(migration["ram"]["dirty-sync-count"] >= number)
+        moved = migration["status"] == "completed"
+        return moved or ("ram" in migration and migration["ram"]["dirty-sync-count"] >= number)
 
     await _wait_migration(source, condition)
 
