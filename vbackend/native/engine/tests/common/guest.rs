@@ -20,8 +20,8 @@ pub const BUFFER: u64 = 4096;
 pub const VERSION_1: u64 = 1 << 32;
 pub const MRG_RXBUF: u64 = 1 << 15;
 pub const LOG_ALL: u64 = 1 << 26;
-const NEXT: u16 = 1;
-const WRITE: u16 = 2;
+pub const NEXT: u16 = 1;
+pub const WRITE: u16 = 2;
 
 /// A port's guest with one pair of rings: 0 receives, 1 sends.
 pub struct Guest {
