@@ -102,7 +102,7 @@ class Pair:
         self.rx_chain, self.tx_cuts, self.indirect = tuple(rx_chain), tuple(tx_cuts), indirect
         self._chains: dict[tuple[int, int], list[Buffer]] = {}
         self._free: dict[int, list[int]] = defaultdict(list)
-        self._arrived: list[Used] = []
+        self._arrived: list[tuple[Used, list[Buffer]]] = []
 
     def use(self, length: int, addresses: Iterable[int]) -> None:
         """Take these places for the next buffers of that length."""
@@ -157,7 +157,7 @@ class Pair:
         done = self.tx.ring.reap()
         for used in done:
             assert used.length == 0, f"{used.length} bytes written into a chain to be read"
-            self._release(self.tx, used.id)
+            self._give_back(self._chains.pop((self.tx.index, used.id)))
         return done
 
     def flush(self) -> None:
@@ -179,19 +179,20 @@ class Pair:
 
     def take(self) -> Received | None:
         """The next frame if it is there. AssertionError when num_buffers is not what it must be."""
-        self._arrived += self.rx.ring.reap()
+        # With their buffers at once: the ring may give the id to another chain.
+        self._arrived += [(used, self._chains.pop((self.rx.index, used.id))) for used in self.rx.ring.reap()]
         if not self._arrived:
             return None
-        header = VnetHeader.unpack(self._content(self._arrived[0]))
+        header = VnetHeader.unpack(self._content(*self._arrived[0]))
         mergeable = Feature.MRG_RXBUF in self.front.features
         assert header.num_buffers >= 1 if mergeable else header.num_buffers == 1, header  # §5.1.6.4.1
         if len(self._arrived) < header.num_buffers:
             return None
         parts, self._arrived = self._arrived[: header.num_buffers], self._arrived[header.num_buffers :]
-        data = b"".join(self._content(used) for used in parts)
-        for used in parts:
-            self._release(self.rx, used.id)
-        return Received(header, data[HEADER_LEN:], tuple(used.length for used in parts))
+        data = b"".join(self._content(used, buffers) for used, buffers in parts)
+        for _, buffers in parts:
+            self._give_back(buffers)
+        return Received(header, data[HEADER_LEN:], tuple(used.length for used, _ in parts))
 
     def _post(self, queue: Queue, pieces: Sequence[tuple[int, bool]]) -> int:
         buffers = [Buffer(self._allocate(length), length, writable) for length, writable in pieces]
@@ -203,9 +204,6 @@ class Pair:
         self._chains[queue.index, id_] = buffers
         return id_
 
-    def _release(self, queue: Queue, id_: int) -> None:
-        self._give_back(self._chains.pop((queue.index, id_)))
-
     def _allocate(self, length: int) -> int:
         free = self._free[length]
         return free.pop() if free else self.front.memory.allocate(length)
@@ -214,9 +212,8 @@ class Pair:
         for buffer in buffers:
             self._free[buffer.length].append(buffer.address)
 
-    def _content(self, used: Used) -> bytes:
+    def _content(self, used: Used, buffers: Sequence[Buffer]) -> bytes:
         """What the device wrote into a chain."""
-        buffers = self._chains[self.rx.index, used.id]
         places = zip(buffers, cut(used.length, [buffer.length for buffer in buffers]), strict=False)
         return b"".join(self.front.memory.read(buffer.address, length) for buffer, length in places)
 
