@@ -155,10 +155,9 @@ class Run:
         setup, load = self._up[scenario.path, forwarder]
         frames = scenario.frames(self._plan.frames if number else max(self._plan.frames // 10, 1))
         window = scenario.window(self._plan.window)
-        mode = ("poll" if scenario.polls else "event") if scenario.path.layout else ""
         before = settled_cpu_ns(setup.pid)
         with _awake(setup.pid, forwarder):
-            outcome = load.run(scenario.size, scenario.burst, frames, window, mode)
+            outcome = load.run(scenario.size, scenario.burst, frames, window, scenario.mode)
         spent = settled_cpu_ns(setup.pid) - before
         if forwarder.spins:  # its one busy thread went on after the last frame until it was stopped
             spent = min(spent, outcome.wall_ns)

@@ -40,16 +40,14 @@ def render(report: Report) -> RenderableType:
 
 
 def _table(report: Report, path: Path, scenarios: list[Scenario], forwarders: list[Forwarder]) -> Table:
-    title = path.replace("-", " → ").replace(" → packed", ", packed rings")
+    title = path.replace("-", " → ").replace(" → packed", ", packed rings").replace(" → tcp", ", bulk TCP")
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("frame")
     for forwarder in forwarders:
         table.add_column(f"{TITLES[forwarder]}\nµs/frame ratio  kf/s", justify="right")
     table.add_column("target", justify="right")
     for scenario in scenarios:
-        row = [
-            f"{scenario.size} B, b{scenario.burst}" + ("" if scenario.polls or not path.layout else ", calls")
-        ]
+        row = [f"{scenario.size} B, b{scenario.burst}" + (", calls" if scenario.mode == "event" else "")]
         row += [_figures(report.cell(scenario, forwarder)) for forwarder in forwarders]
         table.add_row(*row, _target(report.cell(scenario, Forwarder.VBACKEND)))
     return table

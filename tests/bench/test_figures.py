@@ -85,6 +85,7 @@ def test_targets_are_the_agreed_ones() -> None:
         "stream-tap/64/b32": 1.15,
         "stream-tap/1514/b1": 1.15,
         "stream-tap/1514/b32": 1.15,
+        "stream-tap-tcp/1514/b32": 0.33,
         "stream-tun/64/b1": 1.15,
         "stream-tun/64/b32": 1.15,
         "stream-tun/1514/b1": 1.15,

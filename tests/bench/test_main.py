@@ -10,7 +10,7 @@ def test_defaults() -> None:
     plan, as_json = bench.plan_of(["stream"])
     assert plan.forwarders == Suite.STREAM.forwarders
     assert (len(plan.scenarios), plan.rounds, plan.frames, plan.pinned, as_json) == (
-        12,
+        14,
         5,
         100_000,
         True,
@@ -47,7 +47,7 @@ def test_reading_calls_are_part_of_the_whole_tun_bench_only(arguments: list[str]
         (["vhost", "--only", "bulk"], 0, 2),
         (["vhost", "--only", "packed"], 4, 0),
         (["vhost", "--forwarders", "dpdk"], 8, 0),
-        (["stream"], 12, 0),
+        (["stream"], 14, 0),
     ],
 )
 def test_guests_are_part_of_the_whole_vhost_bench_or_alone(

@@ -12,16 +12,18 @@ def test_every_scenario_is_in_one_suite() -> None:
 
 
 def test_every_path_in_both_sizes_and_bursts() -> None:
-    assert len(SCENARIOS) == len({s.name for s in SCENARIOS}) == 7 * 2 * 2
+    assert len(SCENARIOS) == len({s.name for s in SCENARIOS}) == 7 * 2 * 2 + 2
     assert {(s.size, s.burst) for s in SCENARIOS} == {(64, 1), (64, 32), (1514, 1), (1514, 32)}
+    assert {(s.size, s.burst) for s in SCENARIOS if s.mode == "tcp"} == {(1514, 1), (1514, 32)}
 
 
 @pytest.mark.parametrize(
     ("suite", "only", "count"),
     [
-        (Suite.STREAM, [], 12),
+        (Suite.STREAM, [], 14),
         (Suite.STREAM, ["stream-stream"], 4),
         (Suite.STREAM, ["b32", "tap-stream"], 2),
+        (Suite.STREAM, ["tcp"], 2),
         (Suite.STREAM, ["/64/"], 6),
         (Suite.STREAM, ["stream-tap/1514/b1"], 1),
         (Suite.TUN, [], 8),

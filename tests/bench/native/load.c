@@ -10,13 +10,14 @@
  * A frame each way teaches a switch both addresses, and a tun's adapter its guest, who is first to send; then it prints
  * "ready". With a tun all frames are IPv4 and UDP. Then, for each line on stdin
  *
- *     SIZE BURST FRAMES WINDOW
+ *     SIZE BURST FRAMES WINDOW [tcp]
  *
  * it sends FRAMES frames of SIZE bytes, BURST to a system call, at most WINDOW on their way, and answers
  *
  *     SENT ARRIVED FOREIGN NANOSECONDS
  *
  * NANOSECONDS is from the first send to the last arrival, FOREIGN counts frames at the sink that are not the bench's.
+ * With `tcp` frames to a tap are segments of one TCP stream in order, which may arrive merged (IFF_VNET_HDR): each counts.
  * Frames on their way are given up when none arrives for 0.3 s, and that time is not counted, so that loss hangs no run and
  * a little of it ends none; four times in a row ends it.
  */
@@ -36,8 +37,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "packet.h"
+
 enum { MAX_SIZE = 2000, MAX_BURST = 64, SLOT = 2048, MAX_STRIKES = 4 };
-enum { HEADER = 14, IP_HEADER = 20, UDP_HEADER = 8, DISCARD = 9 /* RFC 863's port */ };
 enum { EXPERIMENTAL = 0x88B5 }; /* IEEE 802, local experimental: no host has a handler for it */
 enum { IPV4 = 0x0800 };
 enum { VDE_MAGIC = 0xFEEDFACE, VDE_VERSION = 3 };
@@ -62,12 +64,8 @@ struct side {
 static struct side sides[2];
 static uint64_t foreign;
 static unsigned ethertype = EXPERIMENTAL;
-
-/*
- * Addresses of a tun's link (RFC 5737). What the guest sends goes to a loopback address: a host drops that from outside
- * before it looks a route up (RFC 1122, 3.2.1.3 g), and answers nothing.
- */
-static const unsigned char HOST[4] = {192, 0, 2, 1}, GUEST[4] = {192, 0, 2, 2}, NOBODY[4] = {127, 0, 0, 1};
+static size_t segment;    /* bytes of data in a frame of a TCP stream; 0: the frames are none */
+static uint32_t sequence; /* of the next one */
 
 static void die(const char *what)
 {
@@ -166,7 +164,7 @@ static void open_side(struct side *side, int station, char *text)
     }
 }
 
-/* Packets the device took from whoever writes into it, of this thread's network namespace. */
+/* Packets, or segments, the device took from whoever writes into it, of this thread's network namespace. */
 static uint64_t device_packets(const struct side *side)
 {
     static FILE *file;
@@ -184,34 +182,8 @@ static uint64_t device_packets(const struct side *side)
         fprintf(stderr, "load: no counters of %s\n", side->ifname);
         exit(1);
     }
-    return packets;
-}
-
-static void put16(unsigned char *at, unsigned value)
-{
-    at[0] = value >> 8;
-    at[1] = value & 0xFF;
-}
-
-/* IPv4 (RFC 791) and UDP (RFC 768) headers of a packet of `size` bytes; UDP's checksum is left out, as IPv4 allows. */
-static void put_headers(unsigned char *packet, size_t size, const unsigned char *source,
-                        const unsigned char *destination)
-{
-    unsigned sum = 0;
-    packet[0] = 0x45;
-    put16(packet + 2, size);
-    packet[6] = 0x40; /* don't fragment */
-    packet[8] = 64;
-    packet[9] = IPPROTO_UDP;
-    memcpy(packet + 12, source, 4);
-    memcpy(packet + 16, destination, 4);
-    for (int i = 0; i < IP_HEADER; i += 2)
-        sum += packet[i] << 8 | packet[i + 1];
-    sum = (sum & 0xFFFF) + (sum >> 16);
-    put16(packet + 10, ~(sum + (sum >> 16)) & 0xFFFF);
-    put16(packet + IP_HEADER, DISCARD);
-    put16(packet + IP_HEADER + 2, DISCARD);
-    put16(packet + IP_HEADER + 4, size - IP_HEADER);
+    /* Merged segments have one header. The first term keeps the rest from going below 0 for shorter frames before. */
+    return segment ? ((1ull << 40) + bytes - packets * (HEADER + IP_HEADER + TCP_HEADER)) / segment : packets;
 }
 
 /* Fill the side's buffer with a burst of frames: back to back with lengths on a stream, else one to a slot. */
@@ -223,7 +195,7 @@ static void prepare(struct side *side, const struct side *to, size_t size, size_
     memcpy(frame + 6, side->mac, 6);
     put16(frame + 12, ethertype);
     if (ethertype == IPV4)
-        put_headers(frame + HEADER, size - HEADER, side->cut ? HOST : GUEST, side->cut ? GUEST : NOBODY);
+        (segment ? put_tcp : put_udp)(frame + HEADER, size - HEADER, side->cut ? HOST : GUEST, side->cut ? GUEST : NOBODY);
     for (size_t i = 0; i < burst; i++) {
         unsigned char *at = side->out + i * step;
         if (side->kind == STREAM) {
@@ -243,6 +215,8 @@ static size_t send_burst(struct side *side, size_t size, size_t burst)
         if (side->out_at == side->out_end) {
             side->out_at = 0;
             side->out_end = burst * (size + 4);
+            for (size_t i = 0; segment && i < burst; i++, sequence += segment)
+                put_sequence(side->out + i * (size + 4) + 4 + HEADER, size - HEADER, sequence);
         }
         ssize_t n = send(side->fd, side->out + side->out_at, side->out_end - side->out_at, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (n < 0 && errno != EAGAIN && errno != EINTR)
@@ -443,19 +417,24 @@ int main(int argc, char **argv)
     int tun_first = !strncmp(argv[1], "tun:", 4); /* a tun is always the second station, its guest the first */
     for (int i = 0; i < 2; i++)
         open_side(&sides[i], i ^ tun_first, argv[i + 1]);
-    int first = !sides[1].cut;
+    int first = !sides[1].cut, tuns = ethertype == IPV4;
     teach(&sides[first], &sides[!first]);
     teach(&sides[!first], &sides[first]);
     puts("ready");
     fflush(stdout);
     while (fgets(line, sizeof line, stdin)) {
         unsigned long long size, burst, frames, window;
-        if (sscanf(line, "%llu %llu %llu %llu", &size, &burst, &frames, &window) != 4 ||
-            size < (ethertype == IPV4 ? HEADER + IP_HEADER + UDP_HEADER : HEADER) || size > MAX_SIZE || burst < 1 ||
-            burst > MAX_BURST || frames % burst || window < burst) {
+        char mode[8] = "";
+        int words = sscanf(line, "%llu %llu %llu %llu %7s", &size, &burst, &frames, &window, mode);
+        int tcp = !strcmp(mode, "tcp");
+        size_t headers = HEADER + (tcp ? IP_HEADER + TCP_HEADER : tuns ? IP_HEADER + UDP_HEADER : 0);
+        if (words < 4 || (tcp && tuns) || size < headers + tcp || size > MAX_SIZE || burst < 1 || burst > MAX_BURST ||
+            frames % burst || window < burst) {
             fprintf(stderr, "load: SIZE BURST FRAMES WINDOW do not fit: %s", line);
             return 2;
         }
+        ethertype = tcp || tuns ? IPV4 : EXPERIMENTAL;
+        segment = tcp ? size - headers : 0;
         run(size, burst, frames, window);
     }
     for (int i = 0; i < 2; i++)

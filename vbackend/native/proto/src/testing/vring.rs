@@ -118,12 +118,13 @@ impl<'a> World<'a> {
             let len: usize = parts.iter().map(Area::len).sum();
             assert!(chain.len as usize == len && parts.iter().all(|part| !part.is_empty()));
             assert!(self.direction == Direction::ToGuest || chain.len <= self.config.most_bytes);
-            assert!(self.packed || (chain.id < self.config.size && chain.slots == 1));
+            assert!((1..=self.config.size).contains(&chain.slots));
+            assert!(self.packed || chain.id < self.config.size);
         }
         assert_eq!(first as usize, batch.parts.len());
         self.held.append(&mut batch.chains);
-        let slots: usize = self.held.iter().map(|chain| usize::from(chain.slots)).sum();
-        assert!(slots <= size, "more is held than the ring has");
+        let places = |chain: &Chain| if self.packed { usize::from(chain.slots) } else { 1 };
+        assert!(self.held.iter().map(places).sum::<usize>() <= size, "more is held than the ring has");
     }
 
     fn complete(&mut self, input: &mut Input<'_>) {
