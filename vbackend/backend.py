@@ -26,7 +26,7 @@ from vbackend.capture.pcapng import DEFAULT_SNAPLEN, UnitLink
 from vbackend.dataplane import Dataplane, EventsLost, RingStopped, SessionEnded, WorkerDied
 from vbackend.errors import ConfigError
 from vbackend.host.tap import HostDevices
-from vbackend.ports.adopted import ADOPTED
+from vbackend.ports.adopted import adopted_port
 from vbackend.ports.base import EventName, Port, PortContext
 from vbackend.ports.channel import Channel, ChannelPort
 from vbackend.ports.make import make_port
@@ -39,7 +39,6 @@ from vbackend.ports.spec import (
     PortSpec,
     StreamSpec,
     UnitSpec,
-    VhostUserSpec,
 )
 from vbackend.ports.tunfile import TunFilePort
 from vbackend.snapshot import BackendSnapshot, FdbEntry, PortSnapshot, SegmentSnapshot
@@ -163,20 +162,14 @@ class Backend:
 
         `text`: what to show as its place, e.g. "stream:fd".
         """
-        return await self._adopt(kind, sock, ChannelSpec(text, options))
-
-    async def adopt_vhost_user(self, sock: socket.socket, spec: VhostUserSpec) -> PortSnapshot:
-        """A vhost-user port on a connected control socket, owned as in `adopt`. Of `spec` the address is not used."""
-        return await self._adopt("vhost-user", sock, spec)
-
-    async def _adopt(self, kind: str, sock: socket.socket, spec: ChannelSpec | VhostUserSpec) -> PortSnapshot:
         try:
             async with self._lock:
-                name = spec.options.name or unique_name(kind, self._ports)
-                spec = replace(spec, options=replace(spec.options, name=name))
+                spec = ChannelSpec(
+                    text, replace(options, name=options.name or unique_name(kind, self._ports))
+                )
                 self._room_for_one(spec)
                 (name,) = self._all_names([spec])
-                return await self._add(ADOPTED[kind](self._running(), name, sock, spec))
+                return await self._add(adopted_port(self._running(), name, kind, sock, spec))
         except BaseException:
             sock.close()
             raise

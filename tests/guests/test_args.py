@@ -26,6 +26,8 @@ PORTS = [
     "stream:unix:a.sock,multi",
     "stream:tcp:127.0.0.1:7001",
     "stream:tcp:[::1]:7001,dial",
+    "vhost-user:a,,b.sock",
+    "vhost-user:@vbackend-test-vhost,dial,queues=2",
     "dgram:unix:ours:theirs",
     "dgram:udp:127.0.0.1:7001:127.0.0.1:7002",
     "dgram:mcast:230.0.0.1:7001,local=127.0.0.1",
@@ -45,7 +47,11 @@ def place() -> Iterator[Namespace]:
 
 def start_guest(place: Namespace, folder: Path, port: str, address: str) -> subprocess.Popen[bytes]:
     told = subprocess.run(
-        [*ARGS, port, "--mac", address], capture_output=True, text=True, check=True, cwd=folder
+        [*ARGS, port, "--mac", address, "--memory", "64"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=folder,
     )
     command = [QEMU, "-machine", "pc", "-accel", "tcg", "-m", "64", "-nodefaults", "-display", "none"]
     return subprocess.Popen(place.command(*command, *shlex.split(told.stdout)), cwd=folder)

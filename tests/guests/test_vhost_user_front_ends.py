@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.guests.vhost import Card, boot_uml, configure, network
+from tests.support.guest import Guest
+from tests.support.netboot import NetworkBoot, netboot
 from tests.support.netns import Namespace, namespace
 from tests.support.run import vbackend_run
 from tests.support.testpmd import dpdk_testpmd
 from tests.support.transfer import Host, transfer
-from tests.support.uml import UmlGuest
+from vbackend.images import BuiltImage
 
 pytestmark = [pytest.mark.guest, pytest.mark.root, pytest.mark.timeout(120)]
 
@@ -38,7 +41,7 @@ async def test_user_mode_linux(keys: str, uml: Path, host: Namespace, tmp_path: 
     ports = [f"vhost-user:{tmp_path}/{name}.sock,name={name}{keys}" for name in "ab"]
     with vbackend_run(tmp_path, *ports, tap(host)) as run:
         a, b = await asyncio.gather(
-            *(_uml(uml, tmp_path, name, number) for number, name in enumerate("ab", 1))
+            *(boot_uml(uml, tmp_path, name, number) for number, name in enumerate("ab", 1))
         )
         async with a, b:
             for address in ("10.5.0.2", "fd05::2", HOST, "fd05::fe"):
@@ -56,17 +59,9 @@ async def test_user_mode_linux(keys: str, uml: Path, host: Namespace, tmp_path: 
             await a.kill()
             run.wait_for(lambda: run.port("a").state == "listening", "the port without its guest")
             await b.close()
-            async with await _uml(uml, tmp_path, "a", 1, home="again") as a:
+            async with await boot_uml(uml, tmp_path, "a", 1, home="again") as a:
                 await a.wait_ping(HOST)
                 assert run.port("a").sessions == 2
-
-
-async def _uml(uml: Path, folder: Path, name: str, number: int, *, home: str = "uml") -> UmlGuest:
-    place = folder / f"{home}-{name}"
-    place.mkdir()
-    guest = await UmlGuest.boot(uml, place, name=name, cards=[folder / f"{name}.sock"])
-    await guest.configure(await guest.mac(), [f"10.5.0.{number}/24", f"fd05::{number}/64"])
-    return guest
 
 
 # keys of the port, arguments of the device, queues
@@ -128,3 +123,19 @@ def test_dpdk_with_itself(tmp_path: Path) -> None:
         run.wait_for(lambda: run.port("a").rx.frames_in > 100_000, "frames that go round")
         pmd.command("stop")
         assert pmd.stats()[1].received > 50_000
+
+
+async def test_boot_rom(image: BuiltImage, host: Namespace, artifacts: Path) -> None:
+    """iPXE knows neither mergeable buffers nor indirect descriptors nor events, and polls; Linux takes over from it."""
+    card = Card("pxe")
+    folder = artifacts / "pxe"
+    folder.mkdir()
+    with (
+        vbackend_run(folder, card.port(folder), tap(host)) as run,
+        netboot(host, "tap0", HOST, image, folder),
+    ):
+        arguments = network(card, folder, 1, image.memory_mib, rom=True)
+        async with await Guest.boot(NetworkBoot.of(image), folder, network=arguments) as guest:
+            await configure(guest, card, 1)
+            await guest.wait_ping(HOST)
+            assert run.port("pxe").tx.bytes_out > image.initrd.stat().st_size

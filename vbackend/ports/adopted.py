@@ -6,23 +6,37 @@ There is no way to get the peer back: when its session ends the port stays, down
 import os
 import socket
 from abc import abstractmethod
-from typing import ClassVar, Final
+from typing import ClassVar, Literal, assert_never
 
 from vbackend.errors import ConfigError
 from vbackend.ports.base import Port, PortContext, PortKind
 from vbackend.ports.sockets import DGRAM_BUFFER, peer_pid, peer_text, raise_buffers, tune_stream
-from vbackend.ports.spec import ChannelSpec, VhostUserSpec
-from vbackend.ports.vhostuser import VhostUserPort
+from vbackend.ports.spec import ChannelSpec
 
-__all__ = ["ADOPTED", "AdoptedDgram", "AdoptedPort", "AdoptedStream", "AdoptedVhostUser"]
+__all__ = ["AdoptedDgram", "AdoptedPort", "AdoptedStream", "adopted_port"]
+
+
+def adopted_port(
+    context: PortContext,
+    name: str,
+    kind: Literal["stream", "dgram"],
+    sock: socket.socket,
+    spec: ChannelSpec,
+) -> "AdoptedPort":
+    """The port for a connected socket of this kind; it owns the socket from now on."""
+    match kind:
+        case "stream":
+            return AdoptedStream(context, name, sock, spec)
+        case "dgram":
+            return AdoptedDgram(context, name, sock, spec)
+        case _:
+            assert_never(kind)
 
 
 class AdoptedPort(Port):
-    """What all kinds share."""
+    """What both kinds share."""
 
-    def __init__(
-        self, context: PortContext, name: str, sock: socket.socket, spec: ChannelSpec | VhostUserSpec
-    ) -> None:
+    def __init__(self, context: PortContext, name: str, sock: socket.socket, spec: ChannelSpec) -> None:
         super().__init__(context, name, spec)
         self._sock = sock
 
@@ -62,15 +76,3 @@ class AdoptedDgram(AdoptedPort):
         self._sock.setblocking(False)
         raise_buffers(self._sock, DGRAM_BUFFER)
         return self.context.dataplane.attach_dgram(port, self._sock)
-
-
-class AdoptedVhostUser(VhostUserPort, AdoptedPort):
-    """`spec.address` is not used; its text says what is shown."""
-
-    def _attach(self, port: int) -> int:  # noqa: ARG002 (it is `engine_port`)
-        return self.begin(self._sock)
-
-
-ADOPTED: Final[dict[str, type[AdoptedPort]]] = {
-    found.kind: found for found in (AdoptedStream, AdoptedDgram, AdoptedVhostUser)
-}

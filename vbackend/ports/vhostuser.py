@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class VhostUserPort(Port):
-    """What listening, dialling and adopted ports share."""
+    """What listening and dialling ports share."""
 
     kind: ClassVar[PortKind] = "vhost-user"
     spec: VhostUserSpec
@@ -36,20 +36,14 @@ class VhostUserPort(Port):
 
     def attach(self, sock: socket.socket, peer: str) -> bool:
         """Begin a session on a connected control socket. False: the engine takes none (logged); it is closed."""
+        assert self.engine_port is not None, "attach comes after create"
+        dataplane, spec = self.context.dataplane, self.spec
         try:
-            session = self.begin(sock)
+            session = dataplane.attach_vhost(self.engine_port, busy_poll_us=spec.busy_poll)
         except OSError as error:
             sock.close()
             self.refuse(peer, f"the engine cannot take it: {error}")
             return False
-        self.started(session, peer)
-        return True
-
-    def begin(self, sock: socket.socket) -> int:
-        """Begin the engine's session and the protocol's; returns the number of the former. The socket is taken."""
-        assert self.engine_port is not None, "begin comes after create"
-        dataplane, spec = self.context.dataplane, self.spec
-        session = dataplane.attach_vhost(self.engine_port, busy_poll_us=spec.busy_poll)
         self._control = Session(
             sock,
             FrontEnd(Offer(spec.queues, spec.packed, spec.offloads, spec.mtu)),
@@ -58,7 +52,8 @@ class VhostUserPort(Port):
             before=self.context.drain,
             on_end=self._left,
         )
-        return session
+        self.started(session, peer)
+        return True
 
     def quiesce(self) -> None:
         super().quiesce()

@@ -21,7 +21,7 @@ from tests.support.vhost.nic import NO_FEATURES, Nic, Pair
 from tests.support.vhost.wire import BASIC_FEATURES, BASIC_PROTOCOL, Feature, Protocol
 from vbackend.snapshot import PortSnapshot, RingSnapshot
 
-__all__ = ["BAD", "Lab", "X", "Y", "exchange", "vhost_lab"]
+__all__ = ["BAD", "Lab", "X", "Y", "end_turn", "exchange", "expect", "vhost_lab"]
 
 X: Final = mac(1)
 Y: Final = mac(2)
@@ -36,6 +36,10 @@ class Lab:
     def __init__(self, run: Run, folder: Path) -> None:
         self.run: Final = run
         self._folder = folder
+        self.expect_descriptors()
+
+    def expect_descriptors(self) -> None:
+        """As many open files as now are what there should be when no front-end is connected."""
         self._descriptors = self.descriptors()
 
     def path(self, name: str) -> str:
@@ -113,6 +117,11 @@ class Lab:
         assert_accounts(self.run.snapshot())
 
 
+def end_turn(front: FrontEnd) -> None:
+    """Wait until the port's worker has ended what it is at: requests are carried out between two turns."""
+    front.set_err(front.queues[0])
+
+
 def exchange(one: Pair, one_mac: bytes, other: Pair, other_mac: bytes, sizes: Sequence[int] = (60,)) -> None:
     """A frame of each size there and back, compared; what is for others in between is passed over."""
     for size in sizes:
@@ -165,12 +174,15 @@ def _traffic(x: Pair, y: Pair) -> Iterator[None]:
 
 
 @contextmanager
-def vhost_lab(folder: Path, *ports: str) -> Iterator[Lab]:
-    """`ports`: what follows vhost-user:PATH for each of bad, x and y, such as "queues=4" (default: nothing)."""
+def vhost_lab(folder: Path, *ports: str, more: Sequence[str] = ()) -> Iterator[Lab]:
+    """`ports`: what follows vhost-user:PATH for each of bad, x and y, such as "queues=4" (default: nothing).
+
+    `more`: other ports on the same switch.
+    """
     options = (*ports, *[""] * (len(_PORTS) - len(ports)))
     specs = [
         f"vhost-user:{folder / name}{',' if option else ''}{option}"
         for name, option in zip(_PORTS, options, strict=True)
     ]
-    with vbackend_run(folder, *specs) as run:
+    with vbackend_run(folder, *specs, *more) as run:
         yield Lab(run, folder)

@@ -96,9 +96,9 @@ class Pair:
         """`rx_chain`: lengths of the buffers in each receive chain. `tx_cuts`: lengths of the pieces that header and
         frame are sent in, the rest being one more. `indirect`: chains lie in tables of their own.
         """
-        self.front: Final = front
-        self.rx: Final = front.add(make_ring(front.memory, size, front.features, split_start=split_start))
-        self.tx: Final = front.add(make_ring(front.memory, size, front.features, split_start=split_start))
+        self.front = front
+        self.rx = front.add(make_ring(front.memory, size, front.features, split_start=split_start))
+        self.tx = front.add(make_ring(front.memory, size, front.features, split_start=split_start))
         self.rx_chain, self.tx_cuts, self.indirect = tuple(rx_chain), tuple(tx_cuts), indirect
         self._chains: dict[tuple[int, int], list[Buffer]] = {}
         self._free: dict[int, list[int]] = defaultdict(list)
@@ -108,6 +108,17 @@ class Pair:
         """Take these places for the next buffers of that length."""
         self._free[length] += addresses
 
+    def forget(self, length: int) -> None:
+        """Do not use again what was a buffer of that length."""
+        del self._free[length]
+
+    def move_to(self, front: FrontEnd) -> None:
+        """Go on with the rings as they are on another connection; `start` begins at what the device returned last."""
+        self.front = front
+        self.rx, self.tx = front.add(self.rx.ring), front.add(self.tx.ring)
+        self.reap_sent()
+        self._collect()
+
     def start(self, *, enable: bool = True) -> None:
         """Tell the back-end of both rings and fill the receiving one."""
         for queue in (self.rx, self.tx):
@@ -115,6 +126,11 @@ class Pair:
             if enable and Feature.PROTOCOL_FEATURES in self.front.features:
                 self.front.enable(queue)
         self.fill()
+
+    @property
+    def next_place(self) -> int:
+        """The address of the buffer that the next frame should come to."""
+        return self._chains[self.rx.index, self.rx.ring.in_flight[0]][0].address
 
     def fill(self, depth: int = _RX_DEPTH) -> None:
         """Post receive chains until there are `depth` or the ring is full."""
@@ -179,8 +195,7 @@ class Pair:
 
     def take(self) -> Received | None:
         """The next frame if it is there. AssertionError when num_buffers is not what it must be."""
-        for used in self.rx.ring.reap():  # its id is free from now on, its buffers are not
-            self._arrived.append((used.length, self._chains.pop((self.rx.index, used.id))))
+        self._collect()
         if not self._arrived:
             return None
         header = VnetHeader.unpack(self._content(*self._arrived[0]))
@@ -193,6 +208,10 @@ class Pair:
         for _, buffers in parts:
             self._give_back(buffers)
         return Received(header, data[HEADER_LEN:], tuple(length for length, _ in parts))
+
+    def _collect(self) -> None:
+        for used in self.rx.ring.reap():  # its id is free from now on, its buffers are not
+            self._arrived.append((used.length, self._chains.pop((self.rx.index, used.id))))
 
     def _post(self, queue: Queue, pieces: Sequence[tuple[int, bool]]) -> int:
         buffers = [Buffer(self._allocate(length), length, writable) for length, writable in pieces]

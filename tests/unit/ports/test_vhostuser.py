@@ -221,23 +221,6 @@ async def test_it_dials_and_dials_again(lab: Lab, tmp_path: Path) -> None:
     assert lab.port.last_end == "the peer closed the connection"
 
 
-async def test_a_socket_that_is_handed_over(lab: Lab) -> None:
-    await lab.backend.start([])
-    ours, theirs = socket.socketpair()
-    options = PortOptions()
-    fd_spec = VhostUserSpec("vhost-user:fd", options, UnixAddress("@unused"), queues=2)
-    port = await lab.backend.adopt_vhost_user(ours, fd_spec)
-    assert (port.name, port.kind, port.where) == ("vhost-user", "vhost-user", "vhost-user:fd")
-    assert port.session is not None
-    assert port.session.peer == "a passed socket"
-    with theirs:
-        set_up(theirs)
-        await rings_started(lab, 1)
-    await eventually(lambda: lab.port.state == "down", "its end")
-    assert "handed over" in lab.port.detail
-    await lab.backend.remove_port("vhost-user")
-
-
 @pytest.mark.parametrize("way", ["remove", "stop"])
 async def test_the_control_socket_is_closed_when_the_rings_are_at_rest(
     lab: Lab, tmp_path: Path, way: str

@@ -9,8 +9,10 @@ use std::net::Shutdown;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::time::Duration;
 
+use common::guest::{Guest, MRG_RXBUF, VERSION_1};
 use common::{assert_balanced, config, eventually, frame, stream_port, wire};
 use vbackend_engine::Engine;
+use vbackend_proto::drop_reason::DropReason;
 use vbackend_proto::segment::PortId;
 use vbackend_proto::shaper::Rate;
 
@@ -88,9 +90,48 @@ fn no_state_of_a_peer_keeps_a_worker_busy() {
         assert_balanced(&engine.counters(port).unwrap());
     }
 
+    guests_that_give_too_little(&engine);
+
     let (ours, theirs) = UnixStream::pair().unwrap();
     let port = engine.add_port(config()).unwrap();
     engine.attach_tap(port, ours.into(), true, true).unwrap();
     drop(theirs);
     assert_idle("a descriptor at its end that was said to be a tap");
+}
+
+fn guests_that_give_too_little(engine: &Engine) {
+    let segment = engine.add_cable().unwrap();
+    let (_, mut source) = stream_port(engine, segment, config());
+    let port = engine.add_port(config()).unwrap();
+    engine.join(port, segment).unwrap();
+    let mut guest = Guest::start(engine, port, VERSION_1 | MRG_RXBUF);
+    assert_idle("a guest without buffers");
+    guest.give(2, 600);
+    stall(engine, port, &mut source, 1500);
+    assert_idle("a frame needs a buffer more than the guest gave");
+    guest.give(2, 600);
+    eventually("it arrives", || guest.receive().is_some());
+    stall(engine, port, &mut source, 1500);
+    assert_idle("the next one has one of three buffers");
+
+    engine.set_rate(port, Some(Rate { bits_per_s: 8, burst_bytes: 2_000 })).unwrap();
+    guest.give(8, 600);
+    stall(engine, port, &mut source, 1500);
+    assert_idle("a rate limit holds frames and the guest has buffers");
+
+    let lost = engine.counters(port).unwrap().tx.drops[DropReason::NoPeer as usize];
+    engine.set_rate(port, None).unwrap();
+    stall(engine, port, &mut source, 1500);
+    engine.vhost_enable_ring(port, 0, false).unwrap();
+    eventually("nothing waits for a ring that is disabled", || {
+        let tx = engine.counters(port).unwrap().tx;
+        tx.queued == 0 && tx.drops[DropReason::NoPeer as usize] > lost
+    });
+    assert_idle("a guest whose ring is disabled");
+    engine.vhost_enable_ring(port, 0, true).unwrap();
+    stall(engine, port, &mut source, 1500);
+    engine.vhost_stop_ring(port, 0).unwrap();
+    eventually("nor for one that is stopped", || engine.counters(port).unwrap().tx.queued == 0);
+    assert_idle("a guest whose ring is stopped");
+    assert_balanced(&engine.counters(port).unwrap());
 }

@@ -6,7 +6,9 @@ mod common;
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 
-use common::guest::{BUFFER, GUEST, Guest, LOG_ALL, MEMORY, MRG_RXBUF, USER, VERSION_1, copy_of};
+use common::guest::{
+    BUFFER, GUEST, Guest, LOG_ALL, MEMORY, MRG_RXBUF, NEXT, SIZE, USER, VERSION_1, WRITE, copy_of,
+};
 use common::{assert_balanced, config, eventually, frame, read_frame, stream_port, wire};
 use vbackend_engine::command::{End, Event};
 use vbackend_engine::{Engine, Place};
@@ -94,6 +96,53 @@ fn a_frame_spans_buffers_and_waits_for_them() {
 }
 
 #[test]
+fn buffers_held_for_a_frame_move_with_the_memory_and_are_not_in_the_base() {
+    let engine = Engine::new(1, 1).unwrap();
+    let cable = engine.add_cable().unwrap();
+    let (port, mut to) = guest(&engine, cable, FEATURES);
+    let (_, mut from) = guest(&engine, cable, FEATURES);
+    let waits = |from: &mut Guest, to: &mut Guest, serial| {
+        to.give(2, 600);
+        from.send(&frame(2, 1, 1500, serial));
+        eventually("it waits", || engine.counters(port).unwrap().tx.queued == 1);
+    };
+    waits(&mut from, &mut to, 0);
+    engine.vhost_set_memory(port, &[to.region()]).unwrap();
+    to.give(1, 600);
+    assert_eq!(received(&mut to), frame(2, 1, 1500, 0));
+    waits(&mut from, &mut to, 1);
+    assert_eq!(engine.vhost_stop_ring(port, 0).unwrap(), Some(3));
+    to.start_ring(&engine, port, 0, 3);
+    to.give(1, 600); // the two that were held are still there
+    from.send(&frame(2, 1, 1500, 2));
+    assert_eq!(received(&mut to), frame(2, 1, 1500, 2));
+}
+
+#[test]
+fn a_frame_that_all_buffers_of_a_ring_cannot_hold_is_dropped() {
+    for descriptors in [1, 2] {
+        let engine = Engine::new(1, 1).unwrap();
+        let cable = engine.add_cable().unwrap();
+        let (port, mut to) = guest(&engine, cable, FEATURES);
+        let (_, mut from) = guest(&engine, cable, FEATURES);
+        for head in (0..SIZE).step_by(descriptors) {
+            to.put_descriptor(0, head, GUEST + Guest::buffer(0, head), 80, WRITE | NEXT, head + 1);
+            let last = head + u16::try_from(descriptors).unwrap() - 1;
+            to.put_descriptor(0, last, GUEST + Guest::buffer(0, last), 80, WRITE, 0);
+            to.offer(0, head);
+        }
+        to.kick(0);
+        from.send(&frame(2, 1, 1269, 1));
+        eventually("it is dropped", || {
+            engine.counters(port).unwrap().tx.drops[DropReason::Oversize as usize] == 1
+        });
+        from.send(&frame(2, 1, 60, 2));
+        assert_eq!(received(&mut to), frame(2, 1, 60, 2));
+        assert_balanced(&engine.counters(port).unwrap());
+    }
+}
+
+#[test]
 fn without_merging_a_frame_that_does_not_fit_is_dropped() {
     let engine = Engine::new(1, 1).unwrap();
     let cable = engine.add_cable().unwrap();
@@ -104,6 +153,31 @@ fn without_merging_a_frame_that_does_not_fit_is_dropped() {
     from.send(&frame(2, 1, 588, 2));
     assert_eq!(received(&mut to), frame(2, 1, 588, 2));
     assert_eq!(engine.counters(port).unwrap().tx.drops[DropReason::Oversize as usize], 1);
+}
+
+#[test]
+fn a_polled_ring_needs_no_kicks_and_an_idle_one_asks_for_them() {
+    const FOR_EVER_US: u64 = 60_000_000;
+    let engine = Engine::new(1, 1).unwrap();
+    let cable = engine.add_cable().unwrap();
+    let port = engine.add_port(config()).unwrap();
+    engine.join(port, cable).unwrap();
+    let mut from = Guest::start_polled(&engine, port, FEATURES, FOR_EVER_US);
+    let (_, mut to) = guest(&engine, cable, FEATURES);
+    to.give(8, 2048);
+    from.send(&frame(2, 1, 60, 0));
+    assert_eq!(received(&mut to), frame(2, 1, 60, 0));
+    assert!(!from.is_kick_wanted(1));
+    let kicks = engine.vhost_rings(port).unwrap()[1].kicks;
+    from.offer_frame(&frame(2, 1, 700, 1));
+    assert_eq!(received(&mut to), frame(2, 1, 700, 1));
+    assert_eq!(engine.vhost_rings(port).unwrap()[1].kicks, kicks);
+
+    to.send(&frame(1, 2, 60, 2));
+    from.give(1, 2048);
+    assert_eq!(received(&mut from), frame(1, 2, 60, 2));
+    eventually("the ring that is not polled waits", || to.is_kick_wanted(1));
+    assert!(!to.is_kick_wanted(0), "buffers are not waited for");
 }
 
 #[test]

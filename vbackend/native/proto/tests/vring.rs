@@ -29,8 +29,11 @@ enum Step {
     Reap { most: usize, calls: Calls },
     /// The device asks for kicks, or wants none.
     Kicks { on: bool },
-    /// The device goes, and another one comes.
+    /// The device stops in order, and another one comes.
     Restart,
+    /// The device dies after so many stores of completing some. The driver takes what came back and posts more. Another
+    /// one comes, and is told where it all began.
+    Die { count: usize, stores: usize, posts: Vec<u32> },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -45,6 +48,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0..20usize, calls).prop_map(|(most, calls)| Step::Reap { most, calls }),
         2 => any::<bool>().prop_map(|on| Step::Kicks { on }),
         1 => Just(Step::Restart),
+        2 => (0..5usize, prop_oneof![0..9usize, Just(100)], proptest::collection::vec(1..5u32, 0..9))
+            .prop_map(|(count, stores, posts)| Step::Die { count, stores, posts }),
     ]
 }
 
@@ -62,8 +67,9 @@ fn layout() -> impl Strategy<Value = (bool, u16)> {
 #[derive(Clone, Debug)]
 struct Posted {
     id: u16,
-    bytes: Vec<u64>, // the address of each
-    slots: u32,
+    bytes: Vec<u64>,  // the address of each
+    descriptors: u32, // of the ring or the table
+    slots: u32,       // places it takes, as they are numbered here
 }
 
 /// What the twin counts. Places in the ring are numbered for ever: chains in a split ring, slots in a packed one.
@@ -81,9 +87,21 @@ struct World<'a> {
     at: Places,
     asked_at: Option<u64>, // where `used` was when a call was last considered
     calls: Calls,
-    call_at: u64,         // where a call is wanted
-    kick_at: Option<u64>, // where a kick is wanted; None: unknown or never
-    slot: u64,            // of data memory, to be used next
+    call_at: u64, // where a call is wanted
+    kicks: Kicks,
+    begin: u32, // the base of the first device
+    slot: u64,  // of data memory, to be used next
+}
+
+/// When a kick is wanted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kicks {
+    /// The ring says what it was left with.
+    Unknown,
+    Never,
+    Always,
+    /// When this place becomes available.
+    At(u64),
 }
 
 /// The numbers of the next place to be …
@@ -100,6 +118,7 @@ impl<'a> World<'a> {
         let driver = Driver::new(ram, packed, config, RING, start);
         let vring = Vring::new(packed, config, driver.areas(), driver.base()).unwrap();
         driver.want(Calls::On);
+        let begin = driver.base();
         World {
             ram,
             packed,
@@ -115,7 +134,8 @@ impl<'a> World<'a> {
             asked_at: None,
             calls: Calls::On,
             call_at: 0,
-            kick_at: None,
+            kicks: Kicks::Unknown,
+            begin,
             slot: 0,
         }
     }
@@ -134,15 +154,19 @@ impl<'a> World<'a> {
             Step::Reap { most, calls } => self.reap(*most, *calls),
             Step::Kicks { on: true } => {
                 assert_eq!(self.vring.enable_kicks(&self.ram), !self.available.is_empty());
-                self.kick_at = Some(self.at.fetched);
+                self.kicks = match self.config.event_idx && !(self.packed && !self.held.is_empty()) {
+                    true => Kicks::At(self.at.fetched),
+                    false => Kicks::Always,
+                };
             }
             Step::Kicks { on: false } => {
                 self.vring.disable_kicks();
                 if !self.config.event_idx || self.packed {
-                    self.kick_at = Some(u64::MAX);
+                    self.kicks = Kicks::Never;
                 }
             }
             Step::Restart => self.restart(),
+            Step::Die { count, stores, posts } => self.die(*count, *stores, posts),
         }
         self.check();
     }
@@ -164,8 +188,9 @@ impl<'a> World<'a> {
         };
         self.slot += 1;
         let bytes = buffers.iter().flat_map(|buffer| buffer.address..buffer.address + u64::from(buffer.len));
-        let slots = if self.packed && !indirect { lens.len() as u32 } else { 1 };
-        self.posted.push_back(Posted { id, bytes: bytes.collect(), slots });
+        let descriptors = if indirect { 1 } else { lens.len() as u32 };
+        let slots = if self.packed { descriptors } else { 1 };
+        self.posted.push_back(Posted { id, bytes: bytes.collect(), descriptors, slots });
     }
 
     fn publish(&mut self) {
@@ -174,16 +199,16 @@ impl<'a> World<'a> {
         self.available.append(&mut self.posted);
         let kicked = self.driver.publish();
         let passed = before..self.at.published;
-        match self.kick_at {
-            None => {} // the ring says what it was left with
-            Some(u64::MAX) => assert!(!kicked),
-            Some(at) if self.config.event_idx => {
+        match self.kicks {
+            Kicks::Unknown => {}
+            Kicks::Never => assert!(!kicked),
+            Kicks::Always => assert_eq!(kicked, !passed.is_empty()),
+            Kicks::At(at) => {
                 // What is not asked for anew comes true again when the numbers have gone round.
                 let modulus = self.modulus();
                 let wanted = passed.clone().any(|place| place >= at && (place - at).is_multiple_of(modulus));
                 assert_eq!(kicked, wanted, "{at} in {passed:?}");
             }
-            Some(_) => assert_eq!(kicked, !passed.is_empty()),
         }
     }
 
@@ -202,7 +227,7 @@ impl<'a> World<'a> {
             });
             assert!(bytes.eq(posted.bytes.iter().copied()), "other bytes than were posted");
             assert_eq!((chain.id, chain.len as usize), (posted.id, posted.bytes.len()));
-            assert_eq!(u32::from(chain.slots), posted.slots);
+            assert_eq!(u32::from(chain.slots), posted.descriptors);
             self.at.fetched += u64::from(posted.slots);
             self.held.push_back((posted, *chain));
         }
@@ -226,6 +251,7 @@ impl<'a> World<'a> {
             self.at.used += u64::from(posted.slots);
             self.done.push_back((posted.id, len));
         }
+        self.move_event();
         let expected = match self.asked_at {
             Some(at) if at == self.at.used => false,
             _ if self.calls == Calls::Off && (self.packed || !self.config.event_idx) => false,
@@ -275,14 +301,69 @@ impl<'a> World<'a> {
         if self.packed { 2 * u64::from(self.config.size) } else { 65536 }
     }
 
+    /// A packed ring has one place for where it stands and where it wants a kick.
+    fn move_event(&mut self) {
+        if let (true, Kicks::At(_)) = (self.packed, self.kicks) {
+            self.kicks = Kicks::At(self.at.used);
+        }
+    }
+
     /// Another device finds all that was not completed; what the first one knew is lost.
     fn restart(&mut self) {
         let base = self.vring.base();
+        assert_eq!(self.vring.stop(), base);
+        self.replace(base);
+        if self.packed {
+            self.kicks = Kicks::Always;
+        }
+    }
+
+    /// A new device comes.
+    fn replace(&mut self, base: u32) {
         self.vring = Vring::new(self.packed, self.config, self.driver.areas(), base).unwrap();
         for (posted, _) in self.held.drain(..).rev() {
             self.available.push_front(posted);
         }
         (self.at.fetched, self.asked_at) = (self.at.used, None);
+    }
+
+    /// The device dies while it completes: the driver gets all of that, or nothing. What was cut short comes back
+    /// empty, if only a store of it was made; a chain never comes back twice, which `reap` sees.
+    fn die(&mut self, count: usize, stores: usize, posts: &[u32]) {
+        self.publish(); // drivers have at most one chain half written
+        let chains: Vec<Chain> = self.held.iter().take(count).map(|(_, chain)| *chain).collect();
+        let mut lens: Vec<u32> = chains.iter().map(|chain| chain.len / 2).collect();
+        self.ram.die_after(stores);
+        self.vring.complete(&chains, &lens);
+        let is_whole = self.ram.revive() == 0;
+        let comes_back = is_whole || (self.packed && stores > 0);
+        if comes_back && !is_whole {
+            lens.fill(0);
+        }
+        let back: Vec<_> = self.held.drain(..if comes_back { chains.len() } else { 0 }).collect();
+        let done: Vec<_> = back.iter().zip(lens).map(|((posted, _), len)| (posted.id, len)).collect();
+        if is_whole {
+            self.done.extend(&done);
+        }
+        let slots: u64 = back.iter().map(|(posted, _)| u64::from(posted.slots)).sum();
+        self.at.used += slots;
+        self.kicks = Kicks::Unknown;
+        while let Some(used) = self.driver.take_used() {
+            assert_eq!(Some(used), self.done.pop_front());
+        }
+        assert_eq!(self.done.len(), 0);
+        for count in posts {
+            self.post(&vec![7; *count as usize], false);
+            self.publish();
+        }
+        self.replace(self.begin);
+        if !is_whole {
+            self.done.extend(done);
+        }
+        assert_eq!(self.at.used - self.driver_place(), if is_whole { 0 } else { slots });
+        self.at.reaped = self.driver_place();
+        self.driver.want(Calls::On);
+        (self.calls, self.call_at) = (Calls::On, self.at.reaped);
     }
 
     fn check(&self) {

@@ -20,8 +20,8 @@ pub const BUFFER: u64 = 4096;
 pub const VERSION_1: u64 = 1 << 32;
 pub const MRG_RXBUF: u64 = 1 << 15;
 pub const LOG_ALL: u64 = 1 << 26;
-const NEXT: u16 = 1;
-const WRITE: u16 = 2;
+pub const NEXT: u16 = 1;
+pub const WRITE: u16 = 2;
 
 /// A port's guest with one pair of rings: 0 receives, 1 sends.
 pub struct Guest {
@@ -71,7 +71,12 @@ impl Guest {
 
     /// Attach to `port` and start both rings.
     pub fn start(engine: &Engine, port: PortId, features: u64) -> Guest {
-        engine.attach_vhost(port, 0).unwrap();
+        Guest::start_polled(engine, port, features, 0)
+    }
+
+    /// The same, on a port that polls for so long before it waits for kicks.
+    pub fn start_polled(engine: &Engine, port: PortId, features: u64, busy_poll_us: u64) -> Guest {
+        engine.attach_vhost(port, busy_poll_us).unwrap();
         let guest = Guest {
             file: memory_file(MEMORY),
             kicks: [eventfd(), eventfd()],
@@ -153,8 +158,19 @@ impl Guest {
         self.kick(0);
     }
 
+    /// Whether the engine wants kicks of a ring (no `VIRTQ_USED_F_NO_NOTIFY`).
+    pub fn is_kick_wanted(&self, ring: usize) -> bool {
+        self.word(RING * ring as u64 + 0x800) == 0
+    }
+
     /// Send a frame in two descriptors: header, then frame.
     pub fn send(&mut self, frame: &[u8]) {
+        self.offer_frame(frame);
+        self.kick(1);
+    }
+
+    /// Have a frame lie in the ring, without a kick.
+    pub fn offer_frame(&mut self, frame: &[u8]) {
         let index = self.posted[1] * 2 % SIZE;
         let at = Guest::buffer(1, index);
         self.put(at, &[0; 12]);
@@ -162,7 +178,6 @@ impl Guest {
         self.put_descriptor(1, index, GUEST + at, 12, NEXT, index + 1);
         self.put_descriptor(1, index + 1, GUEST + at + 12, u32::try_from(frame.len()).unwrap(), 0, 0);
         self.offer(1, index);
-        self.kick(1);
     }
 
     /// How many chains of a ring came back in all.

@@ -10,6 +10,8 @@ use crate::vring::{Area, Memory};
 pub struct Ram {
     regions: Vec<(u64, Vec<Cell<u8>>)>,
     reads: RefCell<Vec<Range<u64>>>,
+    writes: Cell<usize>, // made through areas
+    dies_at: Cell<Option<usize>>,
 }
 
 /// A piece of [`Ram`].
@@ -25,12 +27,22 @@ impl Ram {
     #[must_use]
     pub fn new(regions: &[(u64, usize)]) -> Ram {
         let regions = regions.iter().map(|(address, len)| (*address, vec![Cell::new(0); *len])).collect();
-        Ram { regions, reads: RefCell::default() }
+        Ram { regions, ..Ram::default() }
     }
 
     /// What was read since this was asked last, as addresses.
     pub fn take_reads(&self) -> Vec<Range<u64>> {
         self.reads.take()
+    }
+
+    /// Leave out all writes through an [`Area`] but the next `writes`: the device dies then.
+    pub fn die_after(&self, writes: usize) {
+        self.dies_at.set(self.writes.get().checked_add(writes));
+    }
+
+    /// Take writes again; returns how many were left out.
+    pub fn revive(&self) -> usize {
+        self.dies_at.take().map_or(0, |dies_at| self.writes.get().saturating_sub(dies_at))
     }
 
     /// The whole of `address..address + len`.
@@ -108,6 +120,10 @@ impl Area for RamArea<'_> {
     }
 
     fn write(&self, at: usize, bytes: &[u8]) {
+        let count = self.ram.writes.replace(self.ram.writes.get() + 1);
+        if self.ram.dies_at.get().is_some_and(|dies_at| count >= dies_at) {
+            return;
+        }
         for (cell, byte) in self.slice(at, bytes.len()).bytes.iter().zip(bytes) {
             cell.set(*byte);
         }

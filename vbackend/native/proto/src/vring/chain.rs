@@ -23,7 +23,7 @@ pub struct Chain {
     pub count: u16,
     /// Head index (split) or buffer id (packed).
     pub id: u16,
-    /// Slots of the ring it takes; 1 in a split ring.
+    /// Descriptors it takes of the ring (packed) or the table (split), those of an indirect table not counted.
     pub slots: u16,
 }
 
@@ -48,6 +48,14 @@ impl<A> Batch<A> {
     pub fn clear(&mut self) {
         self.chains.clear();
         self.parts.clear();
+    }
+
+    /// Forget the first `count` chains; the others become the first.
+    pub fn drop_first(&mut self, count: usize) {
+        let Some(parts) = self.chains.get(count).map(|chain| chain.first) else { return self.clear() };
+        self.chains.drain(..count);
+        self.parts.drain(..parts as usize);
+        self.chains.iter_mut().for_each(|chain| chain.first -= parts);
     }
 
     /// The guest memory of a chain of this batch.

@@ -8,7 +8,7 @@
 //!
 //! Chains are returned in the order they were fetched, whether or not VIRTIO_F_IN_ORDER was negotiated. So all that is
 //! before the used position is done and all that is behind it is not, and whoever takes a ring over after a crash goes
-//! on there.
+//! on there: a split ring's is in shared memory, a packed one's is kept there too (`resume.rs`).
 //!
 //! The driver is not trusted, and changes memory while it is read. A descriptor is copied once, then checked, then used;
 //! a lie is a [`RingError`], after which the ring should be stopped. One `fetch` copies at most twice the ring's
@@ -17,6 +17,7 @@
 mod chain;
 mod error;
 mod packed;
+mod resume;
 mod split;
 #[cfg(test)]
 mod tests;
@@ -153,7 +154,8 @@ impl<A: Area> Vring<A> {
     /// Start a ring where `base` says (`SET_VRING_BASE`, see [`Vring::base`]).
     ///
     /// A split ring starts at its used index, whatever `base` is. Both are the same when a front-end tells the truth, and
-    /// DPDK's virtio-user in server mode does not: it sends 0 for rings that have advanced.
+    /// DPDK's virtio-user in server mode does not: it sends 0 for rings that have advanced. A packed ring starts where
+    /// its device died, if one did: then `base` is of no use.
     ///
     /// # Errors
     /// [`RingError::Size`], [`RingError::Short`], [`RingError::Base`].
@@ -242,6 +244,14 @@ impl<A: Area> Vring<A> {
     #[must_use]
     pub fn base(&self) -> u32 {
         either!(self, ring => ring.base())
+    }
+
+    /// Leave the ring in order, so that the base is believed at the next start; returns [`Vring::base`].
+    pub fn stop(&mut self) -> u32 {
+        if let Vring::Packed(ring) = self {
+            ring.stop();
+        }
+        self.base()
     }
 
     /// Slots.

@@ -1,11 +1,12 @@
 //! The packed layout (VIRTIO 1.2 §2.8): one ring of descriptors, which driver and device overwrite in turn.
 
 use super::chain::{DESCRIPTOR_LEN, INDIRECT, NEXT, WRITE, Walk};
+use super::resume::{NOWHERE, give_back, resume};
 use super::{Area, Areas, Batch, Chain, Config, Direction, Memory, RingError};
 
 /// Of a used descriptor: length, id and flags, behind the address (§2.8.13).
-const LEN: usize = 8;
-const FLAGS: usize = 14;
+pub(super) const LEN: usize = 8;
+pub(super) const FLAGS: usize = 14;
 
 /// `VIRTQ_DESC_F_AVAIL`.
 const AVAIL: u16 = 1 << 7;
@@ -13,7 +14,7 @@ const AVAIL: u16 = 1 << 7;
 const USED: u16 = 1 << 15;
 
 // An event suppression structure (§2.8.14): position, then what is wanted.
-const EVENT_POSITION: usize = 0;
+pub(super) const EVENT_POSITION: usize = 0;
 const EVENT_FLAGS: usize = 2;
 
 /// `RING_EVENT_FLAGS_ENABLE`.
@@ -25,26 +26,26 @@ const EVENT_DESC: u16 = 2;
 
 /// A slot, and the wrap counter, which is inverted each time round (§2.8.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Position {
-    slot: u16,
-    wrap: bool,
+pub(super) struct Position {
+    pub(super) slot: u16,
+    pub(super) wrap: bool,
 }
 
 impl Position {
     /// From bits 0 to 14 and bit 15, as in event structures and ring bases.
     #[inline]
-    fn from_bits(bits: u16) -> Position {
+    pub(super) fn from_bits(bits: u16) -> Position {
         Position { slot: bits & 0x7fff, wrap: bits >> 15 == 1 }
     }
 
     #[inline]
-    fn bits(self) -> u16 {
+    pub(super) fn bits(self) -> u16 {
         self.slot | u16::from(self.wrap) << 15
     }
 
     /// This, `slots` further on; at most `size`.
     #[inline]
-    fn after(self, slots: u16, size: u16) -> Position {
+    pub(super) fn after(self, slots: u16, size: u16) -> Position {
         match self.slot + slots {
             slot if slot >= size => Position { slot: slot - size, wrap: !self.wrap },
             slot => Position { slot, ..self },
@@ -53,7 +54,7 @@ impl Position {
 
     /// This, `slots` back; at most `size`.
     #[inline]
-    fn before(self, slots: u16, size: u16) -> Position {
+    pub(super) fn before(self, slots: u16, size: u16) -> Position {
         match self.slot.checked_sub(slots) {
             Some(slot) => Position { slot, ..self },
             None => Position { slot: self.slot + size - slots, wrap: !self.wrap },
@@ -69,13 +70,19 @@ impl Position {
 
     /// Whether a descriptor with these flags is available here.
     #[inline]
-    fn is_available(self, flags: u16) -> bool {
+    pub(super) fn is_available(self, flags: u16) -> bool {
         flags & (AVAIL | USED) == if self.wrap { AVAIL } else { USED }
+    }
+
+    /// Whether a descriptor with these flags was used here.
+    #[inline]
+    pub(super) fn is_used(self, flags: u16) -> bool {
+        flags & (AVAIL | USED) == if self.wrap { AVAIL | USED } else { 0 }
     }
 
     /// Length, id and flags of a descriptor that is used here. `WRITE` says that the length counts (§2.8.4).
     #[inline]
-    fn used_element(self, id: u16, len: u32) -> u64 {
+    pub(super) fn used_element(self, id: u16, len: u32) -> u64 {
         let flags = if self.wrap { AVAIL | USED } else { 0 } | if len > 0 { WRITE } else { 0 };
         u64::from(len) | u64::from(id) << 32 | u64::from(flags) << 48
     }
@@ -87,15 +94,15 @@ pub struct Packed<A> {
     areas: Areas<A>,
     config: Config,
     avail: Position,     // of the next descriptor to fetch
-    used: Position,      // of the next one to complete
+    used: Position,      // of the next one to complete; also in shared memory
     held: u16,           // slots between the two
     passed: Option<u32>, // slots completed since a call was last considered; None: it never was
-    kicks: Option<bool>, // whether the driver was told that kicks are wanted
+    wish: Option<u16>,   // what the flags say to the driver
 }
 
 impl<A: Area> Packed<A> {
-    /// Start at the used position of `base`, or at its available one when it has no other: DPDK's virtio-user sends
-    /// the low half only, QEMU both. User-mode Linux says 0 of new rings, whose wrap counters are 1 (§2.8.1); a ring
+    /// Start where a device died on the ring, else at the used position of `base`, or at its available one when it has no
+    /// other: DPDK's virtio-user sends the low half only, QEMU both. User-mode Linux says 0 of new rings, whose wrap counters are 1 (§2.8.1); a ring
     /// that is truly there has just finished a lap with the counter 1, and what was used on it is marked so.
     pub(super) fn new(config: Config, areas: Areas<A>, base: u32) -> Result<Packed<A>, RingError> {
         let (low, high) = (base as u16, (base >> 16) as u16);
@@ -105,7 +112,9 @@ impl<A: Area> Packed<A> {
         if used.slot >= config.size {
             return Err(RingError::Base);
         }
-        Ok(Packed { areas, config, avail: used, used, held: 0, passed: None, kicks: None })
+        let used = resume(&areas, config.size).unwrap_or(used);
+        areas.device.store(EVENT_POSITION, used.bits());
+        Ok(Packed { areas, config, avail: used, used, held: 0, passed: None, wish: None })
     }
 
     pub(super) fn set_areas(&mut self, areas: Areas<A>) {
@@ -180,26 +189,26 @@ impl<A: Area> Packed<A> {
         self.held -= slots;
     }
 
-    /// The driver looks at used descriptors one after the other, so the first is marked last and shows them all
-    /// (§2.8.9).
     #[inline]
     pub(super) fn complete(&mut self, chains: &[Chain], lens: &[u32]) {
-        let ([first, others @ ..], [first_len, other_lens @ ..]) = (chains, lens) else {
-            return;
-        };
-        let (descriptors, size) = (self.areas.descriptors, self.config.size);
-        let mut at = self.used.after(first.slots, size);
-        let mut slots = first.slots;
-        for (chain, len) in others.iter().zip(other_lens) {
-            descriptors.write(place(at) + LEN, &at.used_element(chain.id, *len).to_le_bytes());
-            at = at.after(chain.slots, size);
-            slots += chain.slots;
-        }
-        let element = self.used.used_element(first.id, *first_len);
-        descriptors.write(place(self.used) + LEN, &element.to_le_bytes()[..FLAGS - LEN]);
-        descriptors.store(place(self.used) + FLAGS, (element >> 48) as u16);
+        let ([first, ..], [first_len, ..]) = (chains, lens) else { return };
+        let size = self.config.size;
+        let slots = chains.iter().map(|chain| chain.slots).sum();
         debug_assert!(slots <= self.held);
-        self.used = at;
+        let end = self.used.after(slots, size);
+        let mut at = end;
+        let others = chains.iter().zip(lens).skip(1).rev().map(|(chain, len)| {
+            at = at.before(chain.slots, size);
+            (at, at.used_element(chain.id, *len))
+        });
+        give_back(
+            &self.areas,
+            size,
+            (self.used, slots),
+            self.used.used_element(first.id, *first_len),
+            others,
+        );
+        self.used = end;
         self.held -= slots;
         self.passed = self.passed.map(|passed| passed.saturating_add(slots.into()));
     }
@@ -230,24 +239,30 @@ impl<A: Area> Packed<A> {
             || (1..=passed).contains(&event.until(self.used, size)) // 0: it is the next one
     }
 
+    /// The position in memory is the one to be kicked at only when nothing is held; else any kick will do.
     #[inline]
     pub(super) fn enable_kicks<M: Memory<Area = A>>(&mut self, memory: &M) -> bool {
-        let wish = if self.config.event_idx { EVENT_DESC } else { EVENT_ENABLE };
-        if self.config.event_idx {
-            self.areas.device.store(EVENT_POSITION, self.avail.bits());
-        }
-        if self.kicks.replace(true) != Some(true) {
-            self.areas.device.store(EVENT_FLAGS, wish);
-        }
+        self.tell(if self.config.event_idx && self.held == 0 { EVENT_DESC } else { EVENT_ENABLE });
         memory.fence(); // the driver makes a descriptor available, then looks whether to kick
         self.avail.is_available(self.areas.descriptors.load(place(self.avail) + FLAGS))
     }
 
     #[inline]
     pub(super) fn disable_kicks(&mut self) {
-        if self.kicks.replace(false) != Some(false) {
-            self.areas.device.store(EVENT_FLAGS, EVENT_DISABLE);
+        self.tell(EVENT_DISABLE);
+    }
+
+    #[inline]
+    fn tell(&mut self, wish: u16) {
+        if self.wish.replace(wish) != Some(wish) {
+            self.areas.device.store(EVENT_FLAGS, wish);
         }
+    }
+
+    /// Whoever is next gets all kicks, until it says what it wants.
+    pub(super) fn stop(&mut self) {
+        self.tell(EVENT_ENABLE);
+        self.areas.device.store(EVENT_POSITION, NOWHERE);
     }
 
     pub(super) fn base(&self) -> u32 {
@@ -262,6 +277,6 @@ impl<A: Area> Packed<A> {
 
 /// Where the descriptor at a position lies.
 #[inline]
-fn place(at: Position) -> usize {
+pub(super) fn place(at: Position) -> usize {
     DESCRIPTOR_LEN * usize::from(at.slot)
 }

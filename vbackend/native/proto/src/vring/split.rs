@@ -96,17 +96,18 @@ impl<A: Area> Split<A> {
         if head >= self.config.size {
             return Err(RingError::Head);
         }
-        let mut index = head;
+        let (mut index, mut slots) = (head, 1); // `buffer` counts them, and ends a loop
         loop {
             let descriptor = walk.split(self.areas.descriptors, index);
             if descriptor.flags & INDIRECT != 0 {
                 walk.linked_table(&descriptor)?;
-                return Ok((head, 1));
+                return Ok((head, slots));
             }
             walk.buffer(&descriptor)?;
             if descriptor.flags & NEXT == 0 {
-                return Ok((head, 1));
+                return Ok((head, slots));
             }
+            slots += 1;
             index = descriptor.link;
             if index >= self.config.size {
                 return Err(RingError::Next);

@@ -157,6 +157,7 @@ impl Vhost {
     pub fn execute(&mut self, command: VhostCommand) -> Result<u64, String> {
         self.more = true; // whatever it was, look at the rings
         self.room = true;
+        self.rings.iter_mut().for_each(Ring::give_back); // what is held lies in memory as it was
         match command {
             VhostCommand::Features(bits) => {
                 self.features = Features(bits);
@@ -180,7 +181,8 @@ impl Vhost {
             VhostCommand::Start(index, place) => {
                 let (features, memory) = (self.features, self.memory.clone());
                 self.ring(index)?.start(place, features, &memory)?;
-                self.rings[index].disable_kicks();
+                let log = self.log.as_ref().filter(|_| features.log_all());
+                self.rings[index].begin(&self.memory, log);
             }
             VhostCommand::Stop(index) => {
                 let base = self.ring(index)?.stop();
@@ -223,7 +225,7 @@ impl Vhost {
                 self.troubles.push(Trouble { ring: index, text: "its memory was taken away" });
             }
         }
-        self.memory = memory; // no area of the old one is left: batches are empty between turns
+        self.memory = memory; // no area of the old one is left: `execute` emptied the batches
         Ok(())
     }
 

@@ -89,7 +89,7 @@ impl Vhost {
     pub fn release(&mut self) -> Result<(), End> {
         let log = self.log.as_ref().filter(|_| self.features.log_all());
         for (index, ring) in self.rings.iter_mut().enumerate().skip(1).step_by(2) {
-            if ring.finish(&self.memory, log) {
+            if ring.finish(&self.memory, log, false) {
                 self.stats.publish(index, ring.info());
             }
         }

@@ -49,8 +49,8 @@ pub struct Ring {
     pub kicks: u64,
     calls: u64,
     frames: u64,
-    batch: Batch<GuestArea>,
-    lens: Vec<u32>, // of the first chains of `batch`: bytes written into them
+    batch: Batch<GuestArea>, // fetched and not completed; between turns those that are not enough for a frame
+    lens: Vec<u32>,          // of the first chains of `batch`: bytes written into them
 }
 
 impl Ring {
@@ -79,10 +79,21 @@ impl Ring {
         Ok(())
     }
 
+    /// Begin to work after a start: call for what was completed before it, by somebody who may have died since.
+    pub fn begin(&mut self, memory: &GuestMemory, log: Option<&DirtyLog>) {
+        self.disable_kicks();
+        if let Some(log) = log {
+            self.log_ring(memory, log);
+        }
+        self.call(memory);
+    }
+
     /// Stop; where the next start is to continue. None: it was not running.
     pub fn stop(&mut self) -> Option<u32> {
         self.areas = None;
-        self.vring.take().map(|vring| vring.base())
+        self.batch.clear();
+        self.lens.clear();
+        self.vring.take().map(|mut vring| vring.stop())
     }
 
     /// Whether it was started.
@@ -199,8 +210,9 @@ impl Ring {
             if first + taken == self.batch.chains.len() {
                 let most = expected.clamp(1, FETCH);
                 if vring.fetch(memory, Direction::ToGuest, most, &mut self.batch)? == 0 {
-                    // More than all of its buffers hold will never fit.
-                    let all = first == 0 && taken >= usize::from(vring.size());
+                    // More than all of its buffers hold will never fit: the guest has no slot left to give another.
+                    let slots: usize = self.batch.chains.iter().map(|chain| usize::from(chain.slots)).sum();
+                    let all = first == 0 && slots >= usize::from(vring.size());
                     return Ok(if all { Gathered::TooSmall } else { Gathered::TooFew });
                 }
             }
@@ -213,27 +225,34 @@ impl Ring {
         Ok(Gathered::Chains(taken))
     }
 
-    /// Return what `put` filled, or was kept, with one publication and at most one call; give the rest back. `log`: where
-    /// writes are noted. False: there was nothing.
-    pub fn finish(&mut self, memory: &GuestMemory, log: Option<&DirtyLog>) -> bool {
-        if self.batch.chains.is_empty() {
-            return false;
-        }
+    /// Return what `put` filled, or was kept, with one publication and at most one call; the rest is given back unless
+    /// it is to be held. `log`: where writes are noted. False: there was nothing.
+    pub fn finish(&mut self, memory: &GuestMemory, log: Option<&DirtyLog>, hold: bool) -> bool {
         let used = self.lens.len();
-        if let Some(vring) = &mut self.vring {
-            vring.rewind(&self.batch.chains[used..]);
-            vring.complete(&self.batch.chains[..used], &self.lens);
-        }
-        if let Some(log) = log {
-            self.log_buffers(memory, log);
-            self.log_ring(memory, log);
-        }
-        self.batch.clear();
-        self.lens.clear();
         if used > 0 {
+            if let Some(vring) = &mut self.vring {
+                vring.complete(&self.batch.chains[..used], &self.lens);
+            }
+            if let Some(log) = log {
+                self.log_buffers(memory, log);
+                self.log_ring(memory, log);
+            }
+            self.batch.drop_first(used);
+            self.lens.clear();
             self.call(memory);
         }
+        if !hold {
+            self.give_back();
+        }
         used > 0
+    }
+
+    /// Give back what is held: the next fetch finds it again. No chain is filled when this is called.
+    pub fn give_back(&mut self) {
+        if let Some(vring) = &mut self.vring {
+            vring.rewind(&self.batch.chains);
+        }
+        self.batch.clear();
     }
 
     fn log_buffers(&self, memory: &GuestMemory, log: &DirtyLog) {
@@ -259,8 +278,6 @@ impl Ring {
     /// Stop for a lie, and tell the front-end.
     pub fn fail(&mut self) {
         self.stop();
-        self.batch.clear();
-        self.lens.clear();
         if let Some(err) = &self.err {
             err.signal();
         }

@@ -45,7 +45,8 @@ impl Vhost {
         out.each_queued(|frame, run| {
             Ok(self.put(Body { bytes: frame, missing: None, len: frame.len() }, &run.vnet))
         })?;
-        self.finish(!out.queue.is_empty())
+        // What the rate limit holds waits for no buffers.
+        self.finish(!out.queue.is_empty() && out.may_send())
     }
 
     fn put(&mut self, body: Body<'_>, vnet: &VnetHeader) -> Sent {
@@ -55,7 +56,7 @@ impl Vhost {
         sent.unwrap_or_else(|error| {
             // What was put before it is given to the guest all the same.
             let log = self.log.as_ref().filter(|_| self.features.log_all());
-            self.rings[2 * pair].finish(&self.memory, log);
+            self.rings[2 * pair].finish(&self.memory, log, false);
             self.fail(2 * pair, error.text());
             Sent::No(DropReason::NoPeer)
         })
@@ -75,22 +76,22 @@ impl Vhost {
         (0..pairs).find(|pair| live(*pair))
     }
 
-    /// Give the guest what was written. `waiting`: frames are left, so its next buffers are waited for.
+    /// Give the guest what was written. `waiting`: frames are left, so its next buffers are waited for, and those that
+    /// were too few are held: a kick then tells of others.
     fn finish(&mut self, waiting: bool) -> Result<(), End> {
         let log = self.log.as_ref().filter(|_| self.features.log_all());
         for (index, ring) in self.rings.iter_mut().enumerate().step_by(2) {
             if !ring.is_live() {
                 continue;
             }
-            if ring.finish(&self.memory, log) {
+            if ring.finish(&self.memory, log, waiting) {
                 self.stats.publish(index, ring.info());
             }
             // Refilled buffers are announced only while frames wait for them.
             if waiting {
-                (self.more, self.room) = match ring.enable_kicks(&self.memory) {
-                    true => (true, true),
-                    false => (self.more, self.room),
-                };
+                let look_again = ring.enable_kicks(&self.memory) || ring.kick.is_none();
+                self.more |= look_again;
+                self.room |= look_again;
             } else {
                 ring.disable_kicks();
             }

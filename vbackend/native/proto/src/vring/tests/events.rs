@@ -114,7 +114,8 @@ fn kicks_come_when_they_are_asked_for() {
             assert!(!vring.enable_kicks(&ram), "nothing came meanwhile");
             assert!(transfer(ram, &mut driver, &mut vring, 3));
             reap(&mut driver);
-            if event_idx {
+            if event_idx && !packed {
+                // A packed ring's position moves with what is used: the next one may kick once more.
                 assert!(!transfer(ram, &mut driver, &mut vring, 2), "one kick, until it is asked for again");
                 reap(&mut driver);
             }

@@ -3,6 +3,7 @@
 mod events;
 mod layout;
 mod lies;
+mod resume;
 
 use super::*;
 use crate::testing::driver::{Buffer, Driver};
@@ -131,8 +132,7 @@ fn chains_come_with_their_parts_and_go_back_with_their_lengths() {
         assert_eq!(vring.fetch(&ram, Direction::ToGuest, 2, &mut batch), Ok(2));
         assert_eq!(vring.fetch(&ram, Direction::ToGuest, 2, &mut batch), Ok(1));
         let of = |chain: Chain| (chain.id, chain.len, chain.slots);
-        let slots = if packed { 2 } else { 1 };
-        assert_eq!(of(batch.chains[0]), (posted[0], 30, slots));
+        assert_eq!(of(batch.chains[0]), (posted[0], 30, 2));
         assert_eq!(of(batch.chains[1]), (posted[1], 31, 1));
         assert_eq!(of(batch.chains[2]), (posted[2], 0, 1));
         assert_eq!(parts(&batch, 0), [(DATA, 10), (DATA + 100, 20)]);
@@ -151,6 +151,27 @@ fn chains_come_with_their_parts_and_go_back_with_their_lengths() {
         vring.complete(&batch.chains, &[0]);
         assert_eq!((driver.take_used(), driver.take_used()), (Some((posted[2], 0)), None));
         assert_eq!(vring.base(), driver.base());
+    }
+}
+
+#[test]
+fn a_batch_without_its_first_chains_is_still_one() {
+    let ram = &ram();
+    let (mut driver, mut vring) = start(ram, true, config(8), 0);
+    for (at, buffers) in [(DATA, 2), (DATA + 100, 1), (DATA + 200, 3)] {
+        driver.post(&vec![readable(at, 10); buffers], None).unwrap();
+    }
+    driver.publish();
+    for (dropped, left) in
+        [(0, vec![DATA, DATA + 100, DATA + 200]), (1, vec![DATA + 100, DATA + 200]), (3, vec![])]
+    {
+        let mut batch = Batch::default();
+        vring.fetch(&ram, Direction::FromGuest, 8, &mut batch).unwrap();
+        vring.rewind(&batch.chains);
+        batch.drop_first(dropped);
+        let heads: Vec<u64> = (0..batch.chains.len()).map(|chain| parts(&batch, chain)[0].0).collect();
+        let count: usize = batch.chains.iter().map(|chain| usize::from(chain.count)).sum();
+        assert_eq!((heads, batch.parts.len()), (left, count));
     }
 }
 
