@@ -19,7 +19,7 @@ from tests.support.vhost.wire import Feature
 
 BEGIN: Final = 0x8000_8000
 BURST: Final = 40
-LIVES: Final = 4
+LIVES: Final = 3
 
 
 def reconnect(lab: Lab, name: str, nic: Nic) -> FrontEnd:
