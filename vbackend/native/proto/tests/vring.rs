@@ -154,7 +154,7 @@ impl<'a> World<'a> {
             Step::Reap { most, calls } => self.reap(*most, *calls),
             Step::Kicks { on: true } => {
                 assert_eq!(self.vring.enable_kicks(&self.ram), !self.available.is_empty());
-                self.kicks = match self.config.event_idx && !(self.packed && !self.held.is_empty()) {
+                self.kicks = match self.config.event_idx && (!self.packed || self.held.is_empty()) {
                     true => Kicks::At(self.at.fetched),
                     false => Kicks::Always,
                 };
@@ -310,9 +310,8 @@ impl<'a> World<'a> {
 
     /// Another device finds all that was not completed; what the first one knew is lost.
     fn restart(&mut self) {
-        let new = |base| Vring::new(self.packed, self.config, self.driver.areas(), base).unwrap();
-        let (base, old) = (self.vring.base(), std::mem::replace(&mut self.vring, new(self.begin)));
-        assert_eq!(old.stop(), base);
+        let base = self.vring.base();
+        assert_eq!(self.vring.stop(), base);
         self.replace(base);
         if self.packed {
             self.kicks = Kicks::Always;

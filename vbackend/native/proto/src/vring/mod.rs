@@ -247,8 +247,8 @@ impl<A: Area> Vring<A> {
     }
 
     /// Leave the ring in order, so that the base is believed at the next start; returns [`Vring::base`].
-    pub fn stop(mut self) -> u32 {
-        if let Vring::Packed(ring) = &mut self {
+    pub fn stop(&mut self) -> u32 {
+        if let Vring::Packed(ring) = self {
             ring.stop();
         }
         self.base()

@@ -181,7 +181,8 @@ impl Vhost {
             VhostCommand::Start(index, place) => {
                 let (features, memory) = (self.features, self.memory.clone());
                 self.ring(index)?.start(place, features, &memory)?;
-                self.rings[index].disable_kicks();
+                let log = self.log.as_ref().filter(|_| features.log_all());
+                self.rings[index].begin(&self.memory, log);
             }
             VhostCommand::Stop(index) => {
                 let base = self.ring(index)?.stop();

@@ -79,12 +79,21 @@ impl Ring {
         Ok(())
     }
 
+    /// Begin to work after a start: call for what was completed before it, by somebody who may have died since.
+    pub fn begin(&mut self, memory: &GuestMemory, log: Option<&DirtyLog>) {
+        self.disable_kicks();
+        if let Some(log) = log {
+            self.log_ring(memory, log);
+        }
+        self.call(memory);
+    }
+
     /// Stop; where the next start is to continue. None: it was not running.
     pub fn stop(&mut self) -> Option<u32> {
         self.areas = None;
         self.batch.clear();
         self.lens.clear();
-        self.vring.take().map(Vring::stop)
+        self.vring.take().map(|mut vring| vring.stop())
     }
 
     /// Whether it was started.

@@ -3,6 +3,7 @@
 mod events;
 mod layout;
 mod lies;
+mod resume;
 
 use super::*;
 use crate::testing::driver::{Buffer, Driver};
