@@ -98,7 +98,7 @@ def frames(size: int) -> list[bytes]:
 @contextmanager
 def sender(lab: Lab, features: Feature) -> Iterator[Pair]:
     with lab.undisturbed(), lab.front("bad", features) as front:
-        pair = Pair(front)
+        pair = Pair(front, 64)
         pair.start()
         yield pair
         pair.flush()
