@@ -162,17 +162,20 @@ def _shared(net: Pair, number: int) -> int:
 
 
 async def _migrate(source: Guest, target: Guest, path: Path, between_rounds: Callable[[], Any]) -> None:
-    """Live, and in rounds: more is dirty than may be left for the end, until there have been enough."""
+    """Live, and in rounds: not more than a page may be left for the end, until there have been enough."""
     await source.check(
         "dd if=/dev/urandom of=block bs=1M count=4; while true; do cat block block >dirt; done &"
     )
     await target.qmp.execute("migrate-incoming", {"uri": f"unix:{path}"})
-    await source.qmp.execute("migrate-set-parameters", {"downtime-limit": 1, "max-bandwidth": 40 << 20})
+    one_page = {"downtime-limit": 4, "avail-switchover-bandwidth": 1 << 20}  # ms, bytes/s
+    await source.qmp.execute("migrate-set-parameters", {"max-bandwidth": 40 << 20, **one_page})
     await source.qmp.execute("migrate", {"uri": f"unix:{path}"})
     await _wait_round(source, 2)
     await between_rounds()
     await _wait_round(source, 4)
-    await source.qmp.execute("migrate-set-parameters", {"downtime-limit": 1000})
+    await source.qmp.execute(
+        "migrate-set-parameters", {"downtime-limit": 1000, "avail-switchover-bandwidth": 0}
+    )
     await _wait_migration(source, lambda migration: migration["status"] == "completed")
 
 
