@@ -17,7 +17,7 @@ from tests.bench import bulk, namespace, tunfile
 from tests.bench.compiler import CompileError, compiled
 from tests.bench.figures import Report, Skip, summarise
 from tests.bench.forwarders import lack, version
-from tests.bench.process import BenchError
+from tests.bench.process import BenchError, preferred_session
 from tests.bench.runner import Plan, Run, Tools
 from tests.bench.scenario import FORWARDERS, Forwarder, Scenario, Suite, select
 from tests.bench.table import TITLES, render
@@ -144,7 +144,7 @@ def _flows(
 
     if why := namespace.lack() or guests.lack():
         return (), (Skip("bulk TCP of guests", why),)
-    with namespace.private_namespace(f"vbbulk{os.getpid()}") as private:
+    with namespace.private_namespace(f"vbbulk{os.getpid()}") as private, preferred_session():
         measuring = guests.transfers(
             folder, private, rounds=plan.rounds, seconds=plan.bulk_seconds, tell=tell
         )

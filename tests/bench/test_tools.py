@@ -12,7 +12,18 @@ import pytest
 from tests.bench import forwarders
 from tests.bench.compiler import CompileError, compiled
 from tests.bench.figures import summarise
-from tests.bench.process import BenchError, Load, cpu_ns, pin, read_line, running, settled_cpu_ns, until
+from tests.bench.process import (
+    BenchError,
+    Load,
+    cpu_ns,
+    pin,
+    prefer,
+    preferred_session,
+    read_line,
+    running,
+    settled_cpu_ns,
+    until,
+)
 from tests.bench.runner import Plan, Run, Tools
 from tests.bench.scenario import SCENARIOS, Forwarder, Path, Scenario, Suite
 
@@ -229,6 +240,22 @@ def test_pin_binds_every_thread(tmp_path: FilePath) -> None:
         assert os.sched_getaffinity(child.pid) == os.sched_getaffinity(0)
         pin(child.pid, cpu)
         assert os.sched_getaffinity(child.pid) == {cpu}
+
+
+@pytest.mark.root
+def test_preferred_before_other_sessions(tmp_path: FilePath) -> None:
+    if not FilePath("/proc/self/autogroup").exists():
+        pytest.skip("this kernel has no autogroups (CONFIG_SCHED_AUTOGROUP)")
+    ours = FilePath("/proc/self/autogroup")
+    before = ours.read_text()
+    with running(["sleep", "60"], tmp_path / "log") as child:
+        prefer(child.pid)
+        assert os.getpriority(os.PRIO_PROCESS, child.pid) == -15
+        assert FilePath(f"/proc/{child.pid}/autogroup").read_text().split()[-1] == "-15"
+    assert ours.read_text() == before
+    with preferred_session():
+        assert ours.read_text().split()[-1] == "-15"
+    assert ours.read_text() == before
 
 
 def test_read_line_gives_up() -> None:

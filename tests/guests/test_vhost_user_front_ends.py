@@ -49,10 +49,14 @@ async def test_user_mode_linux(keys: str, uml: Path, host: Namespace, tmp_path: 
                 result = await a.ping(address, count=10, size=3000)
                 assert (result.received, result.duplicates) == (10, 0), f"{address}: {result}"
             places = ((a, "10.5.0.1"), (b, "10.5.0.2"), (Host(host), HOST))
-            for sender, _ in places:
-                for receiver, address in places:
-                    if sender is not receiver:
-                        await transfer(sender, receiver, address, size=4 << 20)
+            await asyncio.gather(
+                *(
+                    transfer(sender, receiver, address, size=4 << 20)
+                    for sender, _ in places
+                    for receiver, address in places
+                    if sender is not receiver
+                )
+            )
             vhost = run.port("a").vhost
             assert vhost is not None
             assert ("RING_PACKED" in vhost.features) is not bool(keys)

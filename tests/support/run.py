@@ -93,8 +93,16 @@ class Run:
                 f"still there {DEADLINE_S:.0f} s after {number.name}: {self.log()}"
             ) from None
 
+    def crashed(self) -> bool:
+        """Whether the process is over in a way that no test asked for."""
+        return self._child.poll() not in (None, 0, -signal.SIGTERM, -signal.SIGKILL)
+
     def leave(self) -> None:
-        """Check the accounts and stop in order, unless the test has ended the process itself."""
+        """Check the accounts and stop in order, unless the test has ended the process itself.
+
+        AssertionError with the log when it crashed.
+        """
+        assert not self.crashed(), f"status {self._child.returncode}: {self.log()}"
         if self._child.poll() is None:
             assert_accounts(self.snapshot())
             status = self.stop()
@@ -140,7 +148,12 @@ def vbackend_run(
                 _await_ready(child, ready.fileno(), log)
                 asan.assert_watched(child.pid)
                 run = Run(child, control, log)
-                yield run
+                try:
+                    yield run
+                except BaseException as failure:
+                    if run.crashed():
+                        failure.add_note(f"vbackend crashed with status {child.returncode}: {run.log()}")
+                    raise
                 run.leave()
             finally:
                 child.kill()

@@ -36,6 +36,10 @@ class Lab:
     def __init__(self, run: Run, folder: Path) -> None:
         self.run: Final = run
         self._folder = folder
+        self.expect_descriptors()
+
+    def expect_descriptors(self) -> None:
+        """As many open files as now are what there should be when no front-end is connected."""
         self._descriptors = self.descriptors()
 
     def path(self, name: str) -> str:
@@ -170,12 +174,15 @@ def _traffic(x: Pair, y: Pair) -> Iterator[None]:
 
 
 @contextmanager
-def vhost_lab(folder: Path, *ports: str) -> Iterator[Lab]:
-    """`ports`: what follows vhost-user:PATH for each of bad, x and y, such as "queues=4" (default: nothing)."""
+def vhost_lab(folder: Path, *ports: str, more: Sequence[str] = ()) -> Iterator[Lab]:
+    """`ports`: what follows vhost-user:PATH for each of bad, x and y, such as "queues=4" (default: nothing).
+
+    `more`: other ports on the same switch.
+    """
     options = (*ports, *[""] * (len(_PORTS) - len(ports)))
     specs = [
         f"vhost-user:{folder / name}{',' if option else ''}{option}"
         for name, option in zip(_PORTS, options, strict=True)
     ]
-    with vbackend_run(folder, *specs) as run:
+    with vbackend_run(folder, *specs, *more) as run:
         yield Lab(run, folder)

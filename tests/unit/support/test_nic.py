@@ -135,3 +135,36 @@ def test_num_buffers_is_checked(front: FrontEnd) -> None:
     deliver(pair, PLAIN.pack() + FRAME, [HEADER_LEN + len(FRAME)])
     with pytest.raises(AssertionError, match="num_buffers=0"):
         pair.recv()
+
+
+def test_places_are_used_as_given_and_forgotten(front: FrontEnd) -> None:
+    pair = Pair(front, 16, rx_chain=(300,))
+    pair.use(300, [0x9000, 0x8000])
+    pair.fill(1)
+    assert pair.next_place == 0x8000
+    pair.forget(300)
+    pair.fill(2)
+    assert parts(pair.rx, pair.rx.ring.in_flight[1])[0][0] not in (0x8000, 0x9000)
+
+
+def test_rings_go_on_on_another_connection(front: FrontEnd) -> None:
+    """What came back before is kept, what is in flight stays so."""
+    pair = Pair(front, 8)
+    pair.fill(4)
+    heads = [pair.queue(FRAME) for _ in range(3)]
+    finish(pair.tx, [(heads[0], 0)])
+    deliver(pair, PLAIN._replace(num_buffers=1).pack() + FRAME, [HEADER_LEN + len(FRAME)])
+    ours, theirs = socket.socketpair()
+    with theirs, FrontEnd(ours, front.memory) as other:
+        pair.move_to(other)
+        assert [queue.ring for queue in other.queues] == [queue.ring for queue in front.queues]
+        assert pair.tx.ring.in_flight == heads[1:]
+        assert (pair.tx.ring.base, pair.rx.ring.base) == (1, 1)
+        assert pair.recv().frame == FRAME
+
+
+def test_anything_can_be_sent(front: FrontEnd) -> None:
+    pair = Pair(front, 8, tx_cuts=(4, 0))
+    assert [length for _, length in parts(pair.tx, pair.queue_raw(b""))] == [0]
+    head = pair.queue_raw(b"abcdefg")
+    assert b"".join(front.memory.read(*part) for part in parts(pair.tx, head)) == b"abcdefg"

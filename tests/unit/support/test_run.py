@@ -48,6 +48,28 @@ def test_killed_when_the_test_fails(tmp_path: Path) -> None:
     assert not alive(seen[0].pid)
 
 
+def test_a_crash_is_told_with_its_log(tmp_path: Path) -> None:
+    def crash() -> None:
+        with vbackend_run(tmp_path, *ports(tmp_path)) as run:
+            assert not run.crashed()
+            run.stop(signal.SIGABRT)
+
+    with pytest.raises(AssertionError, match="status -6: ") as raised:
+        crash()
+    assert "ready" in str(raised.value)
+
+
+def test_a_crash_is_noted_when_the_test_fails(tmp_path: Path) -> None:
+    def fail() -> None:
+        with vbackend_run(tmp_path, *ports(tmp_path)) as run:
+            run.stop(signal.SIGABRT)
+            raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom") as raised:
+        fail()
+    assert "status -6" in raised.value.__notes__[0]
+
+
 def test_an_end_before_ready_tells_why(tmp_path: Path) -> None:
     with pytest.raises(NotReadyError) as raised, vbackend_run(tmp_path, "nonsense:x", "nonsense:y"):
         pass

@@ -154,7 +154,7 @@ impl<'a> World<'a> {
             Step::Reap { most, calls } => self.reap(*most, *calls),
             Step::Kicks { on: true } => {
                 assert_eq!(self.vring.enable_kicks(&self.ram), !self.available.is_empty());
-                self.kicks = match self.config.event_idx && !(self.packed && !self.held.is_empty()) {
+                self.kicks = match self.config.event_idx && (!self.packed || self.held.is_empty()) {
                     true => Kicks::At(self.at.fetched),
                     false => Kicks::Always,
                 };

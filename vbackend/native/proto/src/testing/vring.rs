@@ -145,9 +145,9 @@ impl<'a> World<'a> {
 
     /// Another device takes over: where this one says that it stands, or anywhere. It may have died, and left anything.
     fn restart(&mut self, input: &mut Input<'_>) {
-        let in_order = input.byte() % 2 == 0;
-        let base = if in_order { self.vring.stop() } else { self.vring.base() };
         let anywhere = u32::from(input.word());
+        let in_order = anywhere & 0x2000 != 0; // no slot of these rings: then the next one starts at the base
+        let base = if in_order { self.vring.stop() } else { self.vring.base() };
         let (packed, config) = (self.packed, self.config);
         let new = |base| Vring::new(packed, config, areas(self.ram, packed, config.size), base);
         let same = new(base).expect("is a good base");
