@@ -24,11 +24,11 @@ pytestmark = [pytest.mark.guest, pytest.mark.root, pytest.mark.timeout(240)]
 
 HOST = "10.5.0.254"
 OLD, NEW = "installed", "backports"
-SPLIT, FOUR, PLAIN = ",packed=off", ",queues=4", ",offloads=off"
+SPLIT, FOUR, PLAIN, DIAL = ",packed=off", ",queues=4", ",offloads=off", ",dial"
 ROUNDS = [
     ((OLD, SPLIT), (NEW, FOUR)),
     ((OLD, FOUR + PLAIN), (NEW, SPLIT + PLAIN)),
-    ((NEW, ""), (OLD, SPLIT + FOUR + PLAIN)),
+    ((NEW, DIAL), (OLD, SPLIT + FOUR + PLAIN + DIAL)),
 ]
 
 
