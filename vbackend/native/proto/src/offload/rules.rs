@@ -3,7 +3,7 @@
 use super::MIN_TCP_GSO_SIZE;
 use super::layout::{
     ACK, ECE, IPV4_CHECKSUM, IPV4_FRAGMENT, IPV4_TOTAL_LEN, IPV6_NEXT_HEADER, IPV6_PAYLOAD_LEN, Layout, PSH,
-    TCP_CHECKSUM, TCP_FLAGS, TCP_SEQUENCE, Transport, UDP_CHECKSUM, UDP_LEN,
+    TCP_CHECKSUM, TCP_FLAGS, TCP_MIN_LEN, TCP_SEQUENCE, Transport, UDP_CHECKSUM, UDP_LEN,
 };
 use crate::checksum::sum;
 use crate::wire::{Family, array, ethernet, ipv4, ipv6, word};
@@ -73,11 +73,12 @@ pub fn are_equal_headers(first: &[u8], frame: &[u8], layout: &Layout) -> bool {
     ip && match layout.transport {
         Transport::Udp => true,
         Transport::Tcp => {
-            let (flags, behind) = (l4 + TCP_FLAGS, l4 + TCP_CHECKSUM.end);
+            let (flags, urgent, options) = (l4 + TCP_FLAGS, l4 + TCP_CHECKSUM.end, l4 + TCP_MIN_LEN);
             is_equal::<{ TCP_FLAGS - TCP_SEQUENCE.end }>(pair, l4 + TCP_SEQUENCE.end)
                 && (first[flags] ^ frame[flags]) & !PSH == 0
                 && is_equal::<{ TCP_CHECKSUM.start - TCP_FLAGS - 1 }>(pair, flags + 1)
-                && first[behind..payload] == frame[behind..payload]
+                && is_equal::<{ TCP_MIN_LEN - TCP_CHECKSUM.end }>(pair, urgent)
+                && (options == payload || first[options..payload] == frame[options..payload])
         }
     }
 }
