@@ -95,7 +95,8 @@ impl Worker {
             }
             self.now_ms = sys::monotonic_ms();
             let mut woken = false;
-            for slot in std::mem::take(&mut self.busy) {
+            for _ in 0..self.busy.len() {
+                let slot = self.busy.remove(0); // it comes back at the end if it is busy still
                 if self.table.local(slot).is_some_and(|port| port.has_more()) {
                     self.receive(slot);
                 }
