@@ -11,6 +11,7 @@ from typing import Any, Final
 from rich.table import Table
 
 __all__ = [
+    "QEMU_PASST",
     "QEMU_TAP",
     "QEMU_VHOST",
     "UML_HOST",
@@ -26,6 +27,7 @@ UML_PAIR: Final = "user-mode Linux → user-mode Linux"
 UML_HOST: Final = "user-mode Linux ↔ host"
 QEMU_VHOST: Final = "QEMU ↔ host, vhost-user"
 QEMU_TAP: Final = "QEMU ↔ host, QEMU's own tap"
+QEMU_PASST: Final = "QEMU ↔ host, passt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ def summarise(transfers: Sequence[Transfer]) -> tuple[Flow, ...]:
         good = [t for t in group if t.received]
         if not good:
             continue
-        of_qemu = link in (QEMU_VHOST, QEMU_TAP)
+        of_qemu = link in (QEMU_VHOST, QEMU_TAP, QEMU_PASST)
         ratios = [
             t.rate / references[sends, t.round] for t in good if of_qemu and (sends, t.round) in references
         ]

@@ -1,7 +1,7 @@
 """Guests that send and receive in bulk: iperf3 between two, and between one and this host, through each back-end.
 
 A link is two ends and what joins them; all links are up at once and measured in turn, as forwarders are (runner.py).
-User-mode Linux runs at native speed; a QEMU guest is slow without KVM, but alike with either of its back-ends.
+User-mode Linux runs at native speed; a QEMU guest is slow without KVM, but alike with each of its back-ends.
 """
 
 import asyncio
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.bench.bulk import QEMU_TAP, QEMU_VHOST, UML_HOST, UML_PAIR, Transfer
+from tests.bench.bulk import QEMU_PASST, QEMU_TAP, QEMU_VHOST, UML_HOST, UML_PAIR, Transfer
 from tests.bench.forwarders import Place, vbackend_run
 from tests.bench.namespace import Namespace
-from tests.bench.process import BenchError, cpu_ns, prefer, running
+from tests.bench.process import BenchError, cpu_ns, prefer, running, until
 from tests.support.guest import Guest, nic
 from tests.support.linux import GuestError, LinuxGuest
 from tests.support.uml import UmlGuest, uml_initrd
@@ -29,6 +29,8 @@ __all__ = ["lack", "transfers"]
 
 PORT: Final = "--port 5201"
 MAC: Final = "52:54:00:00:00:02"
+PASST_MAC: Final = "52:54:00:00:00:01"
+PASST_MTU: Final = 65520  # what passt tells its guests by DHCP, passt(1) --mtu
 
 
 def lack() -> str | None:
@@ -44,7 +46,13 @@ async def transfers(
     """Boot everything, measure `rounds` times `seconds` in each direction; also why what link could not be measured."""
     done: list[Transfer] = []
     lacks: dict[str, str] = {}
-    makers = {UML_PAIR: _uml_pair, UML_HOST: _uml_host, QEMU_VHOST: _qemu_vhost, QEMU_TAP: _qemu_tap}
+    makers = {
+        UML_PAIR: _uml_pair,
+        UML_HOST: _uml_host,
+        QEMU_VHOST: _qemu_vhost,
+        QEMU_TAP: _qemu_tap,
+        QEMU_PASST: _qemu_passt,
+    }
     async with AsyncExitStack() as stack:
         links = []
         image = await asyncio.to_thread(build_image, "small")
@@ -132,6 +140,19 @@ async def _qemu_tap(name: str, image: BuiltImage, place: Place, network: str) ->
             yield await _qemu_link(name, guest, network, None)
 
 
+@asynccontextmanager
+async def _qemu_passt(name: str, image: BuiltImage, place: Place, network: str) -> AsyncIterator[_Link]:
+    """passt ends the guest's connections and makes its own, to the host's loopback for those to its gateway."""
+    with _passt(place, network) as backend, _server(place):
+        card = nic(f"stream,id=net0,server=off,addr.type=unix,addr.path={place.a}", MAC, vectors=0)
+        async with await Guest.boot(image, place.folder, name="passt", network=card) as guest:
+            await guest.configure(MAC, [f"{network}.2/24"], mtu=PASST_MTU)
+            # Not a ping: passt answers it only where ping_group_range (icmp(7)) lets it, in a new namespace nowhere.
+            await guest.check(f"iperf3 --client {network}.1 {PORT} --bytes 1M")
+            prefer(guest.qemu.pid)
+            yield _Link(name, guest, f"{network}.1", (True, False), backend, guest.qemu.pid)
+
+
 async def _qemu_link(name: str, guest: Guest, network: str, backend: int | None) -> _Link:
     await guest.configure(MAC, [f"{network}.2/24"])
     await guest.wait_ping(f"{network}.1")
@@ -156,6 +177,24 @@ def _backend_to_tap(place: Place, network: str) -> Iterator[int]:
     with vbackend_run(place, ["--cable", f"vhost-user:{place.a}", tap]) as backend, _server(place):
         prefer(backend)
         yield backend
+
+
+@contextmanager
+def _passt(place: Place, network: str) -> Iterator[int]:
+    """passt, listening for QEMU; its process. It is told all addresses, since there is no default route to take them
+    from (passt(1), --interface), and stays root, since the bench's folder is root's.
+    """
+    if shutil.which("passt") is None:
+        raise BenchError("no passt: `apt-get install passt`")
+    assert place.namespace is not None
+    place.namespace.up("lo")
+    command = ["passt", "--foreground", "--runas", "0", "--socket", str(place.a)]
+    command += ["--ipv4-only", "--interface", "lo", "--mac-addr", PASST_MAC, "--dns", "none"]
+    command += ["--address", f"{network}.2", "--netmask", "24", "--gateway", f"{network}.1"]
+    with running(place.inside(command), place.log) as child:
+        until(lambda: "now start qemu" in place.log.read_text(), "passt: start", child, place.log)
+        prefer(child.pid)
+        yield child.pid
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from rich.console import Console
 
 from tests.bench import bulk
-from tests.bench.bulk import QEMU_TAP, QEMU_VHOST, UML_PAIR, Transfer
+from tests.bench.bulk import QEMU_PASST, QEMU_TAP, QEMU_VHOST, UML_PAIR, Transfer
 
 
 def transfer(link: str, number: int, megabytes: int, *, sends: bool = True, backend_ns: int = 0) -> Transfer:
@@ -26,6 +26,13 @@ def test_ratio_is_to_qemu_in_the_same_round_and_direction() -> None:
         (QEMU_VHOST, False, 0.5, False),
         (QEMU_TAP, False, 1.0, None),
     ]
+
+
+def test_passt_is_a_reference_without_a_target() -> None:
+    passt, _ = bulk.summarise(
+        [transfer(QEMU_PASST, 1, 500, backend_ns=200_000_000), transfer(QEMU_TAP, 1, 250)]
+    )
+    assert (passt.backend_cost, passt.all_cost, passt.ratio, passt.meets_target) == (0.4, 2.4, 2.0, None)
 
 
 def test_costs_are_per_gigabyte_of_payload() -> None:

@@ -32,6 +32,7 @@ DEBIAN_PACKAGES = {
     "libc6-dev": (None, "linker of the engine"),
     "libpcap0.8": (None, "filters of captures"),
     "nftables": ("nft", "tests"),
+    "passt": ("passt", "reference of the bench"),
     "procps": ("sysctl", "tests"),
     "qemu-system-x86": ("qemu-system-x86_64", "guests"),
     "tcpdump": ("tcpdump", "demo"),
