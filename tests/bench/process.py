@@ -122,16 +122,26 @@ def prefer(pid: int) -> None:
 def preferred_session() -> Iterator[None]:
     """The same for our own session, which has the guests in it, while inside."""
     group = Path("/proc/self/autogroup")
+    before = _autogroup_niceness(group)
     try:
-        before = group.read_text().split()[-1]  # "/autogroup-5 nice 0"
-        group.write_text(str(NICENESS))
-    except (FileNotFoundError, PermissionError):
-        yield
-        return
+        if before is not None:
+            group.write_text(str(NICENESS))
+    except PermissionError:
+        before = None
     try:
         yield
     finally:
-        group.write_text(before)
+        if before is not None:
+            group.write_text(before)
+
+
+def _autogroup_niceness(group: Path) -> str | None:
+    """What is written there, "/autogroup-5 nice 0"; None without autogroups or in the root's, where nothing is."""
+    try:
+        words = group.read_text().split()
+    except FileNotFoundError:
+        return None
+    return words[-1] if words else None
 
 
 def _each_thread(pid: int, change: Callable[[int], None]) -> None:

@@ -10,9 +10,10 @@ from tests.bench.namespace import lack
 
 @pytest.mark.parametrize(("merged", "ratio", "verdict"), [(300.0, 0.3, "met"), (350.0, 0.35, "missed")])
 def test_the_verdict(merged: float, ratio: float, verdict: str) -> None:
-    comparison = Comparison(1000.0, merged)
+    comparison = Comparison(1000.0, merged, 200.0)
     assert comparison.ratio == pytest.approx(ratio)
-    assert str(comparison).endswith(f"{ratio:.2f} of it (target ≤ 0.33: {verdict})")
+    assert f"{ratio:.2f} of it (target ≤ 0.33: {verdict})" in str(comparison)
+    assert str(comparison).endswith("alone 0.200 µs: 0.20")
 
 
 def test_segments_follow_each_other_and_their_checksums_are_right() -> None:
@@ -31,6 +32,7 @@ def test_segments_follow_each_other_and_their_checksums_are_right() -> None:
 def test_nothing_is_lost() -> None:
     if why := lack():
         pytest.skip(why)
-    comparison = measured(rounds=1, batches=20)
+    comparison = measured(rounds=1, batches=32)
     assert comparison.single > 0
     assert comparison.merged > 0
+    assert comparison.least > 0
