@@ -64,7 +64,9 @@ def build_image(name: str, *, progress: Progress | None = None, cache_dir: Path 
     say = progress or (lambda _: None)
     path = find_recipe(name)
     recipe = load_recipe(path)
-    overlay = read_overlay(path.parent / recipe.overlay)
+    overlay: Tree = {}
+    for folder in recipe.overlay:
+        overlay |= read_overlay(folder)
     cache = ImageCache(cache_dir or default_cache())
     title = path.stem
 
@@ -118,7 +120,7 @@ class _Order:
 
 
 def _key(recipe: Recipe, overlay: Tree, packages: Sequence[Package]) -> str:
-    parts = [("format", FORMAT.encode()), ("recipe", recipe.model_dump_json().encode())]
+    parts = [("format", FORMAT.encode()), ("recipe", recipe.model_dump_json(exclude={"overlay"}).encode())]
     parts += [(str(path), repr(entry).encode()) for path, entry in sorted(overlay.items())]
     parts += [("package", str(package).encode()) for package in packages]
     return content_key(parts)
