@@ -73,13 +73,13 @@ def build_image(name: str, *, progress: Progress | None = None, cache_dir: Path 
     say("looking packages up")
     system, private = Apt(), Apt(cache.root / "apt")
     try:
-        packages, apt = _look_up(recipe, system, cache), system
+        packages, apt = _look_up(title, recipe, system, cache), system
     except AptError:
         with cache.lock(".apt"):
             if not private.has_lists():
                 say("fetching package lists")
                 private.update()
-        packages, apt = _look_up(recipe, private, cache), private
+        packages, apt = _look_up(title, recipe, private, cache), private
     key = _key(recipe, overlay, packages)
     found = cache.find(title, key, time.time())
     if found is None:
@@ -98,11 +98,14 @@ def resolve(recipe: Recipe, apt: Apt) -> list[Package]:
     return follow(roots, lambda name: wanted.match(name) is not None, apt.show)
 
 
-def _look_up(recipe: Recipe, apt: Apt, cache: ImageCache) -> list[Package]:
-    """As `resolve`, which takes seconds where apt keeps no cache; an answer is good until the lists change."""
+def _look_up(title: str, recipe: Recipe, apt: Apt, cache: ImageCache) -> list[Package]:
+    """As `resolve`, which takes seconds where apt keeps no cache; an answer is good until the lists change.
+
+    Noted for each image, so that a lab of several looks none of them up again.
+    """
     roots = " ".join([recipe.kernel, recipe.busybox, *recipe.packages])
     key = content_key([("roots", roots.encode()), ("lists", apt.state())])
-    name = "system" if apt.private is None else "private"
+    name = f"{title}-{'system' if apt.private is None else 'private'}"
     noted = cache.recall(name, key)
     if noted is not None:
         return PACKAGES.validate_json(noted)

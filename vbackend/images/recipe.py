@@ -52,7 +52,10 @@ class Recipe(Strict):
 
 
 def extended(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """What a recipe says that extends another: lists go on where the other's end, tables are joined, all else is its own."""
+    """What a recipe says that extends another: lists go on where the other's end, tables are joined.
+
+    All else is its own, where it says it.
+    """
     joined = {**base, **own}
     for key in base.keys() & own.keys():
         match base[key], own[key]:
@@ -81,9 +84,12 @@ def list_images(folder: Path = RECIPES) -> list[str]:
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read a recipe file and those it extends. ConfigError when one cannot be read or makes no sense; it names the key."""
+    """Read a recipe file and those it extends.
+
+    ConfigError, with the key that is wrong, when one cannot be read or makes no sense.
+    """
     try:
-        return Recipe.model_validate(_read(path, ()))
+        return Recipe.model_validate(_read(path.resolve(), ()))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the recipe"
@@ -100,13 +106,14 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"{path} is not TOML: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read image recipe {path}: {error}") from error
-    if isinstance(told.get("overlay"), str):
-        told["overlay"] = [str(path.parent / told["overlay"])]
-    match told.pop("extends", None):
-        case None:
-            return told
-        case str() as name:
-            beside = path.parent / f"{name}.toml"
-            return extended(_read(beside if beside.is_file() else find_recipe(name), (*above, path)), told)
-        case _:
-            raise ConfigError(f"{path}: extends: must be the name of a recipe, or a path")
+    overlay, name = told.get("overlay"), told.pop("extends", None)
+    for key, value in (("overlay", overlay), ("extends", name)):
+        if not isinstance(value, str | None):
+            raise ConfigError(f"{path}: {key}: must be text, not {value!r}")
+    if overlay is not None:
+        told["overlay"] = [str(path.parent / overlay)]
+    if name is None:
+        return told
+    beside = path.parent / f"{name.removesuffix('.toml')}.toml"
+    base = beside.resolve() if beside.is_file() else find_recipe(name)
+    return extended(_read(base, (*above, path)), told)

@@ -39,7 +39,8 @@ def test_least_recipe(tmp_path: Path) -> None:
         (LEAST + 'programs = ["bin/x"]', r"here\.toml: programs.0: .*path from the guest's root"),
         (LEAST + 'programs = ["/usr/../etc"]', r"here\.toml: programs.0: "),
         (LEAST + '[modules]\nload = ["a b"]', r"here\.toml: modules.load.0: "),
-        (LEAST + "extends = 1", r"here\.toml: extends: must be"),
+        (LEAST.replace('"o"', '["o"]'), r"here\.toml: overlay: must be text"),
+        (LEAST + "extends = 1", r"here\.toml: extends: must be text"),
         (LEAST + 'extends = "here"', r"recipes extend each other: .*here\.toml"),
         (LEAST + 'extends = "nothing"', r"no image recipe 'nothing'"),
     ],
@@ -52,7 +53,9 @@ def test_wrong_recipe(tmp_path: Path, text: str, says: str) -> None:
 def test_extending(tmp_path: Path) -> None:
     """Beside the file comes before the checkout's; the base's paths stay relative to the base."""
     written(tmp_path, "base", LEAST + 'packages = ["a1"]\n[modules]\nload = ["m1"]')
-    more = 'extends = "base"\npackages = ["b2"]\nmemory_mib = 256\noverlay = "p"\n[modules]\navailable = ["m2"]'
+    more = (
+        'extends = "base"\npackages = ["b2"]\nmemory_mib = 256\noverlay = "p"\n[modules]\navailable = ["m2"]'
+    )
     recipe = load_recipe(written(tmp_path, "more", more))
     assert (recipe.packages, recipe.memory_mib, recipe.cmdline) == (("a1", "b2"), 256, "quiet")
     assert recipe.modules == Modules(load=("m1",), available=("m2",))
