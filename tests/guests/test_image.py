@@ -93,7 +93,8 @@ async def test_router(artifacts: Path) -> None:
     guests = Guests(await asyncio.to_thread(build_image, "router"), artifacts)
     try:
         guest = await guests.boot("router")
-        await guest.check("mkdir -p /etc/bird && echo 'protocol device {}' >/etc/bird/bird.conf && bird")
+        config = "router id 10.0.0.1; protocol device {}"
+        await guest.check(f"mkdir -p /etc/bird && echo '{config}' >/etc/bird/bird.conf && bird")
         await guest.wait_until("birdc show status | grep 'Daemon is up and running'")
         settings = "net.ipv4.ip_forward net.ipv6.conf.all.forwarding net.ipv6.conf.default.forwarding"
         assert await guest.check(f"sysctl -n {settings}") == "1\n1\n1\n"
