@@ -24,17 +24,6 @@ pytestmark = [pytest.mark.guest, pytest.mark.root, pytest.mark.timeout(120)]
 
 HOST = "10.5.0.254"
 PINGS = ("-n", "-q", "-c", "20", "-i", "0.02", "-w", "10", "-p", "a55a")  # the payload is checked
-    "-n",
-    "-q",
-    "-c",
-    "20",
-    "-i",
-    "0.02",
-    "-w",
-    "10",
-    "-p",
-    "a55a",
-)  # the payload is checked; late answers count
 
 
 def pinged(host: Namespace) -> int:
