@@ -30,15 +30,15 @@ from vbackend.ports.adopted import adopted_port
 from vbackend.ports.base import EventName, Port, PortContext
 from vbackend.ports.channel import Channel, ChannelPort
 from vbackend.ports.make import make_port
-from vbackend.ports.multi import MultiPort
+from vbackend.ports.multi import ParentPort
 from vbackend.ports.names import derived_name, unique_name
 from vbackend.ports.spec import (
     Address,
     ChannelSpec,
     PortOptions,
     PortSpec,
-    StreamSpec,
     UnitSpec,
+    takes_many,
 )
 from vbackend.ports.tunfile import TunFilePort
 from vbackend.snapshot import BackendSnapshot, FdbEntry, PortSnapshot, SegmentSnapshot
@@ -214,7 +214,7 @@ class Backend:
         """Remove a port, of a `multi` port also its peers' ports. ConfigError: there is none of that name."""
         async with self._lock:
             port = self._find(name)
-            if isinstance(port, MultiPort):
+            if isinstance(port, ParentPort):
                 port.quiesce()
                 for peer in list(port.peers.values()):
                     await self._remove(peer)
@@ -278,7 +278,7 @@ class Backend:
         named = [self._find(name) for name in dict.fromkeys(names)] or list(self._ports.values())
         found: dict[str, Port] = {}
         for port in named:
-            for one in port.peers.values() if isinstance(port, MultiPort) else [port]:
+            for one in port.peers.values() if isinstance(port, ParentPort) else [port]:
                 found[one.name] = one
         return list(found.values())
 
@@ -461,8 +461,8 @@ class Backend:
         """A name for each new port. ConfigError: one is given twice, or a cable gets a `multi` port."""
         taken = set(self._ports)
         for spec in specs:
-            if self.kind == "cable" and isinstance(spec, StreamSpec) and spec.multi:
-                raise ConfigError(f"port {spec.text!r}: 'multi' takes many guests, a cable joins two ports")
+            if self.kind == "cable" and takes_many(spec):
+                raise ConfigError(f"port {spec.text!r} takes many guests, a cable joins two ports")
             wanted = spec.options.name
             if wanted is not None and wanted in taken:
                 raise ConfigError(f"port {spec.text!r}: the name {wanted!r} is taken; give another name=")

@@ -30,7 +30,7 @@ __all__ = ["CaptureLink", "EventName", "Port", "PortContext", "PortKind", "PortS
 log = logging.getLogger(__name__)
 
 EventName = Literal["PORT_ADDED", "PORT_REMOVED", "PORT_CONNECTED", "PORT_DISCONNECTED", "PORT_REFUSED"]
-PortKind = Literal["stream", "dgram", "tap", "tun", "unit", "tunfile", "channel", "vhost-user"]
+PortKind = Literal["stream", "dgram", "tap", "tun", "unit", "tunfile", "channel", "vhost-user", "vde"]
 CaptureLink = Literal["ethernet", "null", "loop", "raw"]
 PortState = Literal["listening", "dialling", "connected", "down", "failed"]
 
