@@ -155,6 +155,9 @@ class Port(ABC):
         self.queue_frames = self.queue_frames if queue_frames is None else queue_frames
         self.queue_bytes = self.queue_bytes if queue_bytes is None else queue_bytes
 
+    def set_carrier(self, up: bool) -> None:  # noqa: B027 (most peers see none)
+        """Tell the peer whether its link has a carrier, as long as the port is up; one that is down never has."""
+
     # The life of a session
 
     def started(self, engine_session: int, peer: str) -> None:
