@@ -22,7 +22,18 @@ from vbackend.images import BuiltImage
 pytestmark = [pytest.mark.guest, pytest.mark.root, pytest.mark.timeout(120)]
 
 HOST = "10.5.0.254"
-PINGS = ("-n", "-q", "-c", "20", "-i", "0.02", "-W", "3", "-p", "a55a")  # the payload is checked
+PINGS = (
+    "-n",
+    "-q",
+    "-c",
+    "20",
+    "-i",
+    "0.02",
+    "-w",
+    "10",
+    "-p",
+    "a55a",
+)  # the payload is checked; late answers count
 
 
 @pytest.fixture
