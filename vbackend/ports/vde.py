@@ -9,6 +9,7 @@ are such clients. Not here: the directory and its sockets (vdedir.py).
 """
 
 import asyncio
+import errno
 import logging
 import socket
 from collections.abc import Callable
@@ -149,7 +150,8 @@ class VdeClientPort(ChildPort):
             asyncio.get_running_loop().add_reader(self._control, self._hear)
 
     def ended(self, event: SessionEnded) -> None:
-        if event.session == self._engine_session and event.reason == "error":
+        gone = event.reason == "error" and event.value in (errno.ECONNREFUSED, errno.ECONNRESET)
+        if gone and event.session == self._engine_session:
             self.finish("the peer closed its data socket")
         else:
             super().ended(event)

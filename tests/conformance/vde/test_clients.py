@@ -7,12 +7,14 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO
 
 import pytest
 
 from tests.conformance.vde.lab import Lab
 from tests.support.frames import BROADCAST, frame, mac, vlan_frame
+from tests.support.privileges import as_user
 from tests.support.qemu_peers import eventually
 from tests.support.run import NotReadyError, vbackend_run, wait_until
 from tests.support.vde_peers import FakeVdeClient
@@ -102,6 +104,29 @@ async def test_a_cable_to_a_real_switch(words: str, lab: Lab, tmp_path: Path) ->
             back = frame(mac(1), mac(2), size=size)
             await far.send(back)
             assert await near.recv() == back
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("ours", "theirs"), [(0, 65534), (65534, 0), (65534, 65533)])
+async def test_a_plug_of_another_user(ours: int, theirs: int) -> None:
+    """Whoever the mode lets in has a port, whichever of the two is root."""
+
+    def user(uid: int) -> tuple[str, ...]:
+        return as_user(uid) if uid else ()
+
+    with TemporaryDirectory(prefix="vb-") as folder:
+        place = Path(folder)
+        os.chown(place, ours, ours)
+        place.chmod(0o755)
+        switch = place / "sw"
+        with (
+            vbackend_run(place, f"vde:{switch},mode=0666", prefix=user(ours)) as run,
+            program(*user(theirs), "vde_plug", str(switch)) as plug,
+        ):
+            run.wait_for(lambda: len(run.snapshot().ports) == 2, "it has a port")
+            put(plug, frame(BROADCAST, mac(1)))
+            run.wait_for(lambda: run.port("sw.1").rx.frames_in == 1, "its frame")
+        assert not switch.exists()
 
 
 async def _until_heard(near: FakeVdeClient, far: FakeVdeClient, sent: bytes) -> None:

@@ -123,11 +123,13 @@ def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             SwitchDirectory.claim(str(place), None, group)
     with pytest.raises(OSError, match="cannot make it: No such file or directory; make its folder first"):
         SwitchDirectory.claim(str(tmp_path / "missing/sw"), None, None)
-    monkeypatch.setattr(os, "geteuid", lambda: 4711)
     (tmp_path / "sw").mkdir()
-    if os.getuid() != 0:
-        with pytest.raises(ConfigError, match="belongs to user"):
-            SwitchDirectory.claim(str(tmp_path / "sw"), None, None)
+    if os.getuid() == 0:
+        os.chown(tmp_path / "sw", 4711, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    with pytest.raises(ConfigError, match=r"belongs to user \d+; choose another path"):
+        SwitchDirectory.claim(str(tmp_path / "sw"), None, None)
     assert {path.name for path in tmp_path.iterdir()} == {"file", "sw"}
 
 
