@@ -173,18 +173,23 @@ def _traffic(ports: tuple[PortSnapshot, ...]) -> Table:
         found.add_row(
             Text(port.name),
             *_counts(port.rx, port.tx),
-            f"{port.tx.queued}/{port.queue_frames}",
+            f"{port.tx.queued - _on_the_way(port)}/{port.queue_frames}",
             _dropped([port]),
         )
     if len(ports) > 1:
         found.add_row(
             "total",
             *_counts(_sum(port.rx for port in ports), _sum(port.tx for port in ports)),
-            str(sum(port.tx.queued for port in ports)),
+            str(sum(port.tx.queued - _on_the_way(port) for port in ports)),
             _dropped(ports),
             style="bold",
         )
     return found
+
+
+def _on_the_way(port: PortSnapshot) -> int:
+    """Queued frames that are in no queue. The two counts are not of the very same moment."""
+    return 0 if port.impairment is None else min(port.tx.queued, port.impairment.held_frames)
 
 
 def _counts(rx: LaneCounters, tx: LaneCounters) -> tuple[str, str, str, str]:
