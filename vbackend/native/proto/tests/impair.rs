@@ -19,7 +19,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let distance = prop_oneof![4 => 0u64..200, 3 => 0u64..100_000, 1 => 0u64..1 << 40, 1 => any::<u64>()];
     prop_oneof![
-        8 => distance.clone().prop_map(Step::Insert),
+        8 => distance.prop_map(Step::Insert),
         3 => (0u64..300).prop_map(Step::Wait),
         1 => (0u64..1 << 38).prop_map(Step::Wait),
         3 => Just(Step::PopOne),
