@@ -6,6 +6,7 @@ number, and each is removed when its guest leaves.
 
 import logging
 import socket
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -54,26 +55,17 @@ class MultiPort(StreamPort):
         queue_bytes: int | None = None,
         rate: int | None = None,
         burst: int | None = None,
-        impairment: Impairment | None = None,
     ) -> None:
-        """For the peers there are and for those to come; each has the rate, and the bad line, for itself."""
-        super().set(
-            up=up,
-            queue_frames=queue_frames,
-            queue_bytes=queue_bytes,
-            rate=rate,
-            burst=burst,
-            impairment=impairment,
-        )
+        """For the peers there are and for those to come; each has the rate for itself."""
+        super().set(up=up, queue_frames=queue_frames, queue_bytes=queue_bytes, rate=rate, burst=burst)
         for peer in self.peers.values():
-            peer.set(
-                up=up,
-                queue_frames=queue_frames,
-                queue_bytes=queue_bytes,
-                rate=rate,
-                burst=burst,
-                impairment=impairment,
-            )
+            peer.set(up=up, queue_frames=queue_frames, queue_bytes=queue_bytes, rate=rate, burst=burst)
+
+    def impair(self, impairment: Impairment | Mapping[str, str]) -> None:
+        """The same; each has a bad line of its own."""
+        super().impair(impairment)
+        for peer in self.peers.values():
+            peer.impair(self.impairment)
 
     def on_end(self) -> None:
         """Never called: the sessions are the peers'."""
@@ -96,8 +88,8 @@ class MultiPort(StreamPort):
             queue_bytes=self.queue_bytes,
             rate=self.rate or 0,
             burst=self.burst,
-            impairment=self.impairment,
         )
+        port.impair(self.impairment)
         try:
             port.create()
         except OSError as error:
