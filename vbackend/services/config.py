@@ -18,6 +18,7 @@ __all__ = [
     "RaConfig",
     "Reservation",
     "Route",
+    "Server",
     "Services",
     "check",
     "is_name",
@@ -26,6 +27,7 @@ __all__ = [
 
 Interface = IPv4Interface | IPv6Interface
 Route = tuple[IPv4Network, IPv4Address]
+Server = tuple[Address, int]  # and its UDP port
 
 MOST_ADDRESSES = 4096  # of a range: finding a free address looks at all of them
 LONGEST_DOMAIN = 180  # so that a client's name fits before it
@@ -84,8 +86,8 @@ class DnsConfig:
 
     domain: str = "lab"
     records: dict[str, tuple[Address, ...]] = field(default_factory=dict)
-    forward: bool = True
-    servers: tuple[Address, ...] | None = None  # None: those of /etc/resolv.conf
+    forward: bool = False
+    servers: tuple[Server, ...] | None = None  # None: those of /etc/resolv.conf
     ttl: int = 30
 
 

@@ -12,28 +12,27 @@ from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from typing import Final
 
+from vbackend.services.config import Server
 from vbackend.services.dns import DNS_PORT, Forward, fit, valid_answer
 from vbackend.services.reasons import Drop, WireError
-from vbackend.services.wire import Address
 
-__all__ = ["RESOLV_CONF", "Forwarder", "MakeSocket", "Server", "parse_resolv_conf"]
+__all__ = ["RESOLV_CONF", "Forwarder", "MakeSocket", "parse_resolv_conf"]
 
 RESOLV_CONF: Final = "/etc/resolv.conf"
 _LONGEST_MESSAGE: Final = 65535
 _MOST_SERVERS: Final = 3  # as resolv.conf(5) has it
 
-Server = tuple[Address, int]
 MakeSocket = Callable[[int], socket.socket]
 
 
-def parse_resolv_conf(text: str) -> tuple[Address, ...]:
-    """The addresses of its nameserver lines, at most three; other lines and what is no address are skipped."""
-    found: list[Address] = []
+def parse_resolv_conf(text: str) -> tuple[Server, ...]:
+    """Its nameserver lines, at most three; other lines and what is no address are skipped."""
+    found: list[Server] = []
     for line in text.splitlines():
         words = line.split()
         if len(words) >= 2 and words[0] == "nameserver":
             try:
-                found.append(ip_address(words[1]))
+                found.append((ip_address(words[1]), DNS_PORT))
             except ValueError:
                 continue
     return tuple(found[:_MOST_SERVERS])
@@ -50,20 +49,16 @@ class Forwarder:
     def __init__(
         self,
         servers: Sequence[Server],
+        make_socket: MakeSocket | None = None,
         *,
-        make_socket: MakeSocket = _udp_socket,
         patience: float = 2.0,
         most: int = 64,
     ) -> None:
         self._servers = tuple(servers)
-        self._make_socket = make_socket
+        self._make_socket = make_socket or _udp_socket
         self._patience = patience
         self._most = most
         self.waiting = 0
-
-    @classmethod
-    def of(cls, addresses: Sequence[Address], make_socket: MakeSocket | None = None) -> "Forwarder":
-        return cls([(one, DNS_PORT) for one in addresses], make_socket=make_socket or _udp_socket)
 
     def check_room(self) -> None:
         """`WireError`: too many wait already."""
