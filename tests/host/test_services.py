@@ -6,9 +6,11 @@ The station runs in this process, beside the backend it is a port of; the client
 import asyncio
 import json
 import re
+import signal
 import socket
 import subprocess
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_address
@@ -44,8 +46,17 @@ SERVICES = Services(
 DEADLINE_S = 40
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """As `wait_until`, but the station, which lives on this loop, goes on."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {DEADLINE_S} s"
+        await asyncio.to_thread(time.sleep, 0.02)
+
+
 @dataclass(frozen=True, slots=True)
 class Lab:
+    backend: Backend
     station: Station
     netns: Namespace
     folder: Path
@@ -71,11 +82,12 @@ class Lab:
 
     async def settled(self) -> None:
         """The kernel has its link-local address: before, nothing can be asked of IPv6."""
-        async with asyncio.timeout(DEADLINE_S):
-            while (
-                "tentative" in (said := self.netns.ip("-6", "address", "show", "tap0")) or "fe80" not in said
-            ):
-                await asyncio.sleep(0.05)
+
+        def there() -> bool:
+            said = self.netns.ip("-6", "address", "show", "tap0")
+            return "fe80" in said and "tentative" not in said
+
+        await until(there)
 
     def script(self, name: str, text: str) -> str:
         path = self.folder / name
@@ -99,7 +111,7 @@ async def lab_of(
     async with Backend(name="services") as backend:
         await backend.start([parse_port(f"tap:tap0,netns={netns.name},mac={CLIENT}")])
         async with Station(backend, "station", MAC, [OWN4, OWN6], services, leases=leases) as station:
-            lab = Lab(station, netns, folder)
+            lab = Lab(backend, station, netns, folder)
             await lab.settled()
             yield lab
             seen = station.snapshot()
@@ -153,20 +165,14 @@ async def test_udhcpc_renews_and_releases(netns: Namespace, tmp_path: Path) -> N
         try:
             lease = await lab.lease(mac=CLIENT)
             seen: list[str] = []
-            changed = asyncio.Event()
-            lab.station.subscribe(lambda event: (seen.append(event.name), changed.set())[0])
-            async with asyncio.timeout(DEADLINE_S):
-                while not (tmp_path / "bound").exists():
-                    await asyncio.sleep(0.01)
-                child.send_signal(10)
-                await changed.wait()
-            assert seen == ["renewed"]
+            lab.station.subscribe(lambda event: seen.append(event.name))
+            await until((tmp_path / "bound").exists)
+            child.send_signal(signal.SIGUSR1)
+            await until(lambda: seen == ["renewed"])
             assert [one.address for one in lab.leases] == [lease.address]
-            changed.clear()
             child.terminate()
-            async with asyncio.timeout(DEADLINE_S):
-                await changed.wait()
-                await child.wait()
+            await until(lambda: seen == ["renewed", "released"])
+            await child.wait()
             assert [one.state for one in lab.leases] == ["released"]
         finally:
             if child.returncode is None:
@@ -222,9 +228,7 @@ async def test_dhclient_comes_back_to_its_address(netns: Namespace, tmp_path: Pa
         assert "DHCPACK of 10.9.0.100 from 10.9.0.1" in again
         assert lab.station.snapshot().handled["dhcp-request"] == 1
         await lab.run(*dhclient(lab, "-r"))
-        async with asyncio.timeout(DEADLINE_S):
-            while [one.state for one in lab.leases] != ["released"]:
-                await asyncio.sleep(0.05)
+        await until(lambda: [one.state for one in lab.leases] == ["released"])
 
 
 async def test_dhclient_is_refused_an_address_of_another_network(netns: Namespace, tmp_path: Path) -> None:
@@ -271,32 +275,24 @@ async def test_dhcpcd_takes_all_of_it(lab: Lab) -> None:
         assert line in heard
 
 
+def default_routes(netns: Namespace) -> list[str]:
+    return [one["gateway"] for one in json.loads(netns.ip("-6", "-json", "route", "show", "default") or "[]")]
+
+
 async def test_kernel_makes_itself_an_address(lab: Lab) -> None:
     """Autoconfiguration, the default route and the MTU come from the router's advertisement."""
     lab.netns.run("sysctl", "-qw", "net.ipv6.conf.tap0.accept_ra=2")
-    async with asyncio.timeout(DEADLINE_S):
-        while "fd00:9::5054:ff:fe00:7/64" not in lab.netns.addresses("tap0"):
-            await asyncio.sleep(0.05)
-    routes = json.loads(lab.netns.ip("-6", "-json", "route", "show", "default"))
-    assert [one["gateway"] for one in routes] == [LINK_LOCAL]
+    await until(lambda: "fd00:9::5054:ff:fe00:7/64" in lab.netns.addresses("tap0"))
+    assert default_routes(lab.netns) == [LINK_LOCAL]
     assert lab.netns.run("cat", "/proc/sys/net/ipv6/conf/tap0/mtu").strip() == "1400"
 
 
 async def test_router_that_stops_says_so(netns: Namespace, tmp_path: Path) -> None:
     async with lab_of(netns, tmp_path) as lab:
         netns.run("sysctl", "-qw", "net.ipv6.conf.tap0.accept_ra=2")
-
-        async def until(default_routes: int) -> None:
-            async with asyncio.timeout(DEADLINE_S):
-                while (
-                    len(json.loads(netns.ip("-6", "-json", "route", "show", "default") or "[]"))
-                    != default_routes
-                ):
-                    await asyncio.sleep(0.05)
-
-        await until(1)
+        await until(lambda: default_routes(netns) == [LINK_LOCAL])
         await lab.station.stop()
-        await until(0)
+        await until(lambda: default_routes(netns) == [])
 
 
 async def test_rdisc6_and_ndisc6_read_what_we_say(lab: Lab) -> None:

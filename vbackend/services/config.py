@@ -4,7 +4,7 @@ Rule: what `check` accepts, the services can serve. Every ConfigError is one lin
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 
@@ -85,7 +85,7 @@ class DnsConfig:
     """`records`: names without the domain, or with it. `forward`: what is not the lab's is asked of `servers`."""
 
     domain: str = "lab"
-    records: dict[str, tuple[Address, ...]] = field(default_factory=dict)
+    records: Mapping[str, tuple[Address, ...]] = field(default_factory=dict)
     forward: bool = False
     servers: tuple[Server, ...] | None = None  # None: those of /etc/resolv.conf
     ttl: int = 30

@@ -126,8 +126,10 @@ class Dhcp4Server:
         """Another station has the address: it rests, and nobody else is told of it."""
         client, _ = _names(request)
         lease = None if request.requested is None else self.leases.at(request.requested)
-        if lease is None or lease.client != client or request.server != self.own:
+        if lease is None or lease.client != client or lease.state not in ("offered", "bound"):
             raise WireError(Drop.DHCP_UNKNOWN_CLIENT)
+        if request.server != self.own:
+            raise WireError(Drop.DHCP_OTHER_SERVER)
         declined = lease.model_copy(update={"state": "declined", "until": now + self._config.quarantine})
         self.leases.put(declined, now)
         return Outcome(event=LeaseEvent("declined", declined))

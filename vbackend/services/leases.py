@@ -115,12 +115,13 @@ class Leases:
         before = self._leases.get(lease.address)
         if before is not None and self._by_client.get(before.client) == lease.address:
             del self._by_client[before.client]
+        self._leases[lease.address] = lease
+        if lease.state == "declined":  # nobody's
+            return
         other = self._by_client.get(lease.client)
         if other is not None and other != lease.address:
             self.end(other, now)
-        self._leases[lease.address] = lease
-        if lease.state != "declined":
-            self._by_client[lease.client] = lease.address
+        self._by_client[lease.client] = lease.address
 
     def end(self, address: IPv4Address, now: float) -> None:
         lease = self._leases[address]
