@@ -120,7 +120,10 @@ class Station:
         return "[]" if self._core.dhcp4 is None else self._core.dhcp4.leases.to_json()
 
     def subscribe(self, callback: Callable[[LeaseEvent], None]) -> Callable[[], None]:
-        """Call `callback` for whatever happens to a lease, on the loop's thread; returns what ends it."""
+        """Call `callback` for whatever a client does to a lease, on the loop's thread; returns what ends it.
+
+        That a lease is over because its time is, is not told.
+        """
         self._callbacks.append(callback)
 
         def unsubscribe() -> None:
@@ -132,13 +135,15 @@ class Station:
     async def wait_for_lease(self, *, mac: str | None = None, hostname: str | None = None) -> Lease:
         """The lease a client has or gets; without `mac` and `hostname` anybody's. The caller limits the time.
 
-        ConfigError: there is no DHCP.
+        `mac`: "52:54:00:00:00:01". `hostname`: without domain. ConfigError: there is no DHCP.
         """
         if self._core.dhcp4 is None:
             raise ConfigError(f"station {self.name!r} has no DHCP, so nobody gets a lease; give it dhcp")
 
         def matches(lease: Lease) -> bool:
-            return mac in (None, lease.mac) and hostname in (None, lease.hostname)
+            return (mac is None or mac.lower() == lease.mac) and (
+                hostname is None or hostname.lower() == lease.hostname
+            )
 
         for lease in self._core.dhcp4.leases.active(time.time()):
             if matches(lease):

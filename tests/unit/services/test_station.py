@@ -85,7 +85,7 @@ async def test_waiting_for_a_lease(backend: Backend, peer: Channel) -> None:
         end = made.subscribe(events.append)
         waiting = [
             asyncio.create_task(made.wait_for_lease(**who))
-            for who in ({}, {"mac": THEIRS}, {"hostname": "h1"})
+            for who in ({}, {"mac": THEIRS}, {"hostname": "H1"})
         ]
         other = asyncio.create_task(made.wait_for_lease(mac=OURS))
         assert (await ask(peer, request()))[BOOTP].yiaddr == "10.0.0.100"
