@@ -42,7 +42,7 @@ DEBIAN_PACKAGES = {
     "tcpdump": ("tcpdump", "demo"),
     "tshark": ("tshark", "tests"),
     "user-mode-linux": ("linux.uml", "tests"),
-    "vde2": ("vde_switch", "reference of the bench"),
+    "vde2": ("vde_switch", "tests, and reference of the bench"),
 }
 RUST_VERSION = (1, 88)  # rust-version of vbackend/native/Cargo.toml
 NATIVE = ROOT / "vbackend" / "native"
