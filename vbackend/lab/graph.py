@@ -98,7 +98,7 @@ def shown_rate(bits: float) -> str:
 
 def _quoted(words: tuple[str, ...]) -> str:
     """Mermaid's entity codes are decimal and begin with '#'; lines are parted by <br/>."""
-    special = {ord(letter): f"#{ord(letter)};" for letter in '"#&<>`\\'}
+    special = {ord(letter): f"#{ord(letter)};" for letter in '"#&<>`\\\n\r'}
     return "<br/>".join(word.translate(special) for word in words)
 
 

@@ -1,6 +1,7 @@
 """A drawing of a lab as SVG 1.1, on its own: no scripts, no fonts, no style sheets of others. Pure."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final
@@ -15,7 +16,9 @@ _LETTER: Final = 7.0  # width of one of 12 px, about
 _ROW: Final = 16.0
 _MARGIN: Final = 30.0
 _LENGTHS: Final = (90.0, 300.0)  # of lines between nodes
+_NIC: Final = 26.0  # how far from its node a NIC is named
 _BEND: Final = 60.0  # how far links between the same two nodes part
+_NO_XML: Final = re.compile("[^\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _STYLE: Final = """
 text { font: 12px sans-serif; text-anchor: middle; fill: #1a1a1a }
 .name { font-weight: bold }
@@ -55,7 +58,8 @@ def svg(what: Drawing) -> str:
             middle,
             *((middle[0] + s * len(word) * _LETTER / 2, middle[1]) for word in line.words for s in (-1, 1)),
         ]
-        for nic, at in zip(line.nics, (0.14, 0.86), strict=True):
+        near = min(_NIC / max(math.dist(start, end), 1.0), 0.35)
+        for nic, at in zip(line.nics, (near, 1 - near), strict=True):
             words += _label((nic,) if nic else (), _on_curve(start, bend, end, at), "nic")
     boxes = [
         piece
@@ -74,7 +78,7 @@ def svg(what: Drawing) -> str:
         f'width="{width:.0f}" height="{height:.0f}" role="img">'
     )
     ground = f'<rect x="{left:.0f}" y="{top:.0f}" width="{width:.0f}" height="{height:.0f}" fill="#fff"/>'
-    title = f"<title>{escape(what.title)}</title>"
+    title = f"<title>{_plain(what.title)}</title>"
     return "\n".join([head, title, f"<style>{_STYLE}</style>", ground, *paths, *boxes, *words, "</svg>", ""])
 
 
@@ -132,7 +136,7 @@ def _length(line: Line, sizes: Sequence[Size]) -> float:
 
 def _plain(text: str) -> str:
     """Escaped, without what XML 1.0 cannot have (section 2.2)."""
-    return escape("".join(letter if letter >= " " else "\ufffd" for letter in text))
+    return escape(_NO_XML.sub("\ufffd", text))
 
 
 def _curve(
