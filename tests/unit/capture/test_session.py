@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,12 +31,21 @@ class Lab:
             dataplane.join(port, segment)
         self.channels = [dataplane.attach_channel(port) for port in self.ports]
 
-    def tapped(self, expression: str | None = None) -> list[Tapped]:
+        self.wanted: list[Tapped] = []
+
+    def tapped(
+        self, expression: str | None = None, *, names: str = "ab"
+    ) -> Callable[[], Awaitable[list[Tapped]]]:
         program = None if expression is None else compile_filter(expression, LinkType.ETHERNET, 1000)
-        return [
-            Tapped(port, Interface(name, "channel"), program)
-            for name, port in zip("ab", self.ports, strict=True)
+        self.wanted = [
+            Tapped(Interface(name, "channel"), ((self.ports["ab".index(name)], "both"),), program)
+            for name in names
         ]
+
+        async def wanted() -> list[Tapped]:
+            return self.wanted
+
+        return wanted
 
     async def pass_frames(self, count: int) -> None:
         before, _ = self.dataplane.counters(self.ports[0])
@@ -104,7 +113,7 @@ async def test_the_count_ends_it(lab: Lab, place: str) -> None:
 
 
 async def test_a_slow_client_loses_packets_and_hears_of_it(lab: Lab, place: str) -> None:
-    session = CaptureSession(lab.dataplane, lab.tapped()[:1], snaplen=1000, limit_bytes=10_000)
+    session = CaptureSession(lab.dataplane, lab.tapped(names="a"), snaplen=1000, limit_bytes=10_000)
     task = session.open(place)
     with socket.socket(socket.AF_UNIX) as client:
         client.setblocking(False)

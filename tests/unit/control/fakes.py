@@ -74,6 +74,7 @@ class FakeBackend:
     def __init__(self) -> None:
         self.ports = {"a": port("a"), "b": port("b", "stream:unix:/tmp/b.sock")}
         self.captures: list[tuple[str | None, int, int | None, UnitLink | None]] = []
+        self.links: list[Sequence[str] | None] = []  # of the captures
         self.callbacks: list[Callable[[Event], None]] = []
         self.fault: BaseException | None = None  # raised by the next change
 
@@ -129,6 +130,7 @@ class FakeBackend:
         names: Sequence[str] = (),
         *,
         beside: str,
+        links: Sequence[str] | None = None,
         expression: str | None = None,
         snaplen: int = DEFAULT_SNAPLEN,
         count: int | None = None,
@@ -138,6 +140,7 @@ class FakeBackend:
         self._maybe_fail()
         found = [self._find(name) for name in names] or list(self.ports.values())
         self.captures.append((expression, snaplen, count, unit_link))
+        self.links.append(links)
         interfaces = [Interface(port.name, port.where) for port in found]
         packet = struct.pack("<IIIIIIIIIII", 6, 44, 0, 0, 0, 0, 0, 0x40002, 1, 0, 44)
         data = head("fake", interfaces, snaplen, expression) + packet * 2

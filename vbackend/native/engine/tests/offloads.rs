@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{assert_balanced, config, eventually, read_frame, stream_port, wire};
-use vbackend_engine::capture::{LinkType, Sink, Tap};
+use vbackend_engine::capture::{Lane, LinkType, Sink, Tap};
 use vbackend_engine::{Engine, PortConfig};
 use vbackend_proto::drop_reason::DropReason;
 use vbackend_proto::segment::PortId;
@@ -144,7 +144,7 @@ fn a_host_without_offloads_and_a_rate_limit_get_single_frames() {
 fn a_capture_shows_frames_as_a_wire_has_them() {
     let mut lab = lab(1, true);
     let sink = Arc::new(Sink::new(1, 1 << 20, None).unwrap());
-    let tap = Tap::new(Arc::clone(&sink), 0, LinkType::Ethernet, 1 << 16, None).unwrap();
+    let tap = Tap::new(Arc::clone(&sink), 0, Lane::Both, LinkType::Ethernet, 1 << 16, None).unwrap();
     lab.engine.capture_start(lab.tap.0, tap).unwrap();
     let flow = Flow::tcp();
     let segments = flow.segments(&data(20_000), MSS);
