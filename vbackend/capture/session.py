@@ -112,7 +112,7 @@ class CaptureSession:
             finally:
                 self._untap()
         counts = self._sink.counts()
-        captured, lost = (sum(each) for each in list(zip(*counts, strict=True))[1:])
+        captured, lost = (sum(one[what] for one in counts) for what in (1, 2))
         log.info("capture: ended after %d packets, %d were lost", captured, lost)
 
     async def _client(self, listener: socket.socket) -> socket.socket | None:

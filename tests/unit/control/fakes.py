@@ -75,6 +75,7 @@ class FakeBackend:
         self.ports = {"a": port("a"), "b": port("b", "stream:unix:/tmp/b.sock")}
         self.captures: list[tuple[str | None, int, int | None, UnitLink | None]] = []
         self.links: list[Sequence[str] | None] = []  # of the captures
+        self.most: int | None = None  # packets of captures without a count
         self.callbacks: list[Callable[[Event], None]] = []
         self.fault: BaseException | None = None  # raised by the next change
 
@@ -155,7 +156,7 @@ class FakeBackend:
             with listener, listener.accept()[0] as client, suppress(ConnectionError):
                 Path(path).unlink()
                 client.sendall(data)
-                if count is None:
+                if count is None and self.most is None:
                     client.recv(1)
                 client.sendall(last)
 

@@ -30,22 +30,28 @@ pub fn note(verdicts: &mut Verdicts, wire: &[u8], run: Run, taken: usize, verdic
 pub fn record(taps: &Taps, direction: Direction, wire: &[u8], runs: &[Run], verdicts: &mut [(Run, Verdict)]) {
     verdicts.sort_by_key(|(range, _)| range.start);
     let now_ns = sys::realtime_ns();
-    let (mut first, mut seen) = (0, 0); // the verdicts in front of `first` are on frames in front of `seen`
+    let (mut first, mut seen) = (0, 0);
     for run in runs {
         let mut at = run.start;
         if at < seen {
             first = 0;
         }
         for frame in frames_of(wire, *run) {
-            first += verdicts[first..].iter().take_while(|(range, _)| range.end <= at).count();
-            let begun = verdicts[first..].iter().take_while(|(range, _)| range.start <= at);
-            let own = begun.filter(|(range, _)| at < range.end).map(|(_, verdict)| *verdict);
-            let verdict = own.reduce(Verdict::and).unwrap_or_default();
+            let verdict = verdict_at(at, verdicts, &mut first);
             for_each_plain(frame, run, |frame| taps.record(direction, &[], frame, verdict, now_ns));
             at += PREFIX_LEN + frame.len();
         }
         seen = at;
     }
+}
+
+/// What `verdicts`, in the order of their starts, say of the frame at `at`. Those in front of `first` say nothing of it
+/// or of what lies behind; more of them may be in front afterwards.
+fn verdict_at(at: usize, verdicts: &[(Run, Verdict)], first: &mut usize) -> Verdict {
+    *first += verdicts[*first..].iter().take_while(|(range, _)| range.end <= at).count();
+    let begun = verdicts[*first..].iter().take_while(|(range, _)| range.start <= at);
+    let own = begun.filter(|(range, _)| at < range.end).map(|(_, verdict)| *verdict);
+    own.reduce(Verdict::and).unwrap_or_default()
 }
 
 /// Show a frame of `run` as the plain frames that it stands for.
@@ -144,6 +150,31 @@ mod tests {
         }
         let ranges: Vec<_> = verdicts.iter().map(|(run, why)| (run.start, run.end, why.dropped)).collect();
         assert_eq!(ranges, [(0, 36, Some(DropReason::NoPeer)), (36, 54, Some(DropReason::Oversize))]);
+    }
+
+    #[test]
+    fn verdicts_are_found_as_by_looking_at_all() {
+        let mut dice = 1u32;
+        let mut roll = |below: usize| {
+            dice = dice.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (dice >> 8) as usize % below
+        };
+        for _ in 0..300 {
+            let mut verdicts: Vec<(Run, Verdict)> = (0..roll(12))
+                .map(|delay_us| {
+                    let (start, len) = (roll(20), 1 + roll(6));
+                    let range = Run { start, end: start + len, frames: len, vnet: VnetHeader::PLAIN };
+                    (range, Impaired { delay_us: 1 + delay_us as u64, ..Impaired::default() }.into())
+                })
+                .collect();
+            verdicts.sort_by_key(|(range, _)| range.start);
+            let mut first = 0;
+            for at in 0..28 {
+                let on = verdicts.iter().filter(|(range, _)| range.start <= at && at < range.end);
+                let naive = on.map(|(_, verdict)| *verdict).reduce(Verdict::and).unwrap_or_default();
+                assert_eq!(verdict_at(at, &verdicts, &mut first), naive, "at {at} of {verdicts:?}");
+            }
+        }
     }
 
     #[test]
