@@ -13,7 +13,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Final, Literal, Self, assert_never
@@ -29,6 +29,7 @@ from vbackend.host.tap import HostDevices
 from vbackend.ports.adopted import adopted_port
 from vbackend.ports.base import EventName, Port, PortContext
 from vbackend.ports.channel import Channel, ChannelPort
+from vbackend.ports.impairment import Impairment, changed_impairment
 from vbackend.ports.make import make_port
 from vbackend.ports.multi import MultiPort
 from vbackend.ports.names import derived_name, unique_name
@@ -229,10 +230,12 @@ class Backend:
         queue_bytes: int | None = None,
         rate: int | None = None,
         burst: int | None = None,
+        impairment: Impairment | Mapping[str, str] | None = None,
     ) -> PortSnapshot:
         """Change what is not None, of a `multi` port for all its peers. A `rate` of 0 ends the limit.
 
-        ConfigError: no such port, a limit that is none, a burst without a rate.
+        `impairment`: a new one, or words for `changed_impairment`, which change the one there is.
+        ConfigError: no such port, a limit that is none, a burst without a rate, an impairment that makes no sense.
         """
         port = self._find(name)
         for what, limit in (("queue", queue_frames), ("queue-bytes", queue_bytes)):
@@ -240,7 +243,19 @@ class Backend:
                 raise ConfigError(f"port {name!r}: {what} is {limit}; give a number above 0")
         if burst is not None and not (port.rate if rate is None else rate):
             raise ConfigError(f"port {name!r}: a burst is of no use without a rate; give a rate too")
-        port.set(up=up, queue_frames=queue_frames, queue_bytes=queue_bytes, rate=rate, burst=burst)
+        if isinstance(impairment, Mapping):
+            try:
+                impairment = changed_impairment(port.impairment, impairment)
+            except ValueError as error:
+                raise ConfigError(f"port {name!r}: {error}") from None
+        port.set(
+            up=up,
+            queue_frames=queue_frames,
+            queue_bytes=queue_bytes,
+            rate=rate,
+            burst=burst,
+            impairment=impairment,
+        )
         return port.snapshot()
 
     # Captures
