@@ -190,6 +190,32 @@ class Engine:
     ) -> None:
         """Change what is not None. `rate`: bits/s to the peer, with `burst` in bytes; 0, without one: no limit."""
 
+    def set_impairment(
+        self,
+        port: int,
+        *,
+        delay_us: int,
+        jitter_us: int,
+        overtake: bool,
+        loss: float,
+        gilbert: tuple[float, float, float, float] | None,
+        duplicate: float,
+        corrupt: float,
+        reorder: float,
+        seed: int,
+        limit_frames: int,
+        limit_bytes: int,
+    ) -> None:
+        """Let the way to the port's peer be a bad line; `gilbert` is p, r, 1-h, 1-k in the place of `loss`. The random
+        numbers and the counts begin anew, what is on its way keeps its time. ValueError: no probability, a jitter above
+        the delay, reordering without one."""
+
+    def clear_impairment(self, port: int) -> None:
+        """A good line again; what is on its way keeps its time, and what comes stays behind it."""
+
+    def impairment(self, port: int) -> dict[str, int] | None:
+        """lost, duplicated, corrupted, delayed, reordered since it was set; held_frames, held_bytes. None: no such."""
+
     def attach_stream(self, port: int, fd: int) -> int:
         """Start a session on a connected stream socket; returns its number. ValueError while one runs."""
 

@@ -13,7 +13,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Final, Literal, Self, assert_never
@@ -29,8 +29,9 @@ from vbackend.host.tap import HostDevices
 from vbackend.ports.adopted import adopted_port
 from vbackend.ports.base import EventName, Port, PortContext
 from vbackend.ports.channel import Channel, ChannelPort
+from vbackend.ports.impairment import Impairment
 from vbackend.ports.make import make_port
-from vbackend.ports.multi import MultiPort
+from vbackend.ports.multi import ParentPort
 from vbackend.ports.names import derived_name, unique_name
 from vbackend.ports.segments import SegmentKind, Segments
 from vbackend.ports.spec import (
@@ -238,7 +239,7 @@ class Backend:
         """Remove a port, of a `multi` port also its peers' ports. ConfigError: there is none of that name."""
         async with self._lock:
             port = self._find(name)
-            if isinstance(port, MultiPort):
+            if isinstance(port, ParentPort):
                 port.quiesce()
                 for peer in list(port.peers.values()):
                     await self._remove(peer)
@@ -253,10 +254,12 @@ class Backend:
         queue_bytes: int | None = None,
         rate: int | None = None,
         burst: int | None = None,
+        impairment: Impairment | Mapping[str, str] | None = None,
     ) -> PortSnapshot:
         """Change what is not None, of a `multi` port for all its peers. A `rate` of 0 ends the limit.
 
-        ConfigError: no such port, a limit that is none, a burst without a rate.
+        `impairment`: a new one, or words for `changed_impairment`, which change the one there is.
+        ConfigError: no such port, a limit that is none, a burst without a rate, an impairment that makes no sense.
         """
         port = self._find(name)
         for what, limit in (("queue", queue_frames), ("queue-bytes", queue_bytes)):
@@ -264,6 +267,8 @@ class Backend:
                 raise ConfigError(f"port {name!r}: {what} is {limit}; give a number above 0")
         if burst is not None and not (port.rate if rate is None else rate):
             raise ConfigError(f"port {name!r}: a burst is of no use without a rate; give a rate too")
+        if impairment is not None:
+            port.impair(impairment)
         port.set(up=up, queue_frames=queue_frames, queue_bytes=queue_bytes, rate=rate, burst=burst)
         return port.snapshot()
 
@@ -302,7 +307,7 @@ class Backend:
         named = [self._find(name) for name in dict.fromkeys(names)] or list(self._ports.values())
         found: dict[str, Port] = {}
         for port in named:
-            for one in port.peers.values() if isinstance(port, MultiPort) else [port]:
+            for one in port.peers.values() if isinstance(port, ParentPort) else [port]:
                 found[one.name] = one
         return list(found.values())
 

@@ -6,7 +6,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,12 @@ from pydantic import JsonValue
 from vbackend.capture.pcapng import DEFAULT_SNAPLEN, Interface, Statistics, UnitLink, head, statistics
 from vbackend.control.api import Event
 from vbackend.errors import ConfigError
+from vbackend.ports.impairment import NO_IMPAIRMENT, Impairment, changed_impairment
 from vbackend.ports.spec import PortSpec
 from vbackend.snapshot import (
     BackendSnapshot,
     FdbEntry,
+    ImpairmentSnapshot,
     LaneCounters,
     PortSnapshot,
     SegmentSnapshot,
@@ -34,6 +36,13 @@ class FakeEvent:
     name: str
     data: dict[str, JsonValue]
     time: float
+
+
+def _impairment(words: Impairment | Mapping[str, str] | None) -> ImpairmentSnapshot | None:
+    if words is None:
+        return None
+    new = words if isinstance(words, Impairment) else changed_impairment(NO_IMPAIRMENT, words)
+    return ImpairmentSnapshot(settings=new.settings())
 
 
 def port(name: str, where: str = "stream:unix:/tmp/a.sock") -> PortSnapshot:
@@ -111,6 +120,7 @@ class FakeBackend:
         queue_bytes: int | None = None,
         rate: int | None = None,
         burst: int | None = None,
+        impairment: Impairment | Mapping[str, str] | None = None,
     ) -> PortSnapshot:
         self._maybe_fail()
         changes = {
@@ -119,6 +129,7 @@ class FakeBackend:
             "queue_bytes": queue_bytes,
             "rate": rate,
             "burst": burst,
+            "impairment": _impairment(impairment),
         }
         given = {key: value for key, value in changes.items() if value is not None}
         self.ports[name] = self._find(name).model_copy(update=given)
