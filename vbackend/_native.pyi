@@ -128,6 +128,10 @@ class Capture:
     def __new__(cls, interfaces: int, *, limit_bytes: int = 4_194_304, count: int | None = None) -> Capture:
         """For so many ports. What does not fit into `limit_bytes` is lost and counted; `count` packets end it."""
 
+    def add_interface(self, description: bytes) -> int | None:
+        """Another interface, whose description (a whole block) comes in front of its first packet; its number.
+        None: the capture has ended, or has 4096."""
+
     def fileno(self) -> int:
         """An fd that polls readable exactly while there is something to read, or the capture has ended."""
 
@@ -327,16 +331,19 @@ class Engine:
         capture: Capture,
         interface: int,
         *,
+        lane: str,
         link: str,
         snaplen: int,
         filter: list[tuple[int, int, int, int]] | None,
     ) -> None:
         """Record the port's frames as number `interface` of the capture, up to `snaplen` bytes of those that `filter`
-        accepts: a BPF program as (code, jt, jf, k). `link`: "ethernet"; packets of a unit: "null", "loop", "raw".
-        ValueError: no such interface or link, or no valid program."""
+        accepts: a BPF program as (code, jt, jf, k). `lane`: "both" (each packet has its direction), "rx", "tx", or
+        "rx-lost": what the peer sent and no other port got. `link`: "ethernet"; packets of a unit: "null", "loop" or
+        "raw".
+        ValueError: no such interface, lane or link, or no valid program."""
 
     def uncapture(self, port: int, capture: Capture) -> None:
-        """End the port's part in the capture, if it has one."""
+        """End the port's part in the capture, in all interfaces, if it has one."""
 
     def inject(self, port: int, frame: bytes) -> None:
         """Forward a frame as if the port's peer had sent it. ValueError: it is too short or too long."""

@@ -21,7 +21,7 @@ from typing import Final, Literal, Self, assert_never
 from pydantic import JsonValue
 
 from vbackend import __version__
-from vbackend.capture.captures import Captures
+from vbackend.capture.captures import CaptureChoice, Captures
 from vbackend.capture.pcapng import DEFAULT_SNAPLEN, UnitLink
 from vbackend.dataplane import Dataplane, EventsLost, RingStopped, SessionEnded, WorkerDied
 from vbackend.errors import ConfigError
@@ -42,7 +42,7 @@ from vbackend.ports.spec import (
     UnitSpec,
 )
 from vbackend.ports.tunfile import TunFilePort
-from vbackend.snapshot import BackendSnapshot, PortSnapshot
+from vbackend.snapshot import BackendSnapshot, PortSnapshot, SegmentSnapshot
 from vbackend.tun.driver import TunDriver
 from vbackend.tun.file import TunFile
 from vbackend.tun.vocabulary import Header, System
@@ -106,7 +106,7 @@ class Backend:
         self._engine = engine
         self._open: _Open | None = None
         self._ports: dict[str, Port] = {}
-        self._captures = Captures()
+        self._captures = Captures(lambda: self._ports.values(), self._joined)
         self._callbacks: list[Callable[[BackendEvent], None]] = []
         self._failure: asyncio.Future[str] | None = None
         self._lock = asyncio.Lock()
@@ -279,37 +279,28 @@ class Backend:
         names: Sequence[str] = (),
         *,
         beside: str,
+        links: Sequence[str] | None = None,
         expression: str | None = None,
         snaplen: int = DEFAULT_SNAPLEN,
         count: int | None = None,
         unit_link: UnitLink | None = None,
     ) -> str:
-        """Offer a pcapng stream of these ports, or of all. Returns the path of the Unix socket that has it.
+        """Offer a pcapng stream of these ports, or of all; of `links` unless they are None: of these, or of all.
+        Returns the path of the Unix socket that has it.
 
         It waits some seconds for its one client, ends after `count` packets or when the client leaves, and lies at a
         path that begins with `beside`. `expression`: a filter in libpcap's language. `unit_link`: how packets of tun
-        units begin, None: as the unit has it. ConfigError: no such port, not a filter; HostError: there is no libpcap.
+        units begin, None: as the unit has it. ConfigError: no such port or link, not a filter; HostError: there is no
+        libpcap.
         """
-
+        choice = CaptureChoice(tuple(names), None if links is None else tuple(links), expression, unit_link)
         return await self._captures.start(
-            lambda: self._running().dataplane,
-            lambda: self._captured(names),
-            beside=beside,
-            expression=expression,
-            snaplen=snaplen,
-            count=count,
-            unit_link=unit_link,
+            lambda: self._running().dataplane, choice, beside=beside, snaplen=snaplen, count=count
         )
 
-    def _captured(self, names: Sequence[str]) -> list[Port]:
-        """Ports with frames of their own; a `multi` port stands for its peers."""
-        self._running()
-        named = [self._find(name) for name in dict.fromkeys(names)] or list(self._ports.values())
-        found: dict[str, Port] = {}
-        for port in named:
-            for one in port.peers.values() if isinstance(port, ParentPort) else [port]:
-                found[one.name] = one
-        return list(found.values())
+    def _joined(self) -> list[SegmentSnapshot]:
+        """Which ports are on which segment."""
+        return list(self._running().segments.snapshots(self._ports.values()))
 
     # What it looks like
 
@@ -463,6 +454,8 @@ class Backend:
         event = BackendEvent(name, data, time.time())
         for callback in list(self._callbacks):
             callback(event)
+        if name in ("PORT_ADDED", "PORT_REMOVED"):
+            self._captures.changed()
 
     def _running(self) -> _Open:
         if self._open is None:

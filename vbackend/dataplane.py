@@ -18,6 +18,7 @@ from vbackend.snapshot import LaneCounters
 
 __all__ = [
     "AdapterConfig",
+    "CaptureLane",
     "Dataplane",
     "DataplaneEvent",
     "EventsLost",
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 EndReason = Literal["eof", "oversize", "error", "detached", "memory"]
+CaptureLane = Literal["both", "rx", "rx-lost", "tx"]  # which frames of a port a capture has
 NativeCapture = _native.Capture
 NativeChannel = _native.Channel
 NativeUnit = _native.TunUnit
@@ -310,10 +312,11 @@ class Dataplane:
         *,
         snaplen: int,
         program: Sequence[tuple[int, int, int, int]] | None = None,
+        lane: CaptureLane = "both",
         link: str = "ethernet",
     ) -> None:
         program = None if program is None else list(program)
-        self._engine.capture(port, capture, interface, link=link, snaplen=snaplen, filter=program)
+        self._engine.capture(port, capture, interface, lane=lane, link=link, snaplen=snaplen, filter=program)
 
     def uncapture(self, port: int, capture: NativeCapture) -> None:
         self._engine.uncapture(port, capture)

@@ -46,6 +46,7 @@ class ControlledBackend(Protocol):
         names: Sequence[str] = (),
         *,
         beside: str,
+        links: Sequence[str] | None = None,
         expression: str | None = None,
         snaplen: int = ...,
         count: int | None = None,

@@ -92,9 +92,10 @@ class PortSet(_ImpairmentWords):
 
 
 class CaptureStart(_Arguments):
-    """No ports: all of them."""
+    """No ports: all of them. With `links`, these instead of ports, or all of them."""
 
     ports: list[str] = []
+    links: list[str] | None = None
     filter: str | None = None  # in libpcap's language
     snaplen: int = Field(DEFAULT_SNAPLEN, ge=1, le=DEFAULT_SNAPLEN)  # bytes kept of a packet
     count: int | None = Field(None, ge=1, le=1 << 62)  # packets until the end
@@ -149,9 +150,12 @@ async def _port_set(desk: Desk, arguments: PortSet) -> JsonValue:
 
 
 async def _capture_start(desk: Desk, arguments: CaptureStart) -> JsonValue:
+    if arguments.ports and arguments.links is not None:
+        raise ConfigError("capture-start: ports and links are two kinds of captures; give one of them")
     path = await desk.backend.capture(
         arguments.ports,
         beside=desk.path,
+        links=arguments.links,
         expression=arguments.filter,
         snaplen=arguments.snaplen,
         count=arguments.count,

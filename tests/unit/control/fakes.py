@@ -83,6 +83,8 @@ class FakeBackend:
     def __init__(self) -> None:
         self.ports = {"a": port("a"), "b": port("b", "stream:unix:/tmp/b.sock")}
         self.captures: list[tuple[str | None, int, int | None, UnitLink | None]] = []
+        self.links: list[Sequence[str] | None] = []  # of the captures
+        self.most: int | None = None  # packets of captures without a count
         self.callbacks: list[Callable[[Event], None]] = []
         self.fault: BaseException | None = None  # raised by the next change
 
@@ -140,6 +142,7 @@ class FakeBackend:
         names: Sequence[str] = (),
         *,
         beside: str,
+        links: Sequence[str] | None = None,
         expression: str | None = None,
         snaplen: int = DEFAULT_SNAPLEN,
         count: int | None = None,
@@ -149,6 +152,7 @@ class FakeBackend:
         self._maybe_fail()
         found = [self._find(name) for name in names] or list(self.ports.values())
         self.captures.append((expression, snaplen, count, unit_link))
+        self.links.append(links)
         interfaces = [Interface(port.name, port.where) for port in found]
         packet = struct.pack("<IIIIIIIIIII", 6, 44, 0, 0, 0, 0, 0, 0x40002, 1, 0, 44)
         data = head("fake", interfaces, snaplen, expression) + packet * 2
@@ -163,7 +167,7 @@ class FakeBackend:
             with listener, listener.accept()[0] as client, suppress(ConnectionError):
                 Path(path).unlink()
                 client.sendall(data)
-                if count is None:
+                if count is None and self.most is None:
                     client.recv(1)
                 client.sendall(last)
 

@@ -84,6 +84,18 @@ async def test_capture_start(bench: Bench, tmp_path: Path) -> None:
     assert [one.name for one in parse(data).interfaces] == ["b"]
 
 
+async def test_capture_start_of_links(bench: Bench, tmp_path: Path) -> None:
+    bench.path = f"{tmp_path}/control"
+    links: list[list[str]] = [[], ["core"]]
+    for each in links:
+        answer = await bench("capture-start", links=each, count=2)
+        reader, writer = await asyncio.open_unix_connection(answer["path"])
+        assert await reader.read()
+        writer.close()
+        await writer.wait_closed()
+    assert bench.backend.links == links
+
+
 async def test_quit(bench: Bench) -> None:
     assert await bench("quit") == {}
     assert bench.quits == 1
@@ -101,6 +113,7 @@ async def test_quit(bench: Bench) -> None:
         ("port-set", {"name": "a", "impair": "on"}, "port-set: argument 'impair': input should be 'off'"),
         ("port-set", {"name": "a", "delay": [5]}, "port-set: argument 'delay"),
         ("capture-start", {"ports": ["zz"]}, "there is no port 'zz'; there are a, b"),
+        ("capture-start", {"ports": ["a"], "links": []}, "capture-start: ports and links are two kinds of"),
         ("capture-start", {"count": 0}, "capture-start: argument 'count': input should be greater"),
         ("capture-start", {"snaplen": 262_145}, "capture-start: argument 'snaplen': input should be less"),
         ("port-set", {"name": "a", "up": "yes"}, "port-set: argument 'up': input should be a valid boolean"),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{assert_balanced, config, eventually, read_frame, stream_port, wire};
-use vbackend_engine::capture::{LinkType, Sink, Tap};
+use vbackend_engine::capture::{Lane, LinkType, Sink, Tap};
 use vbackend_engine::{Engine, PortConfig};
 use vbackend_proto::drop_reason::DropReason;
 use vbackend_proto::impair::{Config, Decisions, Loss, Probability};
@@ -215,7 +215,7 @@ fn a_partial_checksum_is_complete_before_a_bit_is_flipped() {
 fn a_capture_shows_frames_as_a_wire_has_them() {
     let mut lab = lab(1, true);
     let sink = Arc::new(Sink::new(1, 1 << 20, None).unwrap());
-    let tap = Tap::new(Arc::clone(&sink), 0, LinkType::Ethernet, 1 << 16, None).unwrap();
+    let tap = Tap::new(Arc::clone(&sink), 0, Lane::Both, LinkType::Ethernet, 1 << 16, None).unwrap();
     lab.engine.capture_start(lab.tap.0, tap).unwrap();
     let flow = Flow::tcp();
     let segments = flow.segments(&data(20_000), MSS);

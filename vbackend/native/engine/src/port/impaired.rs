@@ -12,10 +12,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use vbackend_proto::capture::verdict::{self, Verdict};
 use vbackend_proto::drop_reason::DropReason;
 use vbackend_proto::framing::{PREFIX_LEN, Run, frames_of};
-use vbackend_proto::impair::{Config, Counts, Impairment};
+use vbackend_proto::impair::{Config, Counts, Impairment, Marks};
 use vbackend_proto::offload::Offloads;
+use vbackend_proto::vnet::VnetHeader;
 
 use super::limit::single;
 use super::{Port, Scratch, captured};
@@ -140,7 +142,7 @@ impl Port {
             None => (wire, &pending),
             Some((wire, runs)) => (wire, &*runs),
         };
-        self.losses.clear();
+        let seed = impairment.config().seed;
         for run in runs {
             let mut at = run.start;
             for frame in frames_of(wire, *run) {
@@ -148,10 +150,17 @@ impl Port {
                 tx.frames_in += (admitted.copies - 1) as u64;
                 tx.dropped(DropReason::Loss, usize::from(admitted.lost));
                 tx.dropped(DropReason::LineFull, admitted.full);
-                if !self.taps.is_empty() && (admitted.lost || admitted.full > 0) {
-                    let reason = if admitted.lost { DropReason::Loss } else { DropReason::LineFull };
-                    let lost = Run::one(at, frame.len(), run.vnet);
-                    captured::record(&self.taps, Direction::Outbound, wire, &[lost], &[(lost, reason)]);
+                let lost = Verdict {
+                    dropped: Some(DropReason::Loss),
+                    impaired: Some(verdict::Impaired { seed, lost: true, ..verdict::Impaired::default() }),
+                };
+                let full = (0..admitted.full).map(|_| Verdict::from(DropReason::LineFull));
+                for verdict in admitted.lost.then_some(lost).into_iter().chain(full) {
+                    let one = Run::one(at, frame.len(), run.vnet);
+                    if self.taps.want(Direction::Outbound, &verdict) {
+                        let verdicts = &mut [(one, verdict)];
+                        captured::record(&self.taps, Direction::Outbound, wire, &[one], verdicts);
+                    }
                 }
                 at += PREFIX_LEN + frame.len();
             }
@@ -165,10 +174,27 @@ impl Port {
         let Some(mut impaired) = self.impaired.take() else { return Ok(()) };
         // What is missing of frames in the worker's buffer is not missing here.
         let lazy = std::mem::take(&mut scratch.lazy);
+        let seed = impaired.impairment.config().seed;
+        let captured = self.is_captured();
         let line = &mut impaired.impairment.line;
         let mut result = Ok(());
         for _ in 0..MOST_BATCHES {
-            let Some(batch) = line.take_due(now_us, &mut self.pending, |_, _, _| {}) else { break };
+            let verdicts = &mut self.verdicts;
+            let told = |start, marks: Marks, delay_us| {
+                if captured {
+                    let Marks { duplicate, reordered, corrupted: corrupted_bit } = marks;
+                    let verdict = verdict::Impaired {
+                        seed,
+                        lost: false,
+                        delay_us,
+                        reordered,
+                        duplicate,
+                        corrupted_bit,
+                    };
+                    verdicts.push((Run::one(start, 0, VnetHeader::PLAIN), verdict.into()));
+                }
+            };
+            let Some(batch) = line.take_due(now_us, &mut self.pending, told) else { break };
             result = self.send(line.wire(&batch), scratch, now_ms, true);
             line.release(batch);
             if result.is_err() {

@@ -20,6 +20,7 @@ pub mod vhost;
 
 use std::sync::Arc;
 
+use vbackend_proto::capture::verdict::Verdict;
 use vbackend_proto::drop_reason::DropReason;
 use vbackend_proto::framing::{MAX_FRAME, PREFIX_LEN, Run, keep_source};
 use vbackend_proto::queue::{Limits, Queue};
@@ -29,7 +30,7 @@ pub use self::lazy::Lazy;
 pub use self::link::Link;
 pub use self::outgoing::{Outgoing, Sent};
 
-use self::captured::Losses;
+use self::captured::Verdicts;
 use crate::capture::{Direction, Taps};
 use crate::command::{End, SharedSegment};
 use crate::counters::Counters;
@@ -102,8 +103,8 @@ pub struct Port {
     queue: Queue,
     limit: limit::RateLimit,
     impaired: Option<Box<impaired::Impaired>>,
-    pending: Vec<Run>, // ranges of the wire buffer in the hands of the worker
-    losses: Losses,    // of a transmit that is captured
+    pending: Vec<Run>,  // ranges of the wire buffer in the hands of the worker
+    verdicts: Verdicts, // of a transmit that is captured
 }
 
 impl Port {
@@ -126,7 +127,7 @@ impl Port {
             timer_ms: None,
             timer_us: None,
             pending: Vec::new(),
-            losses: Losses::new(),
+            verdicts: Verdicts::new(),
         }
     }
 
@@ -307,8 +308,7 @@ impl Port {
     /// Send what is pending, `singly`: one frame for each on the wire.
     fn send(&mut self, wire: &[u8], scratch: &mut Scratch, now_ms: u64, singly: bool) -> Result<(), End> {
         let mut pending = std::mem::take(&mut self.pending);
-        let captured = self.is_captured();
-        self.losses.clear();
+        let captured = self.is_captured() && self.taps.want(Direction::Outbound, &Verdict::default());
         let mut out = Outgoing {
             queue: &mut self.queue,
             tx: &mut self.counters.tx,
@@ -317,7 +317,7 @@ impl Port {
             messages: &mut scratch.messages,
             now_ms,
             stop_at: u64::MAX,
-            losses: captured.then_some(&mut self.losses),
+            verdicts: captured.then_some(&mut self.verdicts),
         };
         let mut result = Ok(());
         let mut settled = None;
@@ -339,8 +339,9 @@ impl Port {
         if captured {
             // Settled frames as they went out; those that could not be settled are only counted.
             let (wire, runs) = settled.as_ref().map_or((wire, &pending), |(wire, runs)| (*wire, &**runs));
-            captured::record(&self.taps, Direction::Outbound, wire, runs, &self.losses);
+            captured::record(&self.taps, Direction::Outbound, wire, runs, &mut self.verdicts);
         }
+        self.verdicts.clear();
         pending.clear();
         self.pending = pending;
         result
@@ -357,7 +358,7 @@ impl Port {
             messages: &mut scratch.messages,
             now_ms,
             stop_at: u64::MAX,
-            losses: None, // they were captured when they came
+            verdicts: None, // they were captured when they came
         };
         self.limit.flush(link, &mut out)
     }

@@ -16,8 +16,6 @@ mod line;
 mod random;
 pub mod wheel;
 
-use std::fmt;
-
 pub use self::line::{Batch, Line};
 pub use self::random::{Probability, Random};
 use crate::framing::MIN_FRAME;
@@ -108,24 +106,6 @@ pub struct Marks {
     pub reordered: bool,
     /// This bit is flipped, counted from the frame's first byte, in each from the lowest.
     pub corrupted: Option<u32>,
-}
-
-/// [`Marks`] and the microseconds a frame was on its way, in words: `delayed 50.0 ms, corrupted bit 130`.
-#[derive(Clone, Copy, Debug)]
-pub struct Story(pub Marks, pub u64);
-
-impl fmt::Display for Story {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Story(marks, us) = self;
-        match marks.reordered {
-            true => write!(f, "not delayed")?,
-            false => write!(f, "delayed {}.{:03} ms", us / 1000, us % 1000)?,
-        }
-        if marks.duplicate {
-            write!(f, ", duplicate")?;
-        }
-        marks.corrupted.map_or(Ok(()), |bit| write!(f, ", corrupted bit {bit}"))
-    }
 }
 
 /// What is decided of one frame.
@@ -261,6 +241,12 @@ impl Impairment {
         self.line.set_limits(config.limits);
     }
 
+    /// What is to happen to frames.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.decisions.config
+    }
+
     /// Whether frames have to be as a wire has them, with complete checksums: a receiver trusts the others.
     #[must_use]
     pub fn wants_checksums(&self) -> bool {
@@ -359,18 +345,6 @@ mod tests {
             let bit = decisions.next(len).corrupted;
             let within = |bit: u32| (112..8 * u32::try_from(len).unwrap()).contains(&bit);
             assert!(bit.map_or(len == 14, within), "{len}: {bit:?}");
-        }
-    }
-
-    #[test]
-    fn a_story_is_short() {
-        let corrupted = Marks { corrupted: Some(130), ..Marks::default() };
-        for (marks, us, expected) in [
-            (Marks::default(), 50_012, "delayed 50.012 ms"),
-            (Marks { duplicate: true, ..corrupted }, 0, "delayed 0.000 ms, duplicate, corrupted bit 130"),
-            (Marks { reordered: true, ..Marks::default() }, 3, "not delayed"),
-        ] {
-            assert_eq!(Story(marks, us).to_string(), expected);
         }
     }
 }
