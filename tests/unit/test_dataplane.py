@@ -4,6 +4,7 @@ import dataclasses
 import os
 import select
 import socket
+import struct
 import subprocess
 import sys
 import textwrap
