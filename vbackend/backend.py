@@ -31,7 +31,7 @@ from vbackend.ports.base import EventName, Port, PortContext
 from vbackend.ports.channel import Channel, ChannelPort
 from vbackend.ports.impairment import Impairment
 from vbackend.ports.make import make_port
-from vbackend.ports.multi import MultiPort
+from vbackend.ports.multi import ParentPort
 from vbackend.ports.names import derived_name, unique_name
 from vbackend.ports.segments import SegmentKind, Segments
 from vbackend.ports.spec import (
@@ -239,7 +239,7 @@ class Backend:
         """Remove a port, of a `multi` port also its peers' ports. ConfigError: there is none of that name."""
         async with self._lock:
             port = self._find(name)
-            if isinstance(port, MultiPort):
+            if isinstance(port, ParentPort):
                 port.quiesce()
                 for peer in list(port.peers.values()):
                     await self._remove(peer)
@@ -307,7 +307,7 @@ class Backend:
         named = [self._find(name) for name in dict.fromkeys(names)] or list(self._ports.values())
         found: dict[str, Port] = {}
         for port in named:
-            for one in port.peers.values() if isinstance(port, MultiPort) else [port]:
+            for one in port.peers.values() if isinstance(port, ParentPort) else [port]:
                 found[one.name] = one
         return list(found.values())
 

@@ -42,7 +42,7 @@ __all__ = ["CaptureLink", "EventName", "Port", "PortContext", "PortKind", "PortS
 log = logging.getLogger(__name__)
 
 EventName = Literal["PORT_ADDED", "PORT_REMOVED", "PORT_CONNECTED", "PORT_DISCONNECTED", "PORT_REFUSED"]
-PortKind = Literal["stream", "dgram", "tap", "tun", "unit", "tunfile", "channel", "vhost-user"]
+PortKind = Literal["stream", "dgram", "tap", "tun", "unit", "tunfile", "channel", "vhost-user", "vde"]
 CaptureLink = Literal["ethernet", "null", "loop", "raw"]
 PortState = Literal["listening", "dialling", "connected", "down", "failed"]
 
@@ -173,6 +173,9 @@ class Port(ABC):
         self.up = self.up if up is None else up
         self.queue_frames = self.queue_frames if queue_frames is None else queue_frames
         self.queue_bytes = self.queue_bytes if queue_bytes is None else queue_bytes
+
+    def set_carrier(self, up: bool) -> None:  # noqa: B027 (most peers see none)
+        """Tell the peer whether its link has a carrier, as long as the port is up; one that is down never has."""
 
     def impair(self, impairment: Impairment | Mapping[str, str]) -> None:
         """Change what a bad line does, live: a new one, or words of `changed_impairment`. ConfigError: no sense."""
