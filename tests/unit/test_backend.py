@@ -1,6 +1,7 @@
 """The backend: start, stop, live changes, names, events, and a worker that dies."""
 
 import asyncio
+import gc
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -30,7 +31,8 @@ def names(backend: Backend) -> list[str]:
 
 
 def held() -> tuple[list[str], list[str]]:
-    """The engine's threads, and what this process has open."""
+    """The engine's threads, and what this process has open, without what an earlier test left to the collector."""
+    gc.collect()
     threads = [(path / "comm").read_text() for path in Path("/proc/self/task").iterdir()]
     with os.scandir("/proc/self/fd") as entries:
         names = [entry.name for entry in entries]
