@@ -133,7 +133,9 @@ def _check_dhcp4(config: Dhcp4Config, addresses: Sequence[Interface], where: str
     if own is None:
         raise ConfigError(f"{where}: the range begins at {config.first}; give an addr= in its network")
     network = own.network
-    if not config.first <= config.last <= network.broadcast_address or config.last not in network:
+    if not (
+        config.first <= config.last and _is_host(config.first, network) and _is_host(config.last, network)
+    ):
         raise ConfigError(f"{where}: range {config.first}-{config.last} is none in {network}; give another")
     if int(config.last) - int(config.first) >= MOST_ADDRESSES:
         raise ConfigError(
@@ -141,7 +143,7 @@ def _check_dhcp4(config: Dhcp4Config, addresses: Sequence[Interface], where: str
         )
     seen: set[object] = set()
     for one in config.reservations:
-        if one.address not in network or one.address == own.ip:
+        if not _is_host(one.address, network) or one.address == own.ip:
             raise ConfigError(
                 f"{where}: host {one.address}: give another address of {network} than the server's"
             )
@@ -167,6 +169,11 @@ def _check_dhcp4(config: Dhcp4Config, addresses: Sequence[Interface], where: str
         raise ConfigError(f"{where}: domain {config.domain!r} is no domain name; give letters, digits and -")
     if len(config.dns or ()) > 8 or len(config.routes) > 16:
         raise ConfigError(f"{where}: give at most 8 name servers and 16 routes, so that they fit a reply")
+
+
+def _is_host(address: IPv4Address, network: IPv4Network) -> bool:
+    ends = (network.network_address, network.broadcast_address) if network.prefixlen < 31 else ()
+    return address in network and address not in ends
 
 
 def _check_ra(config: RaConfig, addresses: Sequence[Interface], where: str) -> None:

@@ -6,7 +6,7 @@ Times: `now` is of a clock that does not go back, `today` seconds since the epoc
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv6Address, IPv6Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from typing import Final
 
 from vbackend.services.config import Dhcp4Config, Interface, RaConfig, Services, check, server_interface
@@ -200,7 +200,8 @@ def _dhcp4_server(services: Services, addresses: Sequence[Interface]) -> Dhcp4Se
     own = () if dns is None else (interface.ip,)
     domain = config.domain or (None if dns is None else dns.domain)
     told: Dhcp4Config = replace(config, dns=own if config.dns is None else config.dns, domain=domain)
-    return Dhcp4Server(told, interface)
+    kept = [one.ip for one in addresses if isinstance(one, IPv4Interface)]
+    return Dhcp4Server(told, interface, kept)
 
 
 def _told_by_ra(services: Services, addresses: Sequence[Interface]) -> RaConfig | None:

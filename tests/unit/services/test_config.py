@@ -51,6 +51,8 @@ def at(text: str) -> IPv4Address:
         (Services(dhcp4=DHCP), [V6], "the range begins at 10.0.0.100; give an addr= in its network"),
         (Services(dhcp4=replace(DHCP, last=at("10.0.1.1"))), BOTH, "is none in 10.0.0.0/24"),
         (Services(dhcp4=replace(DHCP, last=at("10.0.0.99"))), BOTH, "is none in 10.0.0.0/24"),
+        (Services(dhcp4=replace(DHCP, first=at("10.0.0.0"))), BOTH, "is none in 10.0.0.0/24"),
+        (Services(dhcp4=replace(DHCP, last=at("10.0.0.255"))), BOTH, "is none in 10.0.0.0/24"),
         (
             Services(dhcp4=Dhcp4Config(at("10.0.0.2"), at("10.0.16.2"))),
             [IPv4Interface("10.0.0.1/16")],

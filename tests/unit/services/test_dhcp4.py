@@ -131,6 +131,12 @@ def test_where_replies_go(request_: Request, expected: IPv4Address | None) -> No
     assert reply_address(reply(server().handle(request_, 0, to_us=False))) == expected
 
 
+def test_addresses_of_servers_are_not_given_away() -> None:
+    config = replace(CONFIG, first=at(1), last=at(6), router=at(2), dns=(at(3), at(4)))
+    made = Dhcp4Server(config, OWN, [at(5)])
+    assert reply(made.handle(discover(), 0, to_us=False)).yiaddr == at(6)
+
+
 def test_offered_addresses_are_kept_for_a_while() -> None:
     made = server()
     made.handle(discover(A), 0, to_us=False)
