@@ -16,7 +16,10 @@ from vbackend.cli.args import args
 from vbackend.cli.capture import capture
 from vbackend.cli.doctor import doctor
 from vbackend.cli.exec import ExecCommand, exec_
+from vbackend.cli.extcap import EXTCAP_SETTINGS, extcap
+from vbackend.cli.graph import graph
 from vbackend.cli.image import image_app
+from vbackend.cli.lab import lab_app
 from vbackend.cli.remove import remove
 from vbackend.cli.run import run
 from vbackend.cli.set import set_
@@ -42,8 +45,11 @@ app.command("set")(set_)
 app.command("add")(add)
 app.command("remove")(remove)
 app.command("capture")(capture)
+app.command("extcap", context_settings=EXTCAP_SETTINGS)(extcap)
+app.command("graph")(graph)
 app.command("doctor")(doctor)
 app.add_typer(image_app, name="image")
+app.add_typer(lab_app, name="lab")
 
 
 def _print_version(wanted: bool) -> None:

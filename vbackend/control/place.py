@@ -1,9 +1,11 @@
-"""Where control sockets lie: `$XDG_RUNTIME_DIR/vbackend/NAME.sock`, else `/run/vbackend/NAME.sock`.
+"""Where control sockets lie: `$XDG_RUNTIME_DIR/vbackend/NAME.sock`, else `/run/vbackend/NAME.sock`; those of labs
+at `labs/LAB/control.sock` beside them.
 
 Only names and the directory; the socket is server.py's.
 """
 
 import os
+import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,10 +14,22 @@ from typing import Final
 from vbackend.errors import ConfigError, HostError
 from vbackend.ports import values
 
-__all__ = ["DEFAULT_NAME", "checked_name", "control_path", "make_runtime_dir", "running_names", "runtime_dir"]
+__all__ = [
+    "DEFAULT_NAME",
+    "checked_name",
+    "control_path",
+    "lab_control_path",
+    "make_runtime_dir",
+    "running_labs",
+    "running_names",
+    "runtime_dir",
+]
 
 DEFAULT_NAME: Final = "default"
 _SUFFIX: Final = ".sock"
+_LABS: Final = "labs"
+_LAB_SOCKET: Final = "control.sock"
+_LAB_NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,19}")  # as in a lab's file
 
 
 def checked_name(name: str) -> str:
@@ -37,6 +51,15 @@ def control_path(name: str | None, control: str | None, environ: Mapping[str, st
     if control is not None:
         return control
     return str(runtime_dir(environ) / f"{checked_name(name or DEFAULT_NAME)}{_SUFFIX}")
+
+
+def lab_control_path(name: str, environ: Mapping[str, str]) -> str:
+    """The control socket of a lab. ConfigError: that cannot be the name of one."""
+    if not _LAB_NAME.fullmatch(name):
+        raise ConfigError(
+            f"lab {name!r}: no name of a lab; they have up to 20 of a-z, 0-9 and '-', a letter first"
+        )
+    return str(runtime_dir(environ) / _LABS / name / _LAB_SOCKET)
 
 
 def make_runtime_dir(path: str, environ: Mapping[str, str]) -> None:
@@ -62,5 +85,14 @@ def running_names(environ: Mapping[str, str]) -> list[str]:
     """Names with a socket file in the runtime directory, sorted; they may be stale."""
     try:
         return sorted(path.name.removesuffix(_SUFFIX) for path in runtime_dir(environ).glob(f"*{_SUFFIX}"))
+    except OSError:
+        return []
+
+
+def running_labs(environ: Mapping[str, str]) -> list[str]:
+    """Labs with a control socket, sorted; it may be stale."""
+    try:
+        found = (runtime_dir(environ) / _LABS).glob(f"*/{_LAB_SOCKET}")
+        return sorted(path.parent.name for path in found if _LAB_NAME.fullmatch(path.parent.name))
     except OSError:
         return []

@@ -5,10 +5,12 @@ when its guest leaves.
 """
 
 import socket
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar, Final
 
 from vbackend.ports.base import Port, PortContext, PortKind
+from vbackend.ports.impairment import Impairment
 from vbackend.ports.listener import Listener
 from vbackend.ports.names import child_name
 from vbackend.ports.spec import PortSpec, StreamSpec
@@ -43,6 +45,12 @@ class ParentPort(Port):
         for peer in self.peers.values():
             peer.set(up=up, queue_frames=queue_frames, queue_bytes=queue_bytes, rate=rate, burst=burst)
 
+    def impair(self, impairment: Impairment | Mapping[str, str]) -> None:
+        """The same; each has a bad line of its own."""
+        super().impair(impairment)
+        for peer in self.peers.values():
+            peer.impair(self.impairment)
+
     def on_end(self) -> None:
         """Never called: the sessions are the peers'."""
 
@@ -60,6 +68,7 @@ class ParentPort(Port):
             rate=self.rate or 0,
             burst=self.burst,
         )
+        port.impair(self.impairment)
         port.create()
         self.sessions += 1
         self.peers[port.name] = port
