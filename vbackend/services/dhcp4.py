@@ -212,7 +212,8 @@ class Dhcp4Server:
     ) -> Lease:
         client, mac = _names(request)
         had = self.leases.of_client(client)
-        hostname = request.hostname or (had.hostname if had is not None else None)
+        sent = request.hostname or (had.hostname if had is not None else None)
+        hostname = self._config.names.get(request.mac, sent)
         return Lease(address=address, client=client, mac=mac, hostname=hostname, state=state, until=until)
 
 

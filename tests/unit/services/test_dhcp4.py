@@ -224,6 +224,14 @@ def test_renewed_lease_keeps_its_name() -> None:
     assert again.name == "given", "it was over"
 
 
+@pytest.mark.parametrize(("mac", "name"), [(A, "vm1"), (B, "told")])
+def test_name_that_is_known_goes_before_the_one_that_is_sent(mac: bytes, name: str) -> None:
+    made = server(replace(CONFIG, names={A: "vm1"}))
+    event = made.handle(replace(selecting(100, mac), hostname="told"), 0, to_us=False).event
+    assert event is not None
+    assert event.lease.hostname == name
+
+
 def test_reserved_address_moves_a_client_at_its_next_renewal() -> None:
     made = server(replace(CONFIG, reservations=(Reservation(at(50), mac=A),)))
     assert reply(made.handle(renewing(100, A), 0, to_us=True)).kind is Kind.NAK
