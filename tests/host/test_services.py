@@ -258,11 +258,9 @@ async def test_dhcpcd_takes_all_of_it(lab: Lab) -> None:
     (lab.folder / "dhcpcd.conf").write_text(
         "duid\nhostname cd\nnoarp\noption domain_name_servers, domain_name, interface_mtu, routers\n"
     )
-    client = f"dhcpcd --oneshot --waitip 4 -B -4 -f {lab.folder}/dhcpcd.conf -c {script} tap0"
-    places = "; ".join(
-        f"mkdir -p {at}; mount -t tmpfs none {at}" for at in ("/run/dhcpcd", "/var/lib/dhcpcd")
-    )
-    await lab.run("unshare", "--mount", "sh", "-c", f"{places}; {client}")
+    client = f"dhcpcd --nodev --oneshot --waitip=4 -B -4 -f {lab.folder}/dhcpcd.conf -c {script} tap0"
+    places = "mount -t tmpfs none /run && mkdir /run/dhcpcd && mount -t tmpfs none /var/lib/dhcpcd"
+    await lab.run("unshare", "--mount", "sh", "-c", f"{places} && {client}")
     lease = await lab.lease(hostname="cd")
     assert lease.client.startswith("ff"), "it is known by its DUID (RFC 4361)"
     assert f"{lease.address}/24" in lab.netns.addresses("tap0")

@@ -22,6 +22,7 @@ __all__ = [
     "Services",
     "check",
     "is_name",
+    "ra_interval",
     "server_interface",
 ]
 
@@ -46,7 +47,8 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class Dhcp4Config:
-    """`dns` None: this station where it has a name service, else none. Times in seconds."""
+    """`dns` None: this station where it has a name service, else none. `names`: of MAC addresses whose names are
+    known; for the others the name that the client sends counts. Times in seconds."""
 
     first: IPv4Address
     last: IPv4Address
@@ -57,6 +59,7 @@ class Dhcp4Config:
     mtu: int | None = None
     routes: tuple[Route, ...] = ()
     reservations: tuple[Reservation, ...] = ()
+    names: Mapping[bytes, str] = field(default_factory=dict)
     offer: int = 60  # how long an offered address is kept
     quarantine: int = 600  # how long an address rests that a client found in use
 
@@ -66,7 +69,8 @@ class RaConfig:
     """`prefixes`, `dns`, `domains` None: those of the station's addresses and name service. Times in seconds.
 
     `lifetime`: how long this station is a default router; 0: it is none, and only announces prefixes.
-    `interval`: the longest time between two advertisements to all. `stateless`: DHCPv6 tells the same.
+    `interval`: the longest time between two advertisements to all; None: a third of the lifetime, at most ten minutes.
+    `stateless`: DHCPv6 tells the same.
     """
 
     lifetime: int = 1800
@@ -74,7 +78,7 @@ class RaConfig:
     dns: tuple[IPv6Address, ...] | None = None
     domains: tuple[str, ...] | None = None
     mtu: int | None = None
-    interval: int = 600
+    interval: int | None = None
     valid: int = 86400
     preferred: int = 14400
     stateless: bool = True
@@ -128,12 +132,21 @@ def server_interface(config: Dhcp4Config, addresses: Sequence[Interface]) -> IPv
     return None
 
 
+def ra_interval(config: RaConfig) -> int:
+    """`interval`, or what stands for it (RFC 4861 6.2.1: the lifetime is thrice as long)."""
+    if config.interval is not None:
+        return config.interval
+    return max(4, min(600, config.lifetime // 3)) if config.lifetime else 600
+
+
 def _check_dhcp4(config: Dhcp4Config, addresses: Sequence[Interface], where: str) -> None:
     own = server_interface(config, addresses)
     if own is None:
         raise ConfigError(f"{where}: the range begins at {config.first}; give an addr= in its network")
     network = own.network
-    if not config.first <= config.last <= network.broadcast_address or config.last not in network:
+    if not (
+        config.first <= config.last and _is_host(config.first, network) and _is_host(config.last, network)
+    ):
         raise ConfigError(f"{where}: range {config.first}-{config.last} is none in {network}; give another")
     if int(config.last) - int(config.first) >= MOST_ADDRESSES:
         raise ConfigError(
@@ -141,7 +154,7 @@ def _check_dhcp4(config: Dhcp4Config, addresses: Sequence[Interface], where: str
         )
     seen: set[object] = set()
     for one in config.reservations:
-        if one.address not in network or one.address == own.ip:
+        if not _is_host(one.address, network) or one.address == own.ip:
             raise ConfigError(
                 f"{where}: host {one.address}: give another address of {network} than the server's"
             )
@@ -154,6 +167,9 @@ def _check_dhcp4(config: Dhcp4Config, addresses: Sequence[Interface], where: str
                 shown = key.hex(":") if isinstance(key, bytes) else key
                 raise ConfigError(f"{where}: {shown} is in two hosts; name it once")
             seen.add(key)
+    for name in config.names.values():
+        if not is_name(name) or "." in name or name != name.lower():
+            raise ConfigError(f"{where}: {name!r} is no host name; give small letters, digits and -")
     for name, seconds in (
         ("lease", config.lease),
         ("offer", config.offer),
@@ -169,6 +185,11 @@ def _check_dhcp4(config: Dhcp4Config, addresses: Sequence[Interface], where: str
         raise ConfigError(f"{where}: give at most 8 name servers and 16 routes, so that they fit a reply")
 
 
+def _is_host(address: IPv4Address, network: IPv4Network) -> bool:
+    ends = (network.network_address, network.broadcast_address) if network.prefixlen < 31 else ()
+    return address in network and address not in ends
+
+
 def _check_ra(config: RaConfig, addresses: Sequence[Interface], where: str) -> None:
     if config.prefixes is None and not any(isinstance(one, IPv6Interface) for one in addresses):
         raise ConfigError(f"{where}: there is no prefix to announce; give an IPv6 addr=")
@@ -176,10 +197,11 @@ def _check_ra(config: RaConfig, addresses: Sequence[Interface], where: str) -> N
         raise ConfigError(
             f"{where}: give at most 16 prefixes, 8 name servers and 8 domains, so that they fit"
         )
-    if not 4 <= config.interval <= 1800:  # RFC 4861 6.2.1
-        raise ConfigError(f"{where}: interval is {config.interval} s; give 4 to 1800")
-    if config.lifetime != 0 and not config.interval <= config.lifetime <= 9000:
-        raise ConfigError(f"{where}: lifetime is {config.lifetime} s; give 0, or {config.interval} to 9000")
+    interval = ra_interval(config)
+    if not 4 <= interval <= 1800:  # RFC 4861 6.2.1
+        raise ConfigError(f"{where}: interval is {interval} s; give 4 to 1800")
+    if config.lifetime != 0 and not interval <= config.lifetime <= 65535:  # RFC 8319 4
+        raise ConfigError(f"{where}: lifetime is {config.lifetime} s; give 0, or {interval} to 65535")
     if not 0 <= config.preferred <= config.valid <= _INFINITE_S:
         raise ConfigError(
             f"{where}: preferred {config.preferred} s and valid {config.valid} s; give valid the longer"

@@ -6,10 +6,18 @@ Times: `now` is of a clock that does not go back, `today` seconds since the epoc
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv6Address, IPv6Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from typing import Final
 
-from vbackend.services.config import Dhcp4Config, Interface, RaConfig, Services, check, server_interface
+from vbackend.services.config import (
+    Dhcp4Config,
+    Interface,
+    RaConfig,
+    Services,
+    check,
+    ra_interval,
+    server_interface,
+)
 from vbackend.services.dhcp4 import CLIENT_PORT, SERVER_PORT, Dhcp4Server, LeaseEvent, reply_address
 from vbackend.services.dhcp4_message import build_reply, parse_request
 from vbackend.services.dhcp6 import ALL_SERVERS, SERVER_PORT6, Dhcp6Server
@@ -57,7 +65,7 @@ class Core:
         self._dhcp6: Dhcp6Server | None = None
         if self._ra is not None and self._ra.stateless:
             self._dhcp6 = Dhcp6Server(mac, self._ra.dns or (), self._ra.domains or ())
-        self._advertiser = None if self._ra is None else Advertiser(self._ra.interval, random, now)
+        self._advertiser = None if self._ra is None else Advertiser(ra_interval(self._ra), random, now)
         self._dns: NameServer | None = None
         if services.dns is not None:
             networks = [one.network for one in addresses]
@@ -200,7 +208,8 @@ def _dhcp4_server(services: Services, addresses: Sequence[Interface]) -> Dhcp4Se
     own = () if dns is None else (interface.ip,)
     domain = config.domain or (None if dns is None else dns.domain)
     told: Dhcp4Config = replace(config, dns=own if config.dns is None else config.dns, domain=domain)
-    return Dhcp4Server(told, interface)
+    kept = [one.ip for one in addresses if isinstance(one, IPv4Interface)]
+    return Dhcp4Server(told, interface, kept)
 
 
 def _told_by_ra(services: Services, addresses: Sequence[Interface]) -> RaConfig | None:

@@ -4,7 +4,7 @@ It is the only server of its addresses, and says no (NAK) where a client asks fo
 for one of another network. It stays silent where RFC 2131 4.3.2 wants that of a server without a record.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Final, Literal
@@ -45,13 +45,17 @@ def reply_address(reply: Reply) -> IPv4Address | None:
 
 
 class Dhcp4Server:
-    """`interface`: the server's address and the network it serves. `config.dns` and `.domain` as clients are told."""
+    """`interface`: the server's address and the network it serves. `config.dns` and `.domain` as clients are told.
+    `kept`: addresses that are not given away, besides its own and those of router and name servers."""
 
-    def __init__(self, config: Dhcp4Config, interface: IPv4Interface) -> None:
+    def __init__(
+        self, config: Dhcp4Config, interface: IPv4Interface, kept: Collection[IPv4Address] = ()
+    ) -> None:
         self._config = config
         self.own: Final = interface.ip
         self._network = interface.network
-        self.leases: Final = Leases(config, interface.ip)
+        told = (*(config.dns or ()), *(() if config.router is None else (config.router,)))
+        self.leases: Final = Leases(config, {interface.ip, *kept, *told})
 
     def handle(self, request: Request, now: float, *, to_us: bool) -> Outcome:
         """`now`: seconds since the epoch. `to_us`: it was not broadcast. `WireError`: no answer, and why."""
@@ -99,8 +103,9 @@ class Dhcp4Server:
             return self._nak(request)
         reserved = self.leases.reserved(mac, request.hostname)
         moves = (
-            reserved not in (None, address)
-            and self.leases.choose(client, mac, request.hostname, None, now) == reserved
+            reserved is not None
+            and reserved != address
+            and self.leases.may_have(client, mac, request.hostname, reserved, now)
         )
         if moves or not self.leases.may_have(client, mac, request.hostname, address, now):
             if known is None and not (selects or to_us or self.leases.serves(address)):
@@ -207,7 +212,8 @@ class Dhcp4Server:
     ) -> Lease:
         client, mac = _names(request)
         had = self.leases.of_client(client)
-        hostname = request.hostname or (had.hostname if had is not None else None)
+        sent = request.hostname or (had.hostname if had is not None else None)
+        hostname = self._config.names.get(request.mac, sent)
         return Lease(address=address, client=client, mac=mac, hostname=hostname, state=state, until=until)
 
 

@@ -5,7 +5,7 @@ known, so that its client gets the address again while nobody else needs it. The
 addresses in the range and reservations.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from ipaddress import IPv4Address
 from typing import Final, Literal
 
@@ -36,11 +36,11 @@ _LIST: Final = TypeAdapter(list[Lease])
 
 
 class Leases:
-    """`own`: the server's address, which is never given away."""
+    """`kept`: the server's own address and the like, which are never given away."""
 
-    def __init__(self, config: Dhcp4Config, own: IPv4Address) -> None:
+    def __init__(self, config: Dhcp4Config, kept: Set[IPv4Address]) -> None:
         self._config = config
-        self._own = own
+        self._kept = kept
         self._leases: dict[IPv4Address, Lease] = {}
         self._by_client: dict[str, IPv4Address] = {}
         self._reserved = {one.address: one for one in config.reservations}
@@ -64,7 +64,7 @@ class Leases:
 
     def serves(self, address: IPv4Address) -> bool:
         """Whether the address is this server's to give."""
-        return address != self._own and (
+        return address not in self._kept and (
             self._config.first <= address <= self._config.last or address in self._reserved
         )
 
@@ -95,7 +95,7 @@ class Leases:
         best, unused_since = None, now
         for number in range(int(self._config.first), int(self._config.last) + 1):
             address = IPv4Address(number)
-            if address == self._own or address in self._reserved:
+            if address in self._kept or address in self._reserved:
                 continue
             lease = self._leases.get(address)
             if lease is None:

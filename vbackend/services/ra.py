@@ -11,7 +11,7 @@ from typing import Final
 import dns.name
 from construct import Bytes, Int8ub, Int16ub, Int32ub, Struct
 
-from vbackend.services.config import RaConfig
+from vbackend.services.config import RaConfig, ra_interval
 from vbackend.services.wire import Icmp, build_ndp_option
 
 __all__ = ["ALL_ROUTERS", "Advertiser", "build_advertisement", "encode_domains"]
@@ -43,9 +43,9 @@ _DNS_HEAD: Final = Struct("reserved" / Int16ub, "lifetime" / Int32ub)
 
 
 def build_advertisement(config: RaConfig, mac: bytes, *, final: bool = False) -> Icmp:
-    """`config`: nothing in it may be None but the MTU. `final`: this router and its name servers are no more."""
+    """`config`: what is None in it is left out. `final`: this router and its name servers are no more."""
     lifetime = 0 if final else config.lifetime
-    dns_lifetime = 0 if final else 3 * config.interval  # RFC 8106 5.1
+    dns_lifetime = 0 if final else 3 * ra_interval(config)  # RFC 8106 5.1
     flags = _OTHER_CONFIGURATION if config.stateless else 0
     body = bytes(
         _BODY.build({"hops": 64, "flags": flags, "lifetime": lifetime, "reachable": 0, "retransmit": 0})

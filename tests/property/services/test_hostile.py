@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from vbackend.services.config import Dhcp4Config, DnsConfig, Interface, RaConfig, Services
 from vbackend.services.core import Core
 from vbackend.services.dhcp4_message import parse_request
+from vbackend.services.dns import fit, valid_answer
 from vbackend.services.reasons import Drop, WireError
 from vbackend.services.wire import (
     Address,
@@ -119,6 +120,17 @@ def test_any_payload_of_a_service(payload: bytes, port: int) -> None:
     survives(udp(B4, IPv4Address("255.255.255.255"), port, payload, ALL))
     survives(udp(B6, A6, port, payload))
     survives(udp(B6, IPv6Address("ff02::1:2"), port, payload, bytes.fromhex("333300010002")))
+
+
+@given(st.binary(max_size=300), mutations, st.integers(0, LONG))
+def test_any_answer_of_another_name_server(data: bytes, changes: list[tuple[int, int]], cut: int) -> None:
+    query = dns.message.from_wire(QUERY)
+    answer = bytearray(dns.message.make_response(query).to_wire())
+    for at, value in changes:
+        answer[at % len(answer)] = value
+    for wire in (data, QUERY[:2] + b"\x81\x80" + data, bytes(answer[:cut]) + data):
+        if valid_answer(query, wire):
+            assert len(fit(query, wire)) <= 1232
 
 
 @given(st.integers(0, 255), st.binary(max_size=200))

@@ -15,6 +15,7 @@ from vbackend.services.config import (
     Services,
     check,
     is_name,
+    ra_interval,
     server_interface,
 )
 
@@ -51,6 +52,8 @@ def at(text: str) -> IPv4Address:
         (Services(dhcp4=DHCP), [V6], "the range begins at 10.0.0.100; give an addr= in its network"),
         (Services(dhcp4=replace(DHCP, last=at("10.0.1.1"))), BOTH, "is none in 10.0.0.0/24"),
         (Services(dhcp4=replace(DHCP, last=at("10.0.0.99"))), BOTH, "is none in 10.0.0.0/24"),
+        (Services(dhcp4=replace(DHCP, first=at("10.0.0.0"))), BOTH, "is none in 10.0.0.0/24"),
+        (Services(dhcp4=replace(DHCP, last=at("10.0.0.255"))), BOTH, "is none in 10.0.0.0/24"),
         (
             Services(dhcp4=Dhcp4Config(at("10.0.0.2"), at("10.0.16.2"))),
             [IPv4Interface("10.0.0.1/16")],
@@ -85,7 +88,9 @@ def at(text: str) -> IPv4Address:
         ),
         (Services(ra=RA), [V4], "there is no prefix to announce; give an IPv6 addr="),
         (Services(ra=RaConfig(interval=3)), BOTH, "interval is 3 s; give 4 to 1800"),
-        (Services(ra=RaConfig(lifetime=599)), BOTH, "lifetime is 599 s; give 0, or 600 to 9000"),
+        (Services(ra=RaConfig(lifetime=3)), BOTH, "lifetime is 3 s; give 0, or 4 to 65535"),
+        (Services(ra=RaConfig(lifetime=599, interval=600)), BOTH, "lifetime is 599 s; give 0, or 600 to"),
+        (Services(dhcp4=replace(DHCP, names={bytes(6): "h.1"})), BOTH, "'h.1' is no host name"),
         (Services(ra=RaConfig(valid=1)), BOTH, "give valid the longer"),
         (Services(ra=RaConfig(mtu=1279)), BOTH, "mtu is 1279; give 1280 to 65535"),
         (Services(ra=RaConfig(domains=("-a",))), BOTH, "'-a' is no domain name"),
@@ -122,6 +127,14 @@ def test_refused(services: Services, addresses: list[Interface], text: str) -> N
 )
 def test_names(name: str, good: bool) -> None:
     assert is_name(name) is good
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "interval", "expected"),
+    [(1800, None, 600), (9000, None, 600), (300, None, 100), (5, None, 4), (0, None, 600), (1800, 30, 30)],
+)
+def test_interval_of_advertisements(lifetime: int, interval: int | None, expected: int) -> None:
+    assert ra_interval(RaConfig(lifetime=lifetime, interval=interval)) == expected
 
 
 def test_server_interface_is_the_one_in_the_range() -> None:

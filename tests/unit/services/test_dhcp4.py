@@ -131,6 +131,12 @@ def test_where_replies_go(request_: Request, expected: IPv4Address | None) -> No
     assert reply_address(reply(server().handle(request_, 0, to_us=False))) == expected
 
 
+def test_addresses_of_servers_are_not_given_away() -> None:
+    config = replace(CONFIG, first=at(1), last=at(6), router=at(2), dns=(at(3), at(4)))
+    made = Dhcp4Server(config, OWN, [at(5)])
+    assert reply(made.handle(discover(), 0, to_us=False)).yiaddr == at(6)
+
+
 def test_offered_addresses_are_kept_for_a_while() -> None:
     made = server()
     made.handle(discover(A), 0, to_us=False)
@@ -216,6 +222,14 @@ def test_renewed_lease_keeps_its_name() -> None:
     again = made.handle(renewing(100), 9000, to_us=True).event
     assert again is not None
     assert again.name == "given", "it was over"
+
+
+@pytest.mark.parametrize(("mac", "name"), [(A, "vm1"), (B, "told")])
+def test_name_that_is_known_goes_before_the_one_that_is_sent(mac: bytes, name: str) -> None:
+    made = server(replace(CONFIG, names={A: "vm1"}))
+    event = made.handle(replace(selecting(100, mac), hostname="told"), 0, to_us=False).event
+    assert event is not None
+    assert event.lease.hostname == name
 
 
 def test_reserved_address_moves_a_client_at_its_next_renewal() -> None:

@@ -10,6 +10,7 @@ from vbackend.services.config import Dhcp4Config, Reservation
 from vbackend.services.leases import Lease, Leases, State
 
 OWN = IPv4Address("10.0.0.1")
+KEPT = {OWN}
 M1, M2 = "52:54:00:00:00:01", "52:54:00:00:00:02"
 CONFIG = Dhcp4Config(IPv4Address("10.0.0.1"), IPv4Address("10.0.0.4"))  # three, with the server's own inside
 RESERVED = replace(
@@ -30,7 +31,7 @@ def lease(last: int, client: str, *, mac: str = M1, state: State = "bound", unti
 
 
 def test_addresses_are_given_in_order_and_then_those_unused_the_longest() -> None:
-    leases = Leases(CONFIG, OWN)
+    leases = Leases(CONFIG, KEPT)
     for last, client, until in ((2, "a", 30.0), (3, "b", 10.0), (4, "c", 20.0)):
         assert leases.choose(client, M1, None, None, 0) == at(last)
         leases.put(lease(last, client, until=until), 0)
@@ -41,7 +42,7 @@ def test_addresses_are_given_in_order_and_then_those_unused_the_longest() -> Non
 
 
 def test_wishes_come_after_what_the_client_had() -> None:
-    leases = Leases(CONFIG, OWN)
+    leases = Leases(CONFIG, KEPT)
     assert leases.choose("a", M1, None, at(4), 0) == at(4)
     assert leases.choose("a", M1, None, OWN, 0) == at(2)
     assert leases.choose("a", M1, None, at(99), 0) == at(2)
@@ -51,7 +52,7 @@ def test_wishes_come_after_what_the_client_had() -> None:
 
 
 def test_a_client_has_one_binding() -> None:
-    leases = Leases(CONFIG, OWN)
+    leases = Leases(CONFIG, KEPT)
     leases.put(lease(2, "a"), 0)
     leases.put(lease(3, "a"), 5)
     assert [(one.address, one.state, one.until) for one in leases.all()] == [
@@ -63,7 +64,7 @@ def test_a_client_has_one_binding() -> None:
 
 
 def test_an_address_that_another_client_got_is_no_longer_known_as_the_first_ones() -> None:
-    leases = Leases(CONFIG, OWN)
+    leases = Leases(CONFIG, KEPT)
     leases.put(lease(2, "a", until=1), 0)
     leases.put(lease(2, "b"), 5)
     assert leases.of_client("a") is None
@@ -71,7 +72,7 @@ def test_an_address_that_another_client_got_is_no_longer_known_as_the_first_ones
 
 
 def test_declined_addresses_are_nobodys_until_they_have_rested() -> None:
-    leases = Leases(CONFIG, OWN)
+    leases = Leases(CONFIG, KEPT)
     leases.put(lease(2, "a", state="declined", until=50), 0)
     assert leases.of_client("a") is None
     assert not leases.may_have("a", M1, None, at(2), 49)
@@ -80,7 +81,7 @@ def test_declined_addresses_are_nobodys_until_they_have_rested() -> None:
 
 
 def test_reservations() -> None:
-    leases = Leases(RESERVED, OWN)
+    leases = Leases(RESERVED, KEPT)
     assert leases.choose("a", M1, None, None, 0) == at(50)
     assert leases.choose("a", M1, "printer", None, 0) == at(50), "the MAC address goes first"
     assert leases.choose("b", M2, "printer", None, 0) == at(3)
@@ -90,7 +91,7 @@ def test_reservations() -> None:
 
 
 def test_another_system_on_the_same_card_has_the_reserved_address_at_once() -> None:
-    leases = Leases(RESERVED, OWN)
+    leases = Leases(RESERVED, KEPT)
     leases.put(lease(50, "firmware"), 0)
     assert leases.may_have("system", M1, None, at(50), 1)
     leases.put(lease(3, "first", mac=M1), 0)
@@ -98,15 +99,15 @@ def test_another_system_on_the_same_card_has_the_reserved_address_at_once() -> N
 
 
 def test_json_and_back() -> None:
-    leases = Leases(CONFIG, OWN)
+    leases = Leases(CONFIG, KEPT)
     leases.put(lease(2, "a", until=1), 0)
     leases.put(lease(3, "a"), 5)
     leases.put(lease(4, "a", state="declined"), 5)
-    again = Leases(CONFIG, OWN)
+    again = Leases(CONFIG, KEPT)
     again.load(leases.to_json(), 6)
     assert again.all() == leases.all()
     assert again.of_client("a") == leases.of_client("a")
-    smaller = Leases(replace(CONFIG, last=at(2)), OWN)
+    smaller = Leases(replace(CONFIG, last=at(2)), KEPT)
     smaller.load(leases.to_json(), 6)
     assert [one.address for one in smaller.all()] == [at(2)]
 
@@ -114,4 +115,4 @@ def test_json_and_back() -> None:
 @pytest.mark.parametrize(("text", "where"), [("nonsense", "it"), ("[{}]", "0.address"), ('{"a": 1}', "it")])
 def test_json_that_is_none_of_ours(text: str, where: str) -> None:
     with pytest.raises(ConfigError, match=f"^read leases: {where}: .*; remove them to begin anew$"):
-        Leases(CONFIG, OWN).load(text, 0)
+        Leases(CONFIG, KEPT).load(text, 0)
