@@ -7,6 +7,7 @@ Rule: what needs an answer has a deadline, and the end of QEMU ends every wait a
 import asyncio
 import base64
 import contextlib
+import logging
 import os
 import random
 import shlex
@@ -36,10 +37,13 @@ from vbackend.qemu.qmp import Qmp, QmpCommandError
 
 __all__ = ["Guest"]
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 BOOT_S: Final = 120.0  # emulated, on a machine that has other things to do
 _MONITOR_S: Final = 30.0
+_ANSWER_S: Final = 10.0  # of the agent of a guest that runs
 _SETUP_S: Final = 60.0  # of one command of `start`
 _UNPLUG_S: Final = 15.0  # the guest has a say in it
 _GRACE_S: Final = 3.0  # for QEMU to quit by itself
@@ -53,16 +57,14 @@ class Guest:
 
     def __init__(self, name: str, place: VmPlace, process: Process, qmp: Qmp, agent: Agent | None) -> None:
         self.name: Final = name
-        self.place: Final = files
+        self.place: Final = place
         self.process: Final = process
         self.qmp: Final = qmp
         self.agent: Final = agent
         self._plugging: Final = asyncio.Lock()
 
     @classmethod
-    async def start(
-        cls, name: str, command: Sequence[str], place: VmPlace, *, has_agent: bool
-    ) -> Self:
+    async def start(cls, name: str, command: Sequence[str], place: VmPlace, *, has_agent: bool) -> Self:
         """Start QEMU and connect to it. `command[0]` is a path. HostError, VbackendError with QEMU's own words."""
         for stale in (place.qmp, place.agent, place.console, place.pid):
             stale.unlink(missing_ok=True)
@@ -83,10 +85,16 @@ class Guest:
         if process is None:
             return None
         try:
-            return await cls._connected(name, place, process, has_agent=has_agent)
+            guest = await cls._connected(name, place, process, has_agent=has_agent)
         except VbackendError:
             process.release()
             return None
+        if guest.agent is not None:
+            try:
+                await guest.agent.take_over(timeout=_ANSWER_S)
+            except (TimeoutError, PeerError) as error:
+                log.warning("VM %s: its agent does not answer: %s", name, error)
+        return guest
 
     @classmethod
     async def _connected(cls, name: str, place: VmPlace, process: Process, *, has_agent: bool) -> Self:
@@ -178,6 +186,14 @@ class Guest:
         prefix = device_id("")
         names = [cast(str, each["name"]) for each in cast(list[dict[str, Any]], found)]
         return {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+
+    async def clean_cards(self, known: Mapping[str, Card]) -> set[str]:
+        """The cards that are plugged in, after what is left of half a `plug` or `unplug` was removed."""
+        there = await self.cards()
+        for nic, card in known.items():
+            if nic not in there:
+                await self._unplug(nic, card)
+        return there
 
     async def set_link(self, nic: str, up: bool) -> None:
         """Give the card a carrier, or take it away."""

@@ -87,9 +87,9 @@ def device_id(nic: str) -> str:
     return f"nic-{nic}"
 
 
-def port_spec(socket: Path, port: NicPort, name: str) -> StreamSpec | VhostUserSpec:
-    """vbackend's end of a card, as a port of this name."""
-    path, options = str(socket), PortOptions(name=name)
+def port_spec(socket: Path, port: NicPort) -> StreamSpec | VhostUserSpec:
+    """vbackend's end of a card."""
+    path, options = str(socket), PortOptions()
     if port.transport == "vhost-user":
         return VhostUserSpec(
             f"vhost-user:{path}", options, UnixAddress(path), queues=port.queues, mtu=port.mtu
@@ -100,7 +100,7 @@ def port_spec(socket: Path, port: NicPort, name: str) -> StreamSpec | VhostUserS
 def nic_arguments(name: str, card: Card, host: Host) -> list[str]:
     """The -chardev, -netdev and -device of a card."""
     found = netdev_arguments(
-        port_spec(card.socket, nic_port(card.nic), name),
+        port_spec(card.socket, nic_port(card.nic)),
         host.version,
         netdev_id=netdev_id(name),
         mac=card.mac,
