@@ -16,6 +16,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from vbackend.errors import ConfigError
 from vbackend.ports import values
@@ -35,12 +36,15 @@ __all__ = [
     "Ra",
     "Switch",
     "Vm",
+    "Where",
     "end_name",
     "is_vm_end",
+    "lab_problems",
     "split_end",
 ]
 
 NAME_MAX: Final = 20
+Where = tuple[str | int, ...]  # a way through the file: tables, keys, positions in arrays
 _VM_END: Final = re.compile(r"([a-z][a-z0-9-]*):([a-z][a-z0-9._-]*)")
 PORT_KINDS: Final = frozenset(
     {"stream", "dgram", "socket", "tap", "tun", "unit", "tunfile", "vhost-user", "vde"}
@@ -349,22 +353,66 @@ class Lab(Strict):
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
-        for end in self.ends():
-            if is_vm_end(end) and split_end(end)[0] not in self.vm:
-                known = ", ".join(self.vm) or "none"
-                raise ValueError(f"end {end!r}: there is no VM {split_end(end)[0]!r}; there are {known}")
-        twice = [end for end, count in Counter(map(end_name, self.ends())).items() if count > 1]
-        if twice:
-            raise ValueError(
-                f"end {twice[0]!r} is joined twice; a NIC or PORT has one place, name= tells PORTs apart"
-            )
-        same = [title for title, count in Counter(self.links()).items() if count > 1]
-        if same:
-            raise ValueError(f"two links are called {same[0]!r}; give one another name")
-        for capture in self.capture:
-            for link in capture.links:
-                if link not in self.links():
-                    raise ValueError(
-                        f"capture {capture.file!r}: there is no link {link!r}; there are {', '.join(self.links())}"
-                    )
+        for where, what in lab_problems(self):
+            raise PydanticCustomError("lab", "{what}", {"what": what, "where": where})
         return self
+
+
+def lab_problems(lab: Lab) -> Iterator[tuple[Where, str]]:
+    """What is wrong with the parts of a lab taken together, and where."""
+    yield from _end_problems(lab)
+    named = Counter(lab.links())
+    for number, cable in enumerate(lab.cable):
+        if named[cable.title] > 1:
+            yield ("cable", number, "name"), f"two links are called {cable.title!r}; give one another name"
+        if cable.title in lab.switch:
+            yield ("cable", number, "name"), f"a switch is called {cable.title!r} too; give one another name"
+    for name, switch in lab.switch.items():
+        for host in switch.dhcp.hosts if switch.dhcp is not None else ():
+            if what := _host_problem(lab, switch, host):
+                yield ("switch", name, "dhcp", "hosts", host), what
+    files = Counter(capture.file for capture in lab.capture)
+    for number, capture in enumerate(lab.capture):
+        if files[capture.file] > 1:
+            yield ("capture", number, "file"), f"two captures write {capture.file!r}; give one another file"
+        for place, link in enumerate(capture.links):
+            if link not in named:
+                known = ", ".join(named) or "none"
+                yield ("capture", number, "links", place), f"there is no link {link!r}; there are {known}"
+
+
+def _end_problems(lab: Lab) -> Iterator[tuple[Where, str]]:
+    places: list[tuple[Where, str]] = []
+    for name, switch in lab.switch.items():
+        places += [(("switch", name, "ports", place), end) for place, end in enumerate(switch.ports)]
+    for number, cable in enumerate(lab.cable):
+        places += [(("cable", number, "ends", place), end) for place, end in enumerate(cable.ends)]
+    seen = set[str]()
+    for where, end in places:
+        if is_vm_end(end) and split_end(end)[0] not in lab.vm:
+            known = ", ".join(lab.vm) or "none"
+            yield where, f"end {end!r}: there is no VM {split_end(end)[0]!r}; there are {known}"
+        if end_name(end) in seen:
+            yield (
+                where,
+                f"end {end_name(end)!r} is joined twice; a NIC or PORT has one place, name= tells PORTs apart",
+            )
+        seen.add(end_name(end))
+    for name, vm in lab.vm.items():
+        for nic, config in vm.nic.items():
+            if config.transport == "vhost-user" and f"{name}:{nic}" not in seen:
+                what = f"{name}:{nic} is vhost-user and joined to nothing, which QEMU does not start with; join it"
+                yield ("vm", name, "nic", nic), what
+
+
+def _host_problem(lab: Lab, switch: Switch, host: str) -> str | None:
+    """What is wrong with a reservation's key."""
+    owner, colon, _ = host.partition(":")
+    if owner in lab.vm:
+        here = {end if colon else split_end(end)[0] for end in switch.ports if is_vm_end(end)}
+        return None if host in here else f"{host!r} is not on this switch; reservations are for what is on it"
+    try:
+        values.mac_address("it", host)
+    except ValueError:
+        return f"{host!r} is no VM, VM:NIC or MAC address"
+    return None

@@ -260,7 +260,11 @@ def describe(step: Step) -> str:
 
 
 def _sign(step: Step) -> str:
-    return "+" if isinstance(step, AddSegment | JoinEnd | StartVm | AddNic | StartService | StartCapture) else "-"
+    return (
+        "+"
+        if isinstance(step, AddSegment | JoinEnd | StartVm | AddNic | StartService | StartCapture)
+        else "-"
+    )
 
 
 def _machine(vm: Vm) -> str:
@@ -274,9 +278,8 @@ def _words(state: CableState) -> dict[str, str]:
 
 
 def _difference(before: dict[str, str], after: dict[str, str]) -> str:
-    keys = [key for key in (*before, *(key for key in after if key not in before))]
     return ", ".join(
         f"{key} {before.get(key, 'none')} → {after.get(key, 'none')}"
-        for key in keys
+        for key in before | after
         if before.get(key) != after.get(key)
     )
