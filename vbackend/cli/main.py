@@ -16,7 +16,9 @@ from vbackend.cli.args import args
 from vbackend.cli.capture import capture
 from vbackend.cli.doctor import doctor
 from vbackend.cli.exec import ExecCommand, exec_
+from vbackend.cli.guests import console, logs
 from vbackend.cli.image import image_app
+from vbackend.cli.labs import apply, down, plan, ps, up
 from vbackend.cli.remove import remove
 from vbackend.cli.run import run
 from vbackend.cli.set import set_
@@ -43,6 +45,13 @@ app.command("add")(add)
 app.command("remove")(remove)
 app.command("capture")(capture)
 app.command("doctor")(doctor)
+app.command("up")(up)
+app.command("down")(down)
+app.command("ps")(ps)
+app.command("plan")(plan)
+app.command("apply")(apply)
+app.command("console")(console)
+app.command("logs")(logs)
 app.add_typer(image_app, name="image")
 
 

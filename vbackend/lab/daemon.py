@@ -28,7 +28,7 @@ from vbackend.lab.apply import Progress, apply
 from vbackend.lab.machines import VmNow
 from vbackend.lab.model import Cable, Impair, Lab
 from vbackend.lab.orders import lab_commands
-from vbackend.lab.picture import NOTHING, Picture, after, picture
+from vbackend.lab.picture import NOTHING, Picture, after
 from vbackend.lab.plan import plan, summary
 from vbackend.lab.state import LabFolder, LabLock, LabRecord
 from vbackend.lab.status import LabStatus, VmSeen, lab_status
@@ -41,7 +41,7 @@ __all__ = ["LabDaemon", "LabEvent", "main"]
 log = logging.getLogger(__name__)
 
 _IDLE_S: Final = 60.0  # a daemon whose client died before it said what to run ends by itself
-_LOCK_S: Final = 5.0
+_LOCK_TRIES: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,10 +292,11 @@ def _with_cable(lab: Lab, title: str, up: bool | None, forward: Impair | None, b
 
 async def _take_lock(folder: LabFolder) -> LabLock | None:
     """Somebody who only looks may hold it for a moment."""
-    deadline = asyncio.get_running_loop().time() + _LOCK_S
-    while (lock := LabLock.take(folder)) is None and asyncio.get_running_loop().time() < deadline:
+    for _ in range(_LOCK_TRIES):
+        if (lock := LabLock.take(folder)) is not None:
+            return lock
         await asyncio.sleep(0.05)
-    return lock
+    return None
 
 
 async def _live(name: str) -> None:
