@@ -15,7 +15,15 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from vbackend.errors import ConfigError
@@ -127,22 +135,25 @@ End = Annotated[str, AfterValidator(_end)]
 Mac = Annotated[str, AfterValidator(_mac)]
 Cidr = Annotated[str, AfterValidator(_cidr)]
 Ip = Annotated[str, AfterValidator(_ip)]
-Quantity = Annotated[str, BeforeValidator(_text)]
+Quantity = Annotated[str, BeforeValidator(_text), WithJsonSchema({"type": ["string", "number"]})]
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Nic(Strict):
     """A network card of a VM."""
 
-    mac: Mac | None = None  # None: derived from the names of lab, VM and NIC
+    mac: Mac | None = None
+    """Not given: derived from the names of lab, VM and NIC."""
     model: str = Field(default="virtio-net-pci", pattern=r"^[A-Za-z0-9._-]+$")
     transport: Literal["stream", "vhost-user"] = "stream"
-    queues: int = Field(default=1, ge=1, le=16)  # pairs; more than one needs vhost-user
+    queues: int = Field(default=1, ge=1, le=16)
+    """Pairs; more than one needs vhost-user."""
     mtu: int | None = Field(default=None, ge=68, le=65_535)
-    addr: tuple[Cidr, ...] = ()  # set by the guest's agent after boot
+    addr: tuple[Cidr, ...] = ()
+    """Set by the guest's agent after boot."""
 
     @model_validator(mode="after")
     def _queues_need_rings(self) -> Self:
@@ -154,18 +165,25 @@ class Nic(Strict):
 class Vm(Strict):
     """A guest: an image of ours, or anything QEMU boots."""
 
-    image: str | None = None  # a recipe's name, or the path of one
+    image: str | None = None
+    """A recipe's name, or the path of one."""
     kernel: str | None = None
     initrd: str | None = None
-    append: str = ""  # to the kernel's command line
-    disk: str | None = None  # qcow2 or raw; changes are thrown away unless `persistent`
+    append: str = ""
+    """To the kernel's command line."""
+    disk: str | None = None
+    """In qcow2 or raw format; changes are thrown away unless `persistent`."""
     persistent: bool = False
-    memory: Annotated[str, AfterValidator(_memory)] | None = None  # None: the image's, else 512M
+    memory: Annotated[str, AfterValidator(_memory)] | None = Field(default=None, examples=["256M"])
+    """Not given: the image's, else 512M."""
     cpus: int = Field(default=1, ge=1, le=255)
     machine: str = Field(default="pc", pattern=r"^[A-Za-z0-9._,=-]+$")
-    args: tuple[str, ...] = ()  # for QEMU
-    files: dict[str, str] = {}  # guest path -> path of a file on the host, copied in before `start`
-    start: tuple[str, ...] = ()  # shell commands for the guest's agent, after boot
+    args: tuple[str, ...] = ()
+    """For QEMU."""
+    files: dict[str, str] = {}
+    """Guest path -> path of a file on the host, copied in before `start`."""
+    start: tuple[str, ...] = ()
+    """Shell commands for the guest's agent, after boot."""
     nic: dict[NicName, Nic] = {}
 
     @model_validator(mode="after")
@@ -187,16 +205,26 @@ class Vm(Strict):
 class Impair(Strict):
     """What a direction of a cable does to its frames; the same words and values as the keys of a PORT."""
 
-    delay: Quantity | None = None
-    jitter: Quantity | None = None
-    rate: Quantity | None = None
-    burst: Quantity | None = None
-    queue: Quantity | None = None
-    loss: Quantity | None = None
-    duplicate: Quantity | None = None
-    corrupt: Quantity | None = None
-    reorder: Quantity | None = None
-    seed: Quantity | None = None
+    delay: Quantity | None = Field(default=None, examples=["50ms"])
+    """How long frames take."""
+    jitter: Quantity | None = Field(default=None, examples=["5ms"])
+    """How much later they may be."""
+    rate: Quantity | None = Field(default=None, examples=["10M"])
+    """Bits a second."""
+    burst: Quantity | None = Field(default=None, examples=["64k"])
+    """Bytes that may go faster than `rate`."""
+    queue: Quantity | None = Field(default=None, examples=[1000])
+    """Frames that may wait."""
+    loss: Quantity | None = Field(default=None, examples=["1%", 0.01])
+    """Part of the frames that is lost."""
+    duplicate: Quantity | None = Field(default=None, examples=["1%", 0.01])
+    """Part that arrives twice."""
+    corrupt: Quantity | None = Field(default=None, examples=["1%", 0.01])
+    """Part that has a bit flipped."""
+    reorder: Quantity | None = Field(default=None, examples=["1%", 0.01])
+    """Part that overtakes those before it."""
+    seed: Quantity | None = Field(default=None, examples=[7])
+    """The same seed loses the same frames."""
 
     def keys(self) -> dict[str, str]:
         """Those that are given."""
@@ -209,10 +237,10 @@ class Cable(Impair):
     ends: tuple[End, End]
     name: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9-]{0,19}$")
     up: bool = True
-    carrier: Quantity | Literal[False] = (
-        "0"  # for how long a lost carrier stays away; False: ends do not notice
-    )
-    forward: Impair = Impair()  # from the first end to the second
+    carrier: Quantity | Literal[False] = "0"
+    """For how long a lost carrier stays away; False: ends do not notice."""
+    forward: Impair = Impair()
+    """From the first end to the second."""
     back: Impair = Impair()
 
     @property
@@ -229,10 +257,13 @@ class Cable(Impair):
 class Dhcp(Strict):
     """DHCPv4 on a switch."""
 
-    range: str = Field(pattern=r"^[0-9.]+-[0-9.]+$")  # FIRST-LAST
+    range: str = Field(pattern=r"^[0-9.]+-[0-9.]+$", examples=["10.0.0.100-10.0.0.150"])
+    """FIRST-LAST."""
     lease: Quantity = "1h"
-    router: Ip | None = None  # None: the NAT's address, else none
-    hosts: dict[str, Ip] = {}  # VM, VM:NIC or MAC address -> reserved address
+    router: Ip | None = None
+    """Not given: the NAT's address, else none."""
+    hosts: dict[str, Ip] = {}
+    """VM, VM:NIC or MAC address -> reserved address."""
 
     @property
     def bounds(self) -> tuple[IPv4Address, IPv4Address]:
@@ -250,14 +281,16 @@ class Dhcp(Strict):
 class Ra(Strict):
     """Router advertisements of the switch's IPv6 prefixes, and stateless DHCPv6."""
 
-    lifetime: Quantity = "30m"  # of the advertised router; 0: prefixes only
+    lifetime: Quantity = "30m"
+    """Of the advertised router; 0: prefixes only."""
 
 
 class Dns(Strict):
     """A name server for the lab's names."""
 
     domain: str = Field(default="lab", pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)*$")
-    forward: bool = False  # ask the host's resolvers for the rest
+    forward: bool = False
+    """Ask the host's resolvers for the rest."""
     records: dict[str, Ip] = {}
 
 
@@ -282,7 +315,8 @@ class Switch(Strict):
     """A learning switch, and the services on it."""
 
     ports: tuple[End, ...] = ()
-    addr: tuple[Cidr, ...] = ()  # of the station that serves dhcp, ra and dns; it answers pings too
+    addr: tuple[Cidr, ...] = ()
+    """Of the station that serves dhcp, ra and dns; it answers pings too."""
     dhcp: Dhcp | None = None
     ra: Annotated[Ra | None, _flag(Ra)] = None
     dns: Annotated[Dns | None, _flag(Dns)] = None
@@ -310,7 +344,8 @@ class Capture(Strict):
     """A pcapng file that is written while the lab runs."""
 
     file: str
-    links: tuple[str, ...] = ()  # none: all
+    links: tuple[str, ...] = ()
+    """Not given: all."""
     filter: str | None = None
 
 
