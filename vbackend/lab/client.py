@@ -20,7 +20,7 @@ from pydantic import JsonValue, ValidationError
 
 from vbackend.control.client import ControlClient, call
 from vbackend.control.place import lab_control_path, lab_names
-from vbackend.errors import ConfigError, ControlError, HostError
+from vbackend.errors import ConfigError, ControlError, HostError, VbackendError
 from vbackend.host.tap import HostDevices
 from vbackend.lab.load import load_lab
 from vbackend.lab.machines import kill_qemus
@@ -83,30 +83,34 @@ def is_served(name: str, environ: Mapping[str, str]) -> bool:
 def ensure_daemon(name: str, environ: Mapping[str, str]) -> None:
     """Start the lab's daemon unless it runs, and wait until it answers. HostError with its last words."""
     folder = LabFolder(name, environ)
-    folder.make()
-    child: subprocess.Popen[bytes] | None = None
-    if not is_served(name, environ):
-        with folder.log.open("ab") as log:
-            child = subprocess.Popen(
-                [sys.executable, "-m", "vbackend.lab.daemon", name],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=dict(environ),
-                start_new_session=True,
-            )
     deadline = time.monotonic() + _START_S
+    child: subprocess.Popen[bytes] | None = None
     while True:
         with contextlib.suppress(ControlError):
             call(str(folder.control), "query-version", timeout=_START_S)
             break
-        if child is not None and child.poll() is not None:
+        if child is not None and child.poll():
             raise HostError(f"lab {name!r}: its daemon ended: {_last_line(folder.log)}")
         if time.monotonic() > deadline:
             raise HostError(f"lab {name!r}: its daemon does not answer; see {folder.log}")
+        if (child is None or child.poll() is not None) and not is_served(name, environ):
+            child = _spawn(folder, environ)
         time.sleep(0.05)
     if child is not None:
         child.returncode = 0  # it lives on; nobody here waits for it
+
+
+def _spawn(folder: LabFolder, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    folder.make()
+    with folder.log.open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "vbackend.lab.daemon", folder.name],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=dict(environ),
+            start_new_session=True,
+        )
 
 
 def apply_lab(named: Named, environ: Mapping[str, str], on_event: OnEvent) -> None:
@@ -129,7 +133,21 @@ def apply_lab(named: Named, environ: Mapping[str, str], on_event: OnEvent) -> No
                 listening.cancel()
                 await asyncio.gather(listening, return_exceptions=True)
 
-    asyncio.run(talk())
+    try:
+        asyncio.run(talk())
+    except VbackendError:
+        _await_end(named.name, environ)
+        raise
+
+
+def _await_end(name: str, environ: Mapping[str, str]) -> None:
+    """A daemon whose first lab failed ends: wait until it has, so that whoever comes next meets it no more."""
+    deadline = time.monotonic() + _END_S
+    while is_served(name, environ) and time.monotonic() < deadline:
+        with contextlib.suppress(ControlError):
+            if not status(name, environ).ending:
+                return
+        time.sleep(0.05)
 
 
 def status(name: str, environ: Mapping[str, str]) -> LabStatus:

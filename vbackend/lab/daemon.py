@@ -138,6 +138,7 @@ class LabDaemon:
             self._backend.snapshot(),
             file=self._record.file,
             changing=self._turn.locked(),
+            ending=self._end.is_set(),
         )
 
     def planned(self, lab: Lab | None) -> list[str]:
@@ -147,7 +148,8 @@ class LabDaemon:
     async def apply(self, lab: Lab | None, file: str | None) -> None:
         """Become this lab, or (None) the one that ran last. ApplyError: it is as before."""
         async with self._turn:
-            await self._apply(lab, file)
+            self._now = self._seen()
+            await self._apply(self._wanted(lab), file)
 
     async def down(self) -> None:
         """Take everything away; the daemon ends."""
@@ -195,12 +197,10 @@ class LabDaemon:
     ) -> None:
         async with self._turn:
             lab = self._wanted(None)
-            await self._apply(_with_cable(lab, cable, up, forward, back), self._record.file)
+            await self._apply(_with_cable(lab, cable, up, forward, back), None)
 
-    async def _apply(self, lab: Lab | None, file: str | None) -> None:
-        wanted, before = self._wanted(lab), self._record.running
-        file = file or self._record.file
-        self._now = self._seen()
+    async def _apply(self, wanted: Lab, file: str | None) -> None:
+        before, file = self._record.running, file or self._record.file
         self._folder.write(LabRecord(file=file, running=before, wanted=wanted))
         try:
             await apply(plan(self._now, wanted), self._world, self._progress)

@@ -207,11 +207,19 @@ class Guest:
             await self._while_it_runs(asyncio.wait_for(self.agent.wait_started(times), BOOT_S))
 
     async def save(self, tag: str) -> None:
-        """Keep the machine's state, memory and disks, under a name."""
+        """Keep the machine's state, memory and disks, under a name; what had the name is gone."""
+        await self._snapshot("snapshot-delete", tag)
         await self._snapshot("snapshot-save", tag)
 
     async def restore(self, tag: str) -> None:
-        """Go back to what `save` kept; connections to the agent and cards stay."""
+        """Go back to what `save` kept; connections to the agent and cards stay. ConfigError: nothing has that name."""
+        self._check_snapshots()
+        nodes = cast(list[dict[str, Any]], await self.qmp.execute("query-named-block-nodes", {"flat": True}))
+        (images,) = (node["image"] for node in nodes if node["node-name"] == VMSTATE)
+        tags = [each["name"] for each in images.get("snapshots", ())]
+        if tag not in tags:  # QEMU would stop the guest before it sees that
+            there = ", ".join(tags) or "none"
+            raise ConfigError(f"VM {self.name!r} has no snapshot {tag!r}; there are {there}")
         await self._snapshot("snapshot-load", tag)
 
     async def stop(self) -> None:
@@ -284,16 +292,20 @@ class Guest:
         with contextlib.suppress(QmpCommandError):
             await self.qmp.execute(command, {"id": ident})
 
-    async def _snapshot(self, command: str, tag: str) -> None:
+    def _check_snapshots(self) -> None:
         if not vmstate_file(self.place).exists():
             raise HostError(
                 f"VM {self.name!r} has no place for snapshots: install qemu-img (Debian: qemu-utils), then restart it"
             )
+
+    async def _snapshot(self, command: str, tag: str) -> None:
+        self._check_snapshots()
         blocks = cast(list[dict[str, Any]], await self.qmp.execute("query-block"))
         disks = [each["inserted"] for each in blocks if "inserted" in each]
         nodes = [disk["node-name"] for disk in disks if not disk["ro"]]
         job = f"vbackend-{random.randrange(1 << 32)}"
-        words = {"job-id": job, "tag": tag, "vmstate": VMSTATE, "devices": [VMSTATE, *nodes]}
+        words: dict[str, object] = {"job-id": job, "tag": tag, "devices": [VMSTATE, *nodes]}
+        words |= {} if command == "snapshot-delete" else {"vmstate": VMSTATE}
         with self.qmp.events(
             "JOB_STATUS_CHANGE",
             matching=lambda event: (_data(event)["id"], _data(event)["status"]) == (job, "concluded"),

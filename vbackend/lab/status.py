@@ -64,6 +64,7 @@ class LabStatus(_Model):
     pid: int  # the daemon's
     since: float  # seconds since the epoch, of the daemon's start
     changing: bool  # something is being applied
+    ending: bool  # the daemon is about to end
     vms: tuple[VmStatus, ...]
     links: tuple[LinkStatus, ...]
 
@@ -85,6 +86,7 @@ def lab_status(
     *,
     file: str | None,
     changing: bool,
+    ending: bool,
 ) -> LabStatus:
     """Put together what runs, how the VMs are and what the backend counts. Pure."""
     ports = {port.name: port for port in backend.ports}
@@ -94,6 +96,7 @@ def lab_status(
         pid=backend.pid,
         since=backend.started,
         changing=changing,
+        ending=ending,
         vms=tuple(_vm(name, seen, picture, ports) for name, seen in vms.items()),
         links=tuple(_links(picture, ports)),
     )

@@ -13,7 +13,7 @@ from vbackend.errors import ConfigError
 from vbackend.lab.guest import Guest
 from vbackend.lab.machines import Machines, VmNow
 from vbackend.lab.model import end_name, is_vm_end, split_end
-from vbackend.lab.names import port_socket
+from vbackend.lab.names import mac_address, port_socket
 from vbackend.lab.picture import Machine, Picture
 from vbackend.lab.state import LabFolder
 from vbackend.lab.steps import (
@@ -36,7 +36,7 @@ from vbackend.lab.steps import (
 from vbackend.lab.vm import port_spec
 from vbackend.ports.parse import format_port, parse_port
 from vbackend.ports.rates import read_burst, read_rate
-from vbackend.ports.spec import PortSpec
+from vbackend.ports.spec import PortSpec, TapSpec
 
 __all__ = ["LabWorld"]
 
@@ -182,4 +182,7 @@ class LabWorld:
             spec = port_spec(port_socket(self._folder.root, step.end), step.port)
         if step.impair:
             spec = parse_port(",".join([format_port(spec), *map("=".join, step.impair.items())]))
+        if isinstance(spec, TapSpec):  # guests remember the address when vbackend is killed and comes back
+            mac = bytes.fromhex(mac_address(self._folder.name, "tap", spec.ifname).replace(":", ""))
+            spec = replace(spec, made_mac=mac)
         return replace(spec, options=replace(spec.options, name=end_name(step.end)))
