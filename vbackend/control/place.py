@@ -27,6 +27,7 @@ __all__ = [
 
 DEFAULT_NAME: Final = "default"
 _SUFFIX: Final = ".sock"
+_REMEDY: Final = "set XDG_RUNTIME_DIR to a directory of yours, or give --control PATH"
 
 
 def checked_name(name: str) -> str:
@@ -72,21 +73,26 @@ def make_runtime_dir(path: str, environ: Mapping[str, str]) -> None:
     """When `path` lies in the runtime directory, make that, for its owner only. HostError: impossible."""
     directory = runtime_dir(environ)
     if Path(path).parent == directory:
-        make_private_dir(directory)
+        try:
+            make_private_dir(directory)
+        except FileNotFoundError:
+            raise HostError(f"control socket {path}: there is no {directory.parent}; {_REMEDY}") from None
 
 
 def make_private_dir(directory: Path) -> None:
-    """Make a directory, or see to it that it is its owner's only. HostError: impossible."""
-    remedy = "set XDG_RUNTIME_DIR to a directory of yours, or give --control PATH"
+    """Make a directory, or see to it that it is its owner's only. FileNotFoundError: its parent is not there;
+    HostError: impossible."""
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
         found = directory.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-            raise HostError(f"{directory} is not a directory of this user; {remedy}")
+            raise HostError(f"{directory} is not a directory of this user; {_REMEDY}")
         if found.st_mode & 0o077:
             directory.chmod(0o700)
+    except FileNotFoundError:
+        raise
     except OSError as error:
-        raise HostError(f"cannot make {directory}: {error.strerror}; {remedy}") from None
+        raise HostError(f"cannot make {directory}: {error.strerror}; {_REMEDY}") from None
 
 
 def running_names(environ: Mapping[str, str]) -> list[str]:

@@ -173,6 +173,8 @@ def down(name: str, environ: Mapping[str, str]) -> None:
             call(str(folder.control), "lab-down", timeout=_END_S)
     deadline = time.monotonic() + _END_S
     while (lock := LabLock.take(folder)) is None:
+        if not folder.root.exists():
+            return  # the daemon has done it all
         holder = LabLock.holder(folder)
         if time.monotonic() > deadline and holder is not None:
             with contextlib.suppress(ProcessLookupError):

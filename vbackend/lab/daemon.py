@@ -293,6 +293,7 @@ def _with_cable(lab: Lab, title: str, up: bool | None, forward: Impair | None, b
 async def _take_lock(folder: LabFolder) -> LabLock | None:
     """Somebody who only looks may hold it for a moment."""
     for _ in range(_LOCK_TRIES):
+        folder.make()
         if (lock := LabLock.take(folder)) is not None:
             return lock
         await asyncio.sleep(0.05)

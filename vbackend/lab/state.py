@@ -30,6 +30,8 @@ __all__ = ["LabFolder", "LabLock", "LabRecord", "VmRecord"]
 
 M = TypeVar("M", bound=BaseModel)
 
+_TRIES: Final = 100
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,7 +67,16 @@ class LabFolder:
 
     def make(self) -> None:
         """Make it, for its owner only. HostError: impossible."""
-        for folder in (self.root.parent.parent, self.root.parent, self.root, self.vms, self.ports):
+        for _ in range(_TRIES):  # an ending daemon may take the folders away between one and the next
+            with contextlib.suppress(FileNotFoundError):
+                for folder in (self.root.parent.parent, self.root.parent, self.root):
+                    make_private_dir(folder)
+                return
+        raise HostError(f"cannot make {self.root}; set XDG_RUNTIME_DIR to a directory of yours")
+
+    def fill(self) -> None:
+        """Make what lies in it. Under the lock."""
+        for folder in (self.vms, self.ports):
             make_private_dir(folder)
 
     def remove(self) -> None:
@@ -73,10 +84,9 @@ class LabFolder:
         for entry in self.root.iterdir() if self.root.is_dir() else ():
             if entry.name != "lock":
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # a successor may be in it already, or other labs
             (self.root / "lock").unlink()
             self.root.rmdir()
-        with contextlib.suppress(OSError):  # other labs
             self.root.parent.rmdir()
 
     def vm(self, name: str) -> VmPlace:
@@ -114,9 +124,8 @@ class LabLock:
 
     @classmethod
     def take(cls, folder: LabFolder) -> Self | None:
-        """None: another process has it. The folder is made when it is not there."""
-        while True:
-            folder.make()
+        """None: another process has it, or the folder is not there."""
+        while folder.root.is_dir():
             path = folder.root / "lock"
             with contextlib.suppress(FileNotFoundError):  # removed with the folder, just now
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -125,6 +134,7 @@ class LabLock:
                     if os.fstat(fd).st_ino == path.stat().st_ino:
                         os.truncate(fd, 0)
                         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+                        folder.fill()
                         return cls(fd)
                 except BlockingIOError:
                     os.close(fd)
@@ -133,6 +143,7 @@ class LabLock:
                     os.close(fd)
                     raise
                 os.close(fd)
+        return None
 
     @staticmethod
     def holder(folder: LabFolder) -> int | None:
