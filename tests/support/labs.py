@@ -99,11 +99,13 @@ def labs(draw: st.DrawFn) -> Lab:
 
 
 class FakeWorld:
-    """A world that is only a picture. `failing`: numbers of calls that fail, counted from 0 over its life."""
+    """A world that is only a picture. `failing`: numbers of calls that fail, counted from 0 over its life, and with
+    what `error`; None: one that says which call it was."""
 
-    def __init__(self, now: Picture, failing: Collection[int] = ()) -> None:
+    def __init__(self, now: Picture, failing: Collection[int] = (), error: Exception | None = None) -> None:
         self.now = now
         self.failing = failing
+        self.error = error
         self.calls: list[Step] = []
         self.busy = 0
         self.most_busy = 0
@@ -116,7 +118,7 @@ class FakeWorld:
         try:
             await asyncio.sleep(0)
             if number in self.failing:
-                raise HostError(f"call {number} was to fail")
+                raise self.error or HostError(f"call {number} was to fail")
             await asyncio.sleep(0)
             self.now = after(self.now, step)
         finally:

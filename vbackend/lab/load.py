@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from vbackend.errors import ConfigError
+from vbackend.images.recipe import find_recipe
 from vbackend.lab.locate import line_of, lines_of
 from vbackend.lab.model import Lab, Where
 from vbackend.lab.schema import expected, properties
@@ -55,15 +56,26 @@ class LabError(ConfigError):
         self.problems = problems
 
 
-def load_lab(path: Path) -> Lab:
-    """Read a lab file. Its name is the file's, unless it says otherwise. LabError: it cannot be read, or is wrong."""
+def load_lab(path: Path, *, files: bool = True) -> Lab:
+    """Read a lab file. Its name is the file's, unless it says otherwise.
+
+    LabError: it cannot be read, or is wrong, or (with `files`) names an image, kernel or other file that is not there.
+    """
     try:
         text = path.read_text()
     except OSError as error:
         raise LabError((Problem(str(path), None, (), f"cannot be read: {error.strerror}"),)) from None
     except UnicodeDecodeError as error:
         raise LabError((Problem(str(path), None, (), f"is not text in UTF-8: {error.reason}"),)) from None
-    return parse_lab(text, origin=str(path), folder=path.absolute().parent, name=path.stem)
+    lab = parse_lab(text, origin=str(path), folder=path.absolute().parent, name=path.stem)
+    lines = lines_of(text) if files else {}
+    absent = tuple(
+        Problem(str(path), line_of(lines, where), where, what)
+        for where, what in (_absent(lab) if files else ())
+    )
+    if absent:
+        raise LabError(absent)
+    return lab
 
 
 def parse_lab(
@@ -188,6 +200,25 @@ def _shown(value: object) -> str:
 
 
 # Paths
+
+
+def _absent(lab: Lab) -> Iterator[tuple[Where, str]]:
+    """What VMs boot or are given, and is not there."""
+    for name, vm in lab.vm.items():
+        if vm.image is not None:
+            try:
+                find_recipe(vm.image)
+            except ConfigError as error:
+                yield ("vm", name, "image"), str(error)
+        booted = {"kernel": vm.kernel, "initrd": vm.initrd, "disk": vm.disk}
+        wanted: list[tuple[Where, str | None]] = [((key,), file) for key, file in booted.items()]
+        wanted += [(("files", guest), host) for guest, host in vm.files.items()]
+        for where, file in wanted:
+            if file is not None and not Path(file).exists():
+                yield (
+                    ("vm", name, *where),
+                    f"there is no file {file!r}; give a path from the lab file's folder",
+                )
 
 
 def _make_absolute(data: dict[str, Any], folder: Path) -> None:

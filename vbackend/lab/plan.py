@@ -10,6 +10,7 @@ Changed under a running guest: links, impairments, cables, services, captures an
 hot-plug. Every other field of a VM restarts it.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
@@ -196,5 +197,5 @@ def _why(before: StopVm, now: StartVm) -> str:
 
 
 def _short(value: object) -> str:
-    text = "none" if value in (None, "", (), {}) else str(value)
+    text = "none" if value in (None, "", (), {}) else value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 40 else f"{text[:37]}..."

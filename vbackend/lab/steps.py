@@ -274,12 +274,12 @@ def _machine(vm: Vm) -> str:
 
 
 def _words(state: CableState) -> dict[str, str]:
-    return {"is": "up" if state.up else "down", "carrier": "off" if state.carrier is False else state.carrier}
+    return {"": "up" if state.up else "down", "carrier": "off" if state.carrier is False else state.carrier}
 
 
 def _difference(before: dict[str, str], after: dict[str, str]) -> str:
     return ", ".join(
-        f"{key} {before.get(key, 'none')} → {after.get(key, 'none')}"
+        f"{key} {before.get(key, 'none')} → {after.get(key, 'none')}".lstrip()
         for key in before | after
         if before.get(key) != after.get(key)
     )
