@@ -29,18 +29,13 @@ from vbackend.host.tap import HostDevices
 from vbackend.ports.adopted import adopted_port
 from vbackend.ports.base import EventName, Port, PortContext
 from vbackend.ports.channel import Channel, ChannelPort
+from vbackend.ports.dialling import DiallingPort
 from vbackend.ports.impairment import Impairment
 from vbackend.ports.make import make_port
 from vbackend.ports.multi import ParentPort
 from vbackend.ports.names import derived_name, unique_name
 from vbackend.ports.segments import SegmentKind, Segments
-from vbackend.ports.spec import (
-    Address,
-    ChannelSpec,
-    PortOptions,
-    PortSpec,
-    UnitSpec,
-)
+from vbackend.ports.spec import Address, ChannelSpec, PortOptions, PortSpec, UnitSpec
 from vbackend.ports.tunfile import TunFilePort
 from vbackend.snapshot import BackendSnapshot, PortSnapshot, SegmentSnapshot
 from vbackend.tun.driver import TunDriver
@@ -271,6 +266,12 @@ class Backend:
             port.impair(impairment)
         port.set(up=up, queue_frames=queue_frames, queue_bytes=queue_bytes, rate=rate, burst=burst)
         return port.snapshot()
+
+    def dial_now(self, name: str) -> None:
+        """Let a port that dials try again at once. Nothing for other kinds. ConfigError: no such port."""
+        port = self._find(name)
+        if isinstance(port, DiallingPort):
+            port.dial_now()
 
     # Captures
 
