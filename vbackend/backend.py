@@ -273,6 +273,10 @@ class Backend:
         if isinstance(port, DiallingPort):
             port.dial_now()
 
+    def set_carrier(self, name: str, up: bool) -> None:
+        """Tell a port's peer whether its link has carrier, where it can see that. ConfigError: no such port."""
+        self._find(name).set_carrier(up)
+
     # Captures
 
     async def capture(

@@ -91,6 +91,7 @@ class LabDaemon:
                 self._backend.failure.add_done_callback(self._fail)
                 self._now = await self._world.take_over()
                 stack.push_async_callback(self._world.machines.leave)
+                stack.push_async_callback(self._world.carriers.close)
                 await self._server.serve(self._backend, self._end.set, lab_commands(self))
                 log.info("lab %s: %d guests taken over", self._folder.name, len(self._now.vms))
                 if wanted is not None:
@@ -197,6 +198,7 @@ class LabDaemon:
     async def vm_restore(self, vm: str, tag: str) -> None:
         async with self._turn:
             await self._world.machines.guest(vm).restore(tag)
+            self._world.tell_carriers(vm)
 
     async def set_cable(
         self, cable: str, up: bool | None, forward: Impair | None, back: Impair | None
