@@ -8,7 +8,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Mapping
-from types import TracebackType
+from types import EllipsisType, TracebackType
 from typing import Final, Self
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
@@ -57,10 +57,19 @@ class ControlClient:
         except (EOFError, OSError, QMPError) as error:
             logging.getLogger(__name__).debug("control socket %s: %s", self.path, error)
 
-    async def execute(self, command: str, arguments: Mapping[str, JsonValue] | None = None) -> JsonValue:
-        """Run a command and return its value. ConfigError, ControlError: see above."""
+    async def execute(
+        self,
+        command: str,
+        arguments: Mapping[str, JsonValue] | None = None,
+        *,
+        timeout: float | None | EllipsisType = ...,
+    ) -> JsonValue:
+        """Run a command and return its value; `timeout`: seconds to wait, not given: the client's patience.
+
+        ConfigError, ControlError: see above.
+        """
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._patience if timeout is ... else timeout):
                 return _JSON.validate_python(await self._qmp.execute(command, arguments))
         except ExecuteError as error:
             text = str(error)
@@ -84,12 +93,18 @@ class ControlClient:
             yield event
 
 
-def call(path: str, command: str, arguments: Mapping[str, JsonValue] | None = None) -> JsonValue:
+def call(
+    path: str,
+    command: str,
+    arguments: Mapping[str, JsonValue] | None = None,
+    *,
+    timeout: float | None = _PATIENCE,
+) -> JsonValue:
     """Connect, run one command, leave. For callers without an event loop."""
 
     async def once() -> JsonValue:
         async with ControlClient(path) as client:
-            return await client.execute(command, arguments)
+            return await client.execute(command, arguments, timeout=timeout)
 
     return asyncio.run(once())
 
