@@ -304,8 +304,8 @@ class Backend:
         )
 
     def _joined(self) -> list[SegmentSnapshot]:
-        """Which ports are on which segment."""
-        return list(self._running().segments.snapshots(self._ports.values()))
+        """Which ports are on which segment. None once it has stopped, when captures may still be ending."""
+        return [] if self._open is None else list(self._open.segments.snapshots(self._ports.values()))
 
     # What it looks like
 
