@@ -14,9 +14,9 @@ Everything that changes takes its turn: one after the other.
 """
 
 import base64
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
-from pydantic import Field, JsonValue
+from pydantic import BaseModel, Field, JsonValue, ValidationError
 
 from vbackend.control.commands import Arguments, Command, Desk
 from vbackend.errors import ConfigError
@@ -25,6 +25,8 @@ from vbackend.lab.status import LabStatus
 from vbackend.qemu.agent import Result
 
 __all__ = ["EXEC_MAX", "LabDaemonLike", "lab_commands"]
+
+M = TypeVar("M", bound=BaseModel)
 
 EXEC_MAX: Final = 1 << 20  # bytes of output of each kind
 
@@ -90,10 +92,10 @@ def lab_commands(daemon: LabDaemonLike) -> dict[str, Command]:
         return None if daemon.lab is None else daemon.lab.model_dump(mode="json")
 
     async def plan(_desk: Desk, given: LabArguments) -> JsonValue:
-        return list(daemon.planned(_lab(given.lab)))
+        return list(daemon.planned(_lab("lab-plan", given.lab)))
 
     async def apply(_desk: Desk, given: LabArguments) -> JsonValue:
-        await daemon.apply(_lab(given.lab), given.file)
+        await daemon.apply(_lab("lab-apply", given.lab), given.file)
         return {}
 
     async def down(_desk: Desk, _: NoneArguments) -> JsonValue:
@@ -134,7 +136,10 @@ def lab_commands(daemon: LabDaemonLike) -> dict[str, Command]:
         return {}
 
     async def cable(_desk: Desk, given: CableArguments) -> JsonValue:
-        forward, back = (None if keys is None else _impair(keys) for keys in (given.forward, given.back))
+        forward, back = (
+            None if keys is None else _checked("cable-set", Impair, keys)
+            for keys in (given.forward, given.back)
+        )
         await daemon.set_cable(given.cable, given.up, forward, back)
         return {}
 
@@ -154,9 +159,14 @@ def lab_commands(daemon: LabDaemonLike) -> dict[str, Command]:
     }
 
 
-def _lab(value: JsonValue) -> Lab | None:
-    return None if value is None else Lab.model_validate(value)
+def _lab(command: str, value: JsonValue) -> Lab | None:
+    return None if value is None else _checked(command, Lab, value)
 
 
-def _impair(keys: dict[str, str]) -> Impair:
-    return Impair.model_validate(keys)
+def _checked(command: str, model: type[M], value: object) -> M:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "lab"
+        raise ConfigError(f"{command}: {where}: {first['msg'].removeprefix('Value error, ')}") from None
