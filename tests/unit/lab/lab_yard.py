@@ -1,7 +1,7 @@
 """A lab's daemon on the test's own event loop, with guests that are programs passing for QEMU (fake_qemu.py)."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -18,7 +18,14 @@ from vbackend.lab.state import LabFolder
 from vbackend.lab.vm import Host
 from vbackend.qemu.version import QemuVersion
 
-__all__ = ["Yard", "two"]
+__all__ = ["Yard", "two", "until"]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until it is so; TimeoutError when it is not within 20 s."""
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 (of the file system and of another task's state)
+            await asyncio.sleep(0.01)
 
 
 class Yard:
@@ -38,9 +45,7 @@ class Yard:
         daemon = LabDaemon("two", self.environ)
         serving = asyncio.create_task(daemon.serve())
         try:
-            async with asyncio.timeout(20):
-                while not self.folder.control.exists() and not serving.done():
-                    await asyncio.sleep(0.01)
+            await until(lambda: self.folder.control.exists() or serving.done())
             async with ControlClient(str(self.folder.control)) as client:
                 yield daemon, client
         finally:

@@ -19,7 +19,7 @@ def test_keys_until_the_escape_or_their_end(typed: bytes, reached: bytes) -> Non
     keys, typing = os.pipe()
     os.write(typing, typed)
     os.close(typing)
-    with ours, theirs, open(os.devnull, "wb") as screen:
+    with ours, theirs, Path(os.devnull).open("wb") as screen:
         copy(ours, keys, screen.fileno())
         os.close(keys)
         ours.shutdown(socket.SHUT_WR)
@@ -35,22 +35,22 @@ def test_what_the_guest_writes_until_its_end() -> None:
     with ours:
         copy(ours, keys, screen)
     os.close(screen)
-    with open(shown, "rb") as file:
+    with os.fdopen(shown, "rb") as file:
         assert file.read() == b"login: "
     os.close(keys)
     os.close(typing)
 
 
 def test_attach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(HostError, match="cannot connect to the console .*No such file"):
+    with pytest.raises(HostError, match=r"cannot connect to the console .*No such file"):
         attach(tmp_path / "no")
     keys, typing = os.pipe()
     os.write(typing, b"x" + ESCAPE)
     got: list[bytes] = []
     with (
         socket.socket(socket.AF_UNIX) as listener,
-        open(keys) as stdin,
-        open(os.devnull, "w") as stdout,
+        os.fdopen(keys) as stdin,
+        Path(os.devnull).open("w") as stdout,
         monkeypatch.context() as patch,
     ):
         listener.bind(str(tmp_path / "c"))

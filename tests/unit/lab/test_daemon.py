@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import JsonValue
 
-from tests.unit.lab.lab_yard import Yard, two
+from tests.unit.lab.lab_yard import Yard, two, until
 from vbackend.errors import ConfigError, ControlError
 from vbackend.lab.daemon import LabDaemon
 from vbackend.lab.model import Lab
@@ -22,15 +23,14 @@ def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Yard]:
     found.clean()
 
 
-def json(lab: Lab) -> dict[str, object]:
-    return lab.model_dump(mode="json")
+def json(lab: Lab) -> JsonValue:
+    found: dict[str, JsonValue] = lab.model_dump(mode="json")
+    return found
 
 
 async def connected(daemon: LabDaemon) -> LabStatus:
     """The status, once every end has a peer."""
-    async with asyncio.timeout(20):
-        while not all(end.connected for link in daemon.status().links for end in link.ends):
-            await asyncio.sleep(0.02)
+    await until(lambda: all(end.connected for link in daemon.status().links for end in link.ends))
     return daemon.status()
 
 
@@ -88,7 +88,7 @@ async def test_a_failing_apply_is_undone(yard: Yard) -> None:
             yard.disk, f'[vm.c]\ndisk = "{yard.disk}"\nargs = ["-refuse"]\n[vm.c.nic.eth0]\n', "up = false"
         )
         with pytest.raises(
-            ControlError, match="step '\\+ vm c .*invalid option; what was done before is undone"
+            ControlError, match=r"step '\+ vm c .*invalid option; what was done before is undone"
         ):
             await client.execute("lab-apply", {"lab": json(broken)})
         assert daemon.planned(lab) == []
@@ -170,9 +170,7 @@ async def test_commands_of_vms_and_cables(yard: Yard) -> None:
 async def test_in_the_foreground(yard: Yard) -> None:
     daemon = LabDaemon("two", yard.environ)
     serving = asyncio.create_task(daemon.serve(wanted=two(yard.disk), file=None))
-    async with asyncio.timeout(20):
-        while yard.folder.read().running is None:
-            await asyncio.sleep(0.02)
+    await until(lambda: yard.folder.read().running is not None)
     daemon.end()
     await serving
     assert not yard.folder.root.exists()

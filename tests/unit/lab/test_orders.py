@@ -63,8 +63,8 @@ class Fake:
         self.told.append(("cable", cable, up, forward, back))
 
 
-async def ask(fake: Fake, command: str, **arguments: JsonValue) -> JsonValue:
-    return await perform(Desk(FakeBackend(), lambda: None, "", lab_commands(fake)), command, arguments)
+async def ask(fake: Fake, command: str, arguments: dict[str, JsonValue] | None = None) -> JsonValue:
+    return await perform(Desk(FakeBackend(), lambda: None, "", lab_commands(fake)), command, arguments or {})
 
 
 @pytest.mark.parametrize(
@@ -95,18 +95,18 @@ async def test_commands(
     command: str, arguments: dict[str, JsonValue], answer: JsonValue, told: tuple[object, ...] | None
 ) -> None:
     fake = Fake()
-    assert await ask(fake, command, **arguments) == answer
+    assert await ask(fake, command, arguments) == answer
     assert fake.told == ([] if told is None else [told])
 
 
 async def test_exec() -> None:
     fake = Fake()
-    answer = await ask(fake, "vm-exec", vm="a", command="x", timeout=2.5)
+    answer = await ask(fake, "vm-exec", {"vm": "a", "command": "x", "timeout": 2.5})
     assert answer == {"stdout": base64.b64encode(b"out\xff").decode(), "stderr": "ZXJy", "status": 7}
     assert fake.told == [("run", "a", "x", 2.5)]
     fake.result = Result(bytes(EXEC_MAX + 1), b"", 0)
     with pytest.raises(ConfigError, match="status 0 and wrote more than 1 MiB"):
-        await ask(fake, "vm-exec", vm="a", command="x")
+        await ask(fake, "vm-exec", {"vm": "a", "command": "x"})
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ async def test_arguments_that_make_no_sense(
     command: str, arguments: dict[str, JsonValue], words: str
 ) -> None:
     with pytest.raises(ConfigError, match=words):
-        await ask(Fake(), command, **arguments)
+        await ask(Fake(), command, arguments)
 
 
 async def test_they_are_listed() -> None:
