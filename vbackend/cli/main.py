@@ -16,6 +16,7 @@ from vbackend.cli.args import args
 from vbackend.cli.capture import capture
 from vbackend.cli.doctor import doctor
 from vbackend.cli.exec import ExecCommand, exec_
+from vbackend.cli.extcap import EXTCAP_SETTINGS, extcap
 from vbackend.cli.graph import graph
 from vbackend.cli.guests import console, logs
 from vbackend.cli.image import image_app
@@ -46,6 +47,7 @@ app.command("set")(set_)
 app.command("add")(add)
 app.command("remove")(remove)
 app.command("capture")(capture)
+app.command("extcap", context_settings=EXTCAP_SETTINGS)(extcap)
 app.command("graph")(graph)
 app.command("doctor")(doctor)
 app.command("up")(up)
