@@ -1,6 +1,7 @@
 """The commands that a lab's daemon adds to the control socket, and their arguments.
 
     lab-status                    LabStatus
+    query-stations                what serves each switch: leases, counters
     query-lab                     the Lab that runs, as JSON; null: none yet
     lab-plan lab                  lines: what lab-apply would do
     lab-apply [lab] [file]        become this lab (the Lab as JSON); none: the one that ran last
@@ -23,6 +24,7 @@ from vbackend.errors import ConfigError
 from vbackend.lab.model import Impair, Lab
 from vbackend.lab.status import LabStatus
 from vbackend.qemu.agent import Result
+from vbackend.services.snapshot import StationSnapshot
 
 __all__ = ["EXEC_MAX", "LabDaemonLike", "lab_commands"]
 
@@ -37,6 +39,7 @@ class LabDaemonLike(Protocol):
     @property
     def lab(self) -> Lab | None: ...
     def status(self) -> LabStatus: ...
+    def stations(self) -> dict[str, StationSnapshot]: ...
     def planned(self, lab: Lab | None) -> list[str]: ...
     async def apply(self, lab: Lab | None, file: str | None) -> None: ...
     async def down(self) -> None: ...
@@ -87,6 +90,9 @@ def lab_commands(daemon: LabDaemonLike) -> dict[str, Command]:
 
     async def status(_desk: Desk, _: NoneArguments) -> JsonValue:
         return daemon.status().model_dump(mode="json")
+
+    async def stations(_desk: Desk, _: NoneArguments) -> JsonValue:
+        return {switch: each.model_dump(mode="json") for switch, each in daemon.stations().items()}
 
     async def lab(_desk: Desk, _: NoneArguments) -> JsonValue:
         return None if daemon.lab is None else daemon.lab.model_dump(mode="json")
@@ -146,6 +152,7 @@ def lab_commands(daemon: LabDaemonLike) -> dict[str, Command]:
     return {
         "lab-status": Command(NoneArguments, status),
         "query-lab": Command(NoneArguments, lab),
+        "query-stations": Command(NoneArguments, stations),
         "lab-plan": Command(LabArguments, plan),
         "lab-apply": Command(LabArguments, apply),
         "lab-down": Command(NoneArguments, down),

@@ -12,6 +12,7 @@ from vbackend.lab.model import Impair, Lab, Vm
 from vbackend.lab.orders import EXEC_MAX, lab_commands
 from vbackend.lab.status import LabStatus
 from vbackend.qemu.agent import Result
+from vbackend.services.snapshot import StationSnapshot
 
 LAB = Lab(name="two", vm={"a": Vm(disk="/d")})
 STATUS = LabStatus(name="two", file=None, pid=1, since=0, changing=False, ending=False, vms=(), links=())
@@ -27,6 +28,9 @@ class Fake:
 
     def status(self) -> LabStatus:
         return STATUS
+
+    def stations(self) -> dict[str, StationSnapshot]:
+        return {}
 
     def planned(self, lab: Lab | None) -> list[str]:
         self.told.append(("planned", lab))
@@ -71,6 +75,7 @@ async def ask(fake: Fake, command: str, arguments: dict[str, JsonValue] | None =
     ("command", "arguments", "answer", "told"),
     [
         ("lab-status", {}, STATUS.model_dump(mode="json"), None),
+        ("query-stations", {}, {}, None),
         ("query-lab", {}, LAB.model_dump(mode="json"), None),
         ("lab-plan", {"lab": LAB.model_dump(mode="json")}, ["+ x"], ("planned", LAB)),
         ("lab-plan", {}, ["+ x"], ("planned", None)),
