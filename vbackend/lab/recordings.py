@@ -56,6 +56,8 @@ class Recordings:
                 links=capture.links, expression=capture.filter, beside=str(self._folder.control)
             )
             reader, writer = await asyncio.open_unix_connection(place)
+            async with asyncio.timeout(_END_S):
+                file.write(await reader.readexactly(_BLOCK.size))  # from now on every frame is recorded
         except BaseException:
             file.close()
             raise

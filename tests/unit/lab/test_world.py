@@ -7,8 +7,8 @@ import pytest
 import pytest_asyncio
 
 from vbackend.backend import Backend
-from vbackend.errors import ConfigError
-from vbackend.lab.model import Capture, Nic, Switch, Vm
+from vbackend.errors import ConfigError, HostError
+from vbackend.lab.model import Capture, Dns, Nat, Nic, Switch, Vm
 from vbackend.lab.picture import Picture
 from vbackend.lab.state import LabFolder
 from vbackend.lab.steps import (
@@ -24,6 +24,8 @@ from vbackend.lab.steps import (
     StartCapture,
     StartService,
     StartVm,
+    StopCapture,
+    StopService,
 )
 from vbackend.lab.world import LabWorld
 from vbackend.ports.base import Port
@@ -96,12 +98,47 @@ async def test_what_cannot_be(yard: Yard) -> None:
         await world.start_vm(StartVm("a", Vm(disk="/d"), {"eth0": Nic(transport="vhost-user")}))
     await world.add_segment(AddSegment("lan", "switch"))
     await world.join_end(JoinEnd("lan", "r1:eth0", NicPort()))
-    with pytest.raises(ConfigError, match="there are no services"):
-        await world.start_service(StartService("lan", Service(Switch(addr=("10.0.0.1/24",)))))
-    with pytest.raises(ConfigError, match="there are no captures"):
-        await world.start_capture(StartCapture(Capture(file="x.pcapng")))
+    nat = StartService("lan", Service(Switch(nat=Nat(addr=("10.0.0.1/24",)))))
+    with pytest.raises(ConfigError, match="no nat yet"):
+        await world.start_service(nat)
+    with pytest.raises(HostError, match="cannot write it: No such file"):
+        await world.start_capture(StartCapture(Capture(file="/no/such/x.pcapng")))
     with pytest.raises(ConfigError, match="there is no segment 'none'"):
         await world.join_end(JoinEnd("none", "r2:eth0", NicPort()))
+
+
+async def test_services_and_captures(yard: Yard, tmp_path: Path) -> None:
+    world, file = yard.world, tmp_path / "lab.pcapng"
+    await world.add_segment(AddSegment("lan", "switch"))
+    await world.join_end(JoinEnd("lan", "r1:eth0", NicPort()))
+    start = StartService("lan", Service(Switch(addr=("10.0.0.1/24",), dns=Dns())))
+    await world.start_service(start)
+    assert "lan:services" in yard.ports()
+    capture = Capture(file=str(file), links=("lan/r1:eth0",))
+    await world.start_capture(StartCapture(capture))
+    await world.stop_capture(StopCapture(capture))
+    assert file.read_bytes()[:4] == b"\n\r\r\n"
+    await world.stop_service(StopService("lan", start.service))
+    assert "lan:services" not in yard.ports()
+    await world.start_service(start)
+    await world.start_capture(StartCapture(capture))
+    await world.close()
+    assert "lan:services" not in yard.ports()
+
+
+async def test_impairments(yard: Yard) -> None:
+    world = yard.world
+    await world.add_segment(AddSegment("core", "cable"))
+    lossy = {"loss": "gilbert:p=1%,r=10%", "delay": "5ms", "seed": "7"}
+    await world.join_end(JoinEnd("core", "r1:eth0", NicPort(), lossy))
+    before = yard.backend.snapshot().ports[0].impairment
+    assert before is not None
+    await world.set_impairment(SetImpairment("core", "r1:eth0", {"delay": "9ms"}, lossy))
+    after = yard.backend.snapshot().ports[0].impairment
+    assert after is not None
+    assert after != before
+    await world.set_impairment(SetImpairment("core", "r1:eth0", {}, {"delay": "9ms"}))
+    assert yard.backend.snapshot().ports[0].impairment is None
 
 
 async def test_nothing_to_take_over(yard: Yard) -> None:
