@@ -35,6 +35,7 @@ from vbackend.lab.status import LabStatus, VmSeen, lab_status
 from vbackend.lab.steps import Step, describe
 from vbackend.lab.world import LabWorld
 from vbackend.qemu.agent import Result
+from vbackend.services.snapshot import StationSnapshot
 
 __all__ = ["LabDaemon", "LabEvent", "main"]
 
@@ -90,8 +91,7 @@ class LabDaemon:
                 await self._backend.start([])
                 self._backend.failure.add_done_callback(self._fail)
                 self._now = await self._world.take_over()
-                stack.push_async_callback(self._world.machines.leave)
-                stack.push_async_callback(self._world.carriers.close)
+                stack.push_async_callback(self._world.close)
                 await self._server.serve(self._backend, self._end.set, lab_commands(self))
                 log.info("lab %s: %d guests taken over", self._folder.name, len(self._now.vms))
                 if wanted is not None:
@@ -147,6 +147,9 @@ class LabDaemon:
             changing=self._turn.locked(),
             ending=self._end.is_set(),
         )
+
+    def stations(self) -> dict[str, StationSnapshot]:
+        return self._world.stations.snapshots()
 
     def planned(self, lab: Lab | None) -> list[str]:
         """What `apply` would do. ConfigError as `apply`."""

@@ -227,13 +227,14 @@ class Machines:
     async def _watch(self, name: str, now: VmNow) -> None:
         assert now.guest is not None, "only of guests that run"
         why = await now.guest.process.wait()
-        words = now.guest.last_words()
-        state: VmState = "stopped" if why.endswith("status 0") or why == "it ended" else "failed"
         self._watchers.pop(name, None)
+        state: VmState = "failed"
+        if why.endswith("status 0"):
+            state, why = "stopped", "the guest powered itself off"
+        elif words := now.guest.last_words():
+            why = f"QEMU: {why}: {words}"
         await now.guest.leave()
-        self._set(
-            name, replace(self.vms[name], state=state, reason=f"QEMU: {why}: {words}"[:500], guest=None)
-        )
+        self._set(name, replace(self.vms[name], state=state, reason=why, guest=None))
 
     def _card(self, vm: str, nic: str, config: Nic) -> Card:
         return Card(config, port_socket(self._folder.root, f"{vm}:{nic}"))

@@ -15,7 +15,9 @@ from vbackend.lab.machines import Machines, VmNow
 from vbackend.lab.model import end_name, is_vm_end, split_end
 from vbackend.lab.names import mac_address, port_socket
 from vbackend.lab.picture import Machine, Picture
+from vbackend.lab.recordings import Recordings
 from vbackend.lab.state import LabFolder
+from vbackend.lab.stations import Stations
 from vbackend.lab.steps import (
     AddNic,
     AddSegment,
@@ -49,6 +51,8 @@ class LabWorld:
         self._backend: Final = backend
         self.machines: Final = Machines(folder, on_vm, self._booted)
         self.carriers: Final = Carriers(self._tell_carrier)
+        self.stations: Final = Stations(folder, backend)
+        self._recordings: Final = Recordings(folder, backend)
         self._cables: Final[dict[str, CableState]] = {}
         self._ends: Final[dict[str, str]] = {}  # where each end is joined
         backend.subscribe(self._heard)
@@ -101,9 +105,6 @@ class LabWorld:
 
     async def set_impairment(self, step: SetImpairment, /) -> None:
         name = end_name(step.end)
-        unknown = sorted({*step.keys, *step.before} - {"rate", "burst", "queue"})
-        if unknown:
-            raise ConfigError(f"{', '.join(unknown)} cannot be changed while the port is open")
         rate, burst = step.keys.get("rate"), step.keys.get("burst")
         queue = step.keys.get("queue")
         await self._backend.set_port(
@@ -111,6 +112,10 @@ class LabWorld:
             rate=0 if rate is None else read_rate("rate", rate),
             burst=None if burst is None else read_burst("burst", burst),
             queue_frames=None if queue is None else int(queue),
+            impairment={
+                "impair": "off",
+                **{key: word for key, word in step.keys.items() if key not in ("rate", "burst", "queue")},
+            },
         )
 
     # VMs
@@ -136,16 +141,25 @@ class LabWorld:
     # Services and captures
 
     async def start_service(self, step: StartService, /) -> None:
-        raise ConfigError(f"switch {step.switch!r}: there are no services yet")
+        ends = [split_end(end) for end, at in self._ends.items() if at == step.switch and is_vm_end(end)]
+        names = {bytes.fromhex(self._mac(vm, nic).replace(":", "")): vm for vm, nic in ends}
+        await self.stations.start(step.switch, step.service, names)
 
     async def stop_service(self, step: StopService, /) -> None:
-        raise ConfigError(f"switch {step.switch!r}: there are no services yet")
+        await self.stations.stop(step.switch)
 
     async def start_capture(self, step: StartCapture, /) -> None:
-        raise ConfigError(f"capture {step.capture.file!r}: there are no captures yet")
+        await self._recordings.start(step.capture)
 
     async def stop_capture(self, step: StopCapture, /) -> None:
-        raise ConfigError(f"capture {step.capture.file!r}: there are no captures yet")
+        await self._recordings.stop(step.capture.file)
+
+    async def close(self) -> None:
+        """End what is this process's: services and captures. VMs live on."""
+        await self.carriers.close()
+        await self.stations.close()
+        await self._recordings.close()
+        await self.machines.leave()
 
     # Carrier
 
@@ -175,6 +189,12 @@ class LabWorld:
         if now is not None and now.guest is not None and nic in now.machine.nics:
             await now.guest.set_link(nic, up)
 
+    def _mac(self, vm: str, nic: str) -> str:
+        """A card's address; of a VM that is still to come the one that follows from its name."""
+        now = self.machines.vms.get(vm)
+        config = None if now is None else now.machine.nics.get(nic)
+        return (config and config.mac) or mac_address(self._folder.name, vm, nic)
+
     def _spec(self, step: JoinEnd) -> PortSpec:
         spec: PortSpec
         if step.port is None:
@@ -182,7 +202,8 @@ class LabWorld:
         else:
             spec = port_spec(port_socket(self._folder.root, step.end), step.port)
         if step.impair:
-            spec = parse_port(",".join([format_port(spec), *map("=".join, step.impair.items())]))
+            words = [f"{key}={value.replace(',', ',,')}" for key, value in step.impair.items()]
+            spec = parse_port(",".join([format_port(spec), *words]))
         if isinstance(spec, TapSpec):  # guests remember the address when vbackend is killed and comes back
             mac = bytes.fromhex(mac_address(self._folder.name, "tap", spec.ifname).replace(":", ""))
             spec = replace(spec, made_mac=mac)

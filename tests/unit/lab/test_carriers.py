@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.support.qemu_peers import eventually
 from vbackend.errors import PeerError
 from vbackend.lab import carriers
 from vbackend.lab.carriers import Carriers
@@ -45,8 +46,8 @@ async def lab(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Told]:
     await told.carriers.close()
 
 
-def joined(lab: Told, state: CableState = CableState()) -> Carriers:
-    lab.carriers.add_segment("core", "cable", state)
+def joined(lab: Told, *, carrier: str = "0") -> Carriers:
+    lab.carriers.add_segment("core", "cable", CableState(carrier=carrier))
     for end in (A, B):
         lab.carriers.join("core", end)
         lab.carriers.connected(end, True)
@@ -90,14 +91,12 @@ async def test_a_switch_and_nothing(lab: Told) -> None:
 
 
 async def test_hold_down(lab: Told) -> None:
-    cables = joined(lab, CableState(carrier="50000"))
+    cables = joined(lab, carrier="50000")
     await lab.heard()
     cables.connected(A, False)
     cables.connected(A, True)
     assert (B, True) not in await lab.heard()
-    async with asyncio.timeout(10):
-        while (B, True) not in lab.words:
-            await asyncio.sleep(0.01)
+    await eventually(lambda: (B, True) in lab.words, "the carrier is back")
 
 
 async def test_the_newest_word_is_brought(lab: Told) -> None:
