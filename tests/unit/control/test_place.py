@@ -118,5 +118,5 @@ def test_folders_of_labs(tmp_path: Path) -> None:
 
 def test_a_runtime_folder_that_is_not_there(tmp_path: Path) -> None:
     environ = {"XDG_RUNTIME_DIR": str(tmp_path / "no")}
-    with pytest.raises(HostError, match="there is no .*no; set XDG_RUNTIME_DIR"):
+    with pytest.raises(HostError, match=r"there is no .*no; set XDG_RUNTIME_DIR"):
         make_runtime_dir(control_path(None, None, environ), environ)
