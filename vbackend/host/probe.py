@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Final
 
 from vbackend.errors import VbackendError
+from vbackend.host.capability import CAP_NET_ADMIN, has_capability
 
 __all__ = ["Finding", "Sights", "findings", "judge", "look"]
 
-_CAP_NET_ADMIN: Final = 12  # linux/capability.h
 _TUNGETFEATURES: Final = 0x8004_54CF  # linux/if_tun.h
 _IFF_VNET_HDR: Final = 0x4000
 _PATIENCE_S: Final = 10.0
@@ -140,7 +140,7 @@ def look(
     pcap, pcap_lacks = _asked(libpcap)
     return Sights(
         tun=_tun(),
-        net_admin=_has_capability(_CAP_NET_ADMIN),
+        net_admin=has_capability(CAP_NET_ADMIN),
         namespaces=_tried("unshare", "--net", "true"),
         user_namespaces=_tried("unshare", "--user", "--map-root-user", "--net", "true"),
         nft=_first_line("nft", "--version"),
@@ -203,16 +203,6 @@ def _tun() -> str:
     finally:
         os.close(fd)
     return "" if features & _IFF_VNET_HDR else "the driver has no virtio-net headers"
-
-
-def _has_capability(number: int) -> bool:
-    """Whether the capability is effective (proc(5), CapEff)."""
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return False
-    effective = next((line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), "0")
-    return bool(int(effective, 16) >> number & 1)
 
 
 def _tried(*command: str) -> str:
