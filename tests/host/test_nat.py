@@ -1,225 +1,49 @@
-"""Guests reach the outside through the gateway tap of their switch: as root, and as an ordinary user.
+"""Guests reach the outside through the gateway tap of their switch: as root, and as an ordinary user."""
 
-    client ── vbackend ══ stream socket ══ vbackend with NAT ── host ── server
-    10.0.0.1                               10.0.0.254           10.9.0.1, default route  10.9.0.2, 203.0.113.9
-
-Each name is a network namespace, and for an ordinary user the lab is in one more, of its own.
-"""
-
-import json
 import os
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.support.netns import Namespace, differences, namespace
-from tests.support.privileges import as_user, seeing_open_tun
-from tests.support.run import vbackend_run, wait_until
+from tests.support.nat import (
+    FAR,
+    GATEWAY,
+    GUEST,
+    HOST,
+    USER,
+    Lab,
+    Place,
+    asked_by_udp,
+    guest,
+    lab,
+    place,
+    seen_by,
+    switches,
+)
+from tests.support.netns import differences
 from tests.support.stacks import socket_in
+
+__all__ = ["place"]
 
 pytestmark = pytest.mark.root
 
-USER = 4242
-FAR = {4: "203.0.113.9", 6: "2001:db8:9::9"}
-GUEST = {4: "10.0.0.1", 6: "fd00:1::1"}
-GATEWAY = {4: "10.0.0.254/24", 6: "fd00:1::ff/64"}
-HOST = {4: "10.9.0.1", 6: "fd00:9::1"}
-
-LAB = """
-import asyncio, json, os, sys
-from pathlib import Path
-from vbackend.backend import Backend
-from vbackend.errors import VbackendError
-from vbackend.host.journal import Journal
-from vbackend.host.nat import Nat
-from vbackend.host.rootless import own_namespace
-from vbackend.host.ruleset import NatConfig, gateway_port
-from vbackend.host.tap import HostDevices
-from vbackend.host.uplink import Uplink
-from vbackend.ports.parse import parse_port
-
-async def main(told, outside):
-    config = NatConfig.model_validate(told["nat"])
-    devices = HostDevices(Journal(Path(told["folder"]) / "journal"))
-    ports = [gateway_port("lab", "lan", config), f"stream:unix:{told['folder']}/lan.sock"]
-    async with Backend(name="lab", host=devices) as backend:
-        await backend.start([parse_port(port) for port in ports])
-        uplink = None
-        if outside is not None:
-            uplink = Uplink(outside, forwards=config.forwards, host_loopback=told["host_loopback"])
-            await uplink.start()
-        private = outside is not None
-        async with Nat(devices, "lab", "lan", config, private=private) as nat:
-            print(json.dumps({"pid": os.getpid(), "tap": nat.ifname, "user": os.geteuid()}), flush=True)
-            await asyncio.to_thread(sys.stdin.readline)
-        if uplink is not None:
-            await uplink.stop()
-    await devices.close_all()
-
-told = json.loads(sys.argv[1])
-try:
-    outside = own_namespace()
-    asyncio.run(main(told, outside))
-    if outside is not None:
-        outside.close()
-except VbackendError as error:
-    print(type(error).__name__, error, flush=True)
-"""
+BOTH = pytest.mark.parametrize("rootless", [False, True], ids=["root", "user"])
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """The namespaces around a lab."""
-
-    client: Namespace
-    host: Namespace
-    server: Namespace
-    folder: Path  # of the user's own
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    for directory in (tmp_path, *tmp_path.parents[:2]):
-        directory.chmod(0o755)
-    folder = tmp_path / "lab"
-    folder.mkdir()
-    os.chown(folder, USER, USER)
-    with namespace() as client, namespace() as host, namespace() as server:
-        host.ip("link", "add", "up0", "type", "veth", "peer", "name", "down0", "netns", server.name)
-        for netns, device, last in ((host, "up0", 1), (server, "down0", 2)):
-            netns.ip("address", "add", f"10.9.0.{last}/24", "dev", device)
-            netns.ip("link", "set", device, "addrgenmode", "none", "up")
-            for prefix in ("fd00:9", "fe80"):  # usable at once: nothing about them changes later
-                netns.ip("address", "add", f"{prefix}::{last}/64", "dev", device, "nodad")
-        for version, address in FAR.items():
-            server.ip("address", "add", address, "dev", "lo")
-            via = "10.9.0.2" if version == 4 else "fd00:9::2"
-            host.ip(f"-{version}", "route", "add", "default", "via", via)
-        yield Place(client, host, server, folder)
-
-
-@dataclass(frozen=True, slots=True)
-class Lab:
-    child: subprocess.Popen[str]
-    pid: int
-    tap: str
-    user: int
-
-    def inside(self, *command: str) -> str:
-        """A command in the namespaces of the lab."""
-        enter = ["nsenter", "-t", str(self.pid), "-U", "-n", "--preserve-credentials"]
-        return subprocess.run([*enter, *command], capture_output=True, text=True, check=True).stdout
-
-    def stop(self) -> None:
-        """In order. AssertionError with what it said, when that is anything."""
-        out, _ = self.child.communicate("\n", timeout=30)
-        assert (out, self.child.returncode) == ("", 0)
-
-
-def started(place: Place, prefix: Sequence[str], told: dict[str, Any]) -> subprocess.Popen[str]:
-    told = {"folder": str(place.folder), "host_loopback": False, **told}
-    return subprocess.Popen(
-        place.host.command(*prefix, sys.executable, "-c", LAB, json.dumps(told)),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=Path(__file__).parents[2],
+@pytest.mark.parametrize(
+    ("rootless", "hidden"),
+    [(False, ""), (False, "force_forwarding"), (True, "")],
+    ids=["root", "root, Linux before 6.17", "user"],
+)
+def test_out_and_back_and_nothing_left(place: Place, rootless: bool, hidden: str) -> None:
+    """`hidden`: a switch that older kernels do not have."""
+    place.host.run(
+        "nft", "add table inet filter; add chain inet filter own { type filter hook input priority 0; }"
     )
-
-
-@contextmanager
-def lab(place: Place, *, rootless: bool, **told: Any) -> Iterator[Lab]:
-    """A running lab; killed at the end, unless it was stopped."""
-    told.setdefault("nat", {"addr": list(GATEWAY.values())})
-    prefix = (*seeing_open_tun(place.folder / "tun"), *as_user(USER)) if rootless else ()
-    with started(place, prefix, told) as child:
-        try:
-            assert child.stdout is not None
-            first = child.stdout.readline()
-            assert first.startswith("{"), first + child.communicate("\n")[0]
-            yield Lab(child, **json.loads(first))
-        finally:
-            child.kill()
-
-
-@contextmanager
-def guest(place: Place) -> Iterator[None]:
-    """The client, on the lab's switch as a QEMU would be: by the socket."""
-    addresses = f"addr={GUEST[4]}/24,addr={GUEST[6]}/64"
-    ports = (f"stream:unix:{place.folder}/lan.sock,dial,name=lan", f"tap:eth0,netns={place.client.name},{addresses}")
-    with vbackend_run(place.folder.parent, *ports, name="client") as run:
-        run.wait_connected("lan")
-        for version, address in GATEWAY.items():
-            place.client.ip(f"-{version}", "route", "add", "default", "via", address.split("/")[0])
-        yield
-
-
-def family(address: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in address else socket.AF_INET
-
-
-def seen_by(
-    server: Namespace, client: Namespace, address: str, *, at: str | None = None, port: int = 8080, to: int = 8080
-) -> str:
-    """Connect from one to `address`, both ways one word; returns the client's address as the server sees it.
-
-    `at`: where the server listens, if not at `address`.
-    """
-    with (
-        socket_in(server, family(at or address), socket.SOCK_STREAM) as listener,
-        socket_in(client, family(address), socket.SOCK_STREAM) as source,
-    ):
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((at or address, to))
-        listener.listen(1)
-        source.connect((address, port))
-        accepted, peer = listener.accept()
-        with accepted:
-            accepted.settimeout(20)
-            source.sendall(b"there")
-            assert accepted.recv(5, socket.MSG_WAITALL) == b"there"
-            accepted.sendall(b"back")
-            assert source.recv(4, socket.MSG_WAITALL) == b"back"
-        return str(peer[0])
-
-
-def asked_by_udp(server: Namespace, client: Namespace, address: str, *, at: str, port: int) -> bool:
-    """Whether a datagram to `address` arrives `at` the server, and an answer comes back from where it was asked."""
-    with (
-        socket_in(server, family(at), socket.SOCK_DGRAM) as listener,
-        socket_in(client, family(address), socket.SOCK_DGRAM) as source,
-    ):
-        listener.bind((at, port))
-        source.connect((address, port))
-        source.send(b"there")
-        word, peer = listener.recvfrom(10)
-        listener.sendto(b"back", peer)
-        return (word, source.recv(10)) == (b"there", b"back")
-
-
-def switches(netns: Namespace) -> dict[str, str]:
-    """All of the namespace's switches that a NAT may touch, of the devices that are there for good."""
-    paths = "/proc/sys/net/ipv[46]/conf/*/"
-    words = " ".join(paths + name for name in ("*forwarding", "accept_ra", "route_localnet"))
-    lines = netns.run("sh", "-c", f"grep -s '' {words} /proc/sys/net/ipv4/ip_forward").splitlines()
-    return dict(line.split(":") for line in lines if "/vb" not in line)
-
-
-@pytest.mark.parametrize("rootless", [False, True], ids=["root", "user"])
-def test_out_and_back_and_nothing_left(place: Place, rootless: bool) -> None:
-    place.host.run("nft", "add table inet filter; add chain inet filter own { type filter hook input priority 0; }")
     place.host.run("nft", "add table ip vbackend-other")
     before, set_before = place.host.state(), switches(place.host)
-    with lab(place, rootless=rootless) as running, guest(place):
+    with lab(place, rootless=rootless, hidden=hidden) as running, guest(place):
         assert running.user == (USER if rootless else 0)
         for version, address in FAR.items():
             assert seen_by(place.server, place.client, address) == HOST[version]
@@ -234,3 +58,92 @@ def test_out_and_back_and_nothing_left(place: Place, rootless: bool) -> None:
     assert not differences(before, place.host.state())
     assert switches(place.host) == set_before
     assert not list((place.folder / "journal").glob("*"))
+
+
+def test_nobody_comes_in_unasked(place: Place) -> None:
+    place.server.ip("route", "add", "10.0.0.0/24", "via", "10.9.0.1")
+    with lab(place, rootless=False) as running, guest(place):
+        place.host.run("ping", "-n", "-c", "1", "-w", "10", GUEST[4])
+        assert "100% packet loss" in place.server.run(
+            "ping", "-n", "-c", "2", "-i", "0.1", "-W", "1", GUEST[4], check=False
+        )
+        running.stop()
+
+
+def test_one_version_only(place: Place) -> None:
+    with lab(place, rootless=False, nat={"addr": [GATEWAY[4]]}) as running, guest(place):
+        assert seen_by(place.server, place.client, FAR[4]) == HOST[4]
+        place.client.ip(
+            "-6",
+            "neigh",
+            "replace",
+            GATEWAY[6].split("/")[0],
+            "lladdr",
+            mac_of(place, running),
+            "dev",
+            "eth0",
+        )
+        said = place.client.run("ping", "-n", "-c", "2", "-i", "0.1", "-W", "1", FAR[6], check=False)
+        assert "100% packet loss" in said
+        running.stop()
+
+
+FORWARD = ["tcp:8080:10.0.0.1:80", "tcp:[::]:8080:[fd00:1::1]:80", "udp:5353:10.0.0.1:53"]
+
+
+@BOTH
+def test_forwarded_ports(place: Place, rootless: bool) -> None:
+    nat = {"addr": list(GATEWAY.values()), "forward": FORWARD}
+    client, host = place.client, place.host
+    with lab(place, rootless=rootless, nat=nat) as running, guest(place):
+        for version in (4, 6):
+            assert seen_by(client, place.server, HOST[version], at=GUEST[version], to=80)
+        assert asked_by_udp(client, place.server, HOST[4], at=GUEST[4], port=5353, to=53)
+        for local in ("127.0.0.1", HOST[4]):
+            assert seen_by(client, host, local, at=GUEST[4], to=80)
+        with socket_in(host, socket.AF_INET, socket.SOCK_STREAM) as private:
+            # The tap takes 127.0.0.0/8 while ports of it are forwarded; guests must not.
+            private.bind(("127.0.0.1", 9999))
+            private.listen(1)
+            client.ip("route", "add", "127.0.0.1/32", "via", "10.0.0.254", "table", "77")
+            client.ip("rule", "add", "to", "127.0.0.1", "priority", "0", "table", "77")
+            client.ip("rule", "delete", "table", "local")
+            client.run("sysctl", "-qw", "net.ipv4.conf.eth0.route_localnet=1")
+            with socket_in(client, socket.AF_INET, socket.SOCK_STREAM) as guest_socket:
+                guest_socket.settimeout(1.5)
+                with pytest.raises(TimeoutError):
+                    guest_socket.connect(("127.0.0.1", 9999))
+        running.stop()
+
+
+def test_the_next_start_undoes_what_a_killed_one_made(place: Place) -> None:
+    before, set_before = place.host.state(), switches(place.host)
+    with lab(place, rootless=False, nat={"addr": list(GATEWAY.values()), "forward": FORWARD}) as running:
+        assert switches(place.host) != set_before
+        os.kill(running.pid, signal.SIGKILL)
+        running.child.wait(20)
+    assert "vbackend-lab.lan" in place.host.state()["nft"]
+    with lab(place, rootless=False) as running:
+        assert place.host.state()["nft"].count("table inet vbackend") == 1
+        running.stop()
+    assert not differences(before, place.host.state())
+    assert switches(place.host) == set_before
+    assert not list((place.folder / "journal").glob("*"))
+
+
+def test_the_last_nat_puts_the_switches_back(place: Place) -> None:
+    before, set_before = place.host.state(), switches(place.host)
+    with lab(place, rootless=False) as first:
+        set_now = switches(place.host)
+        other = {"addr": ["10.77.0.1/24", "fd77::1/64"]}
+        with lab(place, rootless=False, lab="other", nat=other) as second:
+            first.stop()
+            assert switches(place.host) == set_now != set_before
+            second.stop()
+    assert not differences(before, place.host.state())
+    assert switches(place.host) == set_before
+    assert not list((place.folder / "journal").glob("*"))
+
+
+def mac_of(place: Place, running: Lab) -> str:
+    return str(place.host.links()[running.tap]["address"])

@@ -22,7 +22,9 @@ def as_user(uid: int) -> tuple[str, ...]:
         )
 
     # Twice: setpriv itself has its capabilities still when it looks the program up.
-    script = "import subprocess, sys, vbackend.cli.main; subprocess.run([sys.executable, '-c', ''], check=True)"
+    script = (
+        "import subprocess, sys, vbackend.cli.main; subprocess.run([sys.executable, '-c', ''], check=True)"
+    )
     tried = [*keeping("-all"), sys.executable, "-c", script]
     reachable = subprocess.run(tried, cwd="/", env={}, capture_output=True, check=False).returncode == 0
     return keeping("-all" if reachable else "-all,+dac_read_search")

@@ -1,7 +1,7 @@
 """Capabilities of this process, and of the programs it starts (capabilities(7)).
 
-Inside a user namespace where we are not root, a program that we start has none, unless they are ambient. Those belong to
-the thread, so a program that needs one is started by a thread of its own, and nothing else inherits anything.
+Inside a user namespace where we are not root, a program that we start has none, unless they are ambient. Those belong
+to the thread, so a program that needs one is started by a thread of its own, and nothing else inherits anything.
 """
 
 import ctypes

@@ -1,4 +1,4 @@
-"""Which of the kernel's switches a NAT needs in another position, and no more than that (ip-sysctl of the kernel's docs).
+"""Which of the kernel's switches a NAT needs in another position (Documentation/networking/ip-sysctl.rst).
 
 A namespace of our own forwards between all its devices. Elsewhere only the gateway tap and the devices towards the
 outside do: with IPv4 each device has its switch. With IPv6 it is so since Linux 6.17 (`force_forwarding`); before, only
@@ -53,7 +53,7 @@ def plan(
     loopback: bool,
     read: Callable[[str], str | None],
 ) -> list[Setting]:
-    """What is to be set, in this order; undone in the other one.
+    """What is to be set, in this order; undone in the other one. Pure.
 
     `private`: the namespace is our own. `outward`: devices towards the outside, by IP version. `devices`: all there
     are. `loopback`: ports of 127.0.0.1 are forwarded too. `read`: how a switch stands, None when there is none.

@@ -2,11 +2,12 @@
 
 Messages are JSON, one a packet of the Unix socket whose descriptor is the argument:
 
-    asked {"run": [ARGUMENT...]}   answered {"pid": NUMBER} or {"error": TEXT}, and at the end {"ended": STATUS, "said": TEXT}
-    asked {"stop": true}           ends the helper, which is told as above; nothing when there is none
+    asked {"run": [ARGUMENT...]}   answered {"pid": NUMBER} or {"error": TEXT}
+    asked {"stop": true}           ends the helper; nothing when there is none
+    told  {"ended": STATUS, "said": TEXT}, whenever the helper has ended
 
-When vbackend has gone, however that was, the helper is killed and this ends too. Only of the standard library, and started
-by its path, so that it stays small and finds nothing to import in the wrong place. `outside.py` is the other end.
+When vbackend has gone, however that was, the helper is killed and this ends too. Only of the standard library, and
+started by its path, so that it stays small and imports nothing from a wrong place. `outside.py` is the other end.
 """
 
 import contextlib
@@ -48,7 +49,7 @@ class Keeper:
         finally:
             if self._child is not None:
                 self._child.kill()
-                self._child.wait()
+                self._report()
             self._selector.close()
 
     def _serve_one(self) -> bool:
@@ -70,11 +71,9 @@ class Keeper:
         if self._child is not None:
             self._tell({"error": "another helper runs"})
             return
-        words = tempfile.TemporaryFile()
+        words = tempfile.TemporaryFile()  # noqa: SIM115, closed by _report
         try:
-            child = subprocess.Popen(
-                arguments, stdin=subprocess.DEVNULL, stdout=words, stderr=words, close_fds=True
-            )
+            child = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=words, stderr=words)
         except OSError as error:
             words.close()
             self._tell({"error": f"{arguments[0]}: {error.strerror}"})

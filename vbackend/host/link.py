@@ -122,7 +122,9 @@ class Links:
         for route in self._netlink.get_routes(family=family, table=_TABLE_MAIN):
             if route["type"] != _RTN_UNICAST or str(route.get_attr("RTA_DST")).startswith("fe80:"):
                 continue
-            hops = [hop["oif"] for hop in route.get_attr("RTA_MULTIPATH") or ()] or [route.get_attr("RTA_OIF")]
+            hops = [hop["oif"] for hop in route.get_attr("RTA_MULTIPATH") or ()] or [
+                route.get_attr("RTA_OIF")
+            ]
             found = {names[index] for index in hops if index in names}
             others |= found
             if route["dst_len"] == 0:

@@ -4,8 +4,8 @@
     async with Nat(devices, lab, "lan", config, look_up=guests.addresses_of):
         ...
 
-In whichever network namespace the tap is. Not here: the tap (tap.py), what the rules say (ruleset.py), and how a namespace
-of our own gets an outside (uplink.py).
+In whichever network namespace the tap is. Not here: the tap (tap.py), what the rules say (ruleset.py), which switches
+the kernel needs (forwarding.py), and how a namespace of our own gets an outside (uplink.py).
 """
 
 from collections.abc import Callable, Iterable
@@ -112,9 +112,7 @@ class Nat:
             read=read_setting,
         ):
             note(
-                SwitchSet(
-                    netns=self._netns, inode=inode, path=setting.path, was=setting.was, now=setting.now
-                )
+                SwitchSet(netns=self._netns, inode=inode, path=setting.path, was=setting.was, now=setting.now)
             )
             try:
                 setting_path(setting.path).write_text(setting.now)

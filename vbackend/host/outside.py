@@ -4,8 +4,10 @@ Not here: what the keeper does (keeper.py), leaving (rootless.py), and which hel
 """
 
 import asyncio
+import contextlib
 import json
 import logging
+import signal
 import socket
 import subprocess
 import sys
@@ -54,8 +56,13 @@ class Outside:
         self._ended: asyncio.Future[str] | None = None
         self._closed = False
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it is over: closed, or the keeper was killed."""
+        return self._closed
+
     async def run(self, command: Sequence[str]) -> "asyncio.Future[str]":
-        """Run a helper; the result is done when it has ended, with its last words.
+        """Run a helper; the result is done when it has ended, with its last words and how it ended.
 
         HostError: it cannot be run, one runs already, or the keeper was killed.
         """
@@ -81,12 +88,20 @@ class Outside:
         return ended
 
     async def stop(self) -> None:
-        """End the helper and wait for that; nothing when none runs."""
+        """End the helper and wait for that; nothing when none runs. HostError: it does not end."""
         if self._ended is None or self._closed:
             return
         ended = self._ended
-        self._wire.send(json.dumps({"stop": True}).encode())
-        await asyncio.wait_for(asyncio.shield(ended), _PATIENCE_S)
+        with contextlib.suppress(
+            ConnectionError
+        ):  # the keeper was killed: that is read next, and settles `ended`
+            self._wire.send(json.dumps({"stop": True}).encode())
+        try:
+            await asyncio.wait_for(asyncio.shield(ended), _PATIENCE_S)
+        except TimeoutError as error:
+            raise HostError(
+                "a helper outside of our namespaces does not end; see `ps -ef --forest`"
+            ) from error
 
     def close(self) -> None:
         """End the keeper, and with it the helper; a second call does nothing. Blocks until it is gone."""
@@ -109,8 +124,7 @@ class Outside:
         if "ended" not in told:
             self._settle(self._answer, told)
         elif self._ended is not None:
-            words = " ".join(told["said"].split()) or f"status {told['ended']}"
-            self._settle(self._ended, words)
+            self._settle(self._ended, "\n".join([*told["said"].splitlines(), _end(told["ended"])]))
             self._ended = None
 
     def _lost(self) -> None:
@@ -128,3 +142,10 @@ class Outside:
     def _settle(future: "asyncio.Future[Any] | None", result: object) -> None:
         if future is not None and not future.done():
             future.set_result(result)
+
+
+def _end(status: int) -> str:
+    """How a process ended, in words."""
+    return (
+        f"it was killed by {signal.Signals(-status).name}" if status < 0 else f"it ended with status {status}"
+    )

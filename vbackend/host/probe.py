@@ -47,6 +47,7 @@ class Sights:
     namespaces: str
     user_namespaces: str
     nft: str | None  # the first line of its --version
+    pasta: str | None  # likewise
     max_dgram_qlen: int | None
     rmem_max: int | None
     wmem_max: int | None
@@ -106,9 +107,16 @@ def judge(seen: Sights) -> list[Finding]:
             "user namespaces",
             seen.user_namespaces,
             "can be made without root",
-            "sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=15000, or use root's namespaces",
+            "sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=15000 (Ubuntu: "
+            "kernel.apparmor_restrict_unprivileged_userns=0), or run as root",
         ),
         Finding("nftables", seen.nft is not None, seen.nft or "there is no nft", "apt install nftables"),
+        Finding(
+            "pasta",
+            seen.pasta is not None,
+            seen.pasta or "there is none: without root no lab reaches the outside",
+            "apt install passt",
+        ),
     ]
     if seen.libpcap is not None or seen.libpcap_lacks:
         there = seen.libpcap is not None
@@ -144,6 +152,7 @@ def look(
         namespaces=_tried("unshare", "--net", "true"),
         user_namespaces=_tried("unshare", "--user", "--map-root-user", "--net", "true"),
         nft=_first_line("nft", "--version"),
+        pasta=_first_line("pasta", "--version"),
         max_dgram_qlen=_sysctl("net/unix/max_dgram_qlen"),
         rmem_max=_sysctl("net/core/rmem_max"),
         wmem_max=_sysctl("net/core/wmem_max"),

@@ -1,7 +1,7 @@
 """What a NAT of a lab says to nftables, as text. Pure: nothing here touches the host.
 
-One table for each NAT, `vbackend-LAB.SEGMENT` of the family inet, so nothing of the host's own firewall is read or changed.
-The other way round that firewall counts too: a packet that any table drops is dropped, whatever ours says of it.
+One table for each NAT, `vbackend-LAB.SEGMENT` of the family inet, so nothing of the host's own firewall is read or
+changed. But that firewall counts too: a packet that any table drops is dropped, whatever ours says of it.
 """
 
 import hashlib
@@ -35,12 +35,19 @@ TABLE_PREFIX: Final = "vbackend-"
 _HOST: Final = r"(?:\[[0-9A-Fa-f:.]+\]|[^:\[\]]+)"
 _FORWARD: Final = re.compile(rf"(tcp|udp):(?:({_HOST}):)?(\d{{1,5}}):({_HOST}):(\d{{1,5}})")
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")  # a dot would make LAB.SEGMENT ambiguous
+_LOOPBACKS: Final = (
+    "ip saddr 127.0.0.0/8",
+    "ip6 saddr ::1",
+)  # of who on the host connects to a forwarded port
 _IFNAME: Final = re.compile(r'[^\s"/:%]{1,15}')
 
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """What arrives for a port of the gateway goes to a port of a guest. `listen` None: at any address of the host."""
+    """What arrives for a port of the host goes to a port of a guest.
+
+    `listen` None: at any address of the host; 0.0.0.0 or ::, at any of that version.
+    """
 
     protocol: Literal["tcp", "udp"]
     listen: IPAddress | None
@@ -68,6 +75,8 @@ def parse_forward(text: str) -> Forward:
         raise ConfigError(
             f"forward {text!r}: {listen} is no address of the host; give one, or leave it out for all of them"
         ) from None
+    if address == IPv6Address("::1"):
+        raise ConfigError(f"forward {text!r}: ::1 leads to no other device; give 127.0.0.1")
     return Forward("tcp" if protocol == "tcp" else "udp", address, ports[0], host.strip("[]"), ports[1])
 
 
@@ -200,8 +209,10 @@ def _chain(name: str, hook: str, *rules: str) -> str:
 
 def _redirection(forward: Forward, target: IPAddress) -> str:
     family, to = ("ip", f"{target}") if target.version == 4 else ("ip6", f"[{target}]")
-    at = "fib daddr type local" if forward.listen is None else f"{family} daddr {forward.listen}"
-    return (
-        f"meta nfproto ipv{target.version} {at} {forward.protocol} dport {forward.port} "
-        f"dnat {family} to {to}:{forward.host_port}"
-    )
+    if forward.listen is not None and not forward.listen.is_unspecified:
+        at = f"{family} daddr {forward.listen}"
+    elif target.version == 4:
+        at = "meta nfproto ipv4 fib daddr type local"
+    else:  # answers to ::1 would find no route
+        at = "ip6 daddr != ::1 fib daddr type local"
+    return f"{at} {forward.protocol} dport {forward.port} dnat {family} to {to}:{forward.host_port}"

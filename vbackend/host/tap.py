@@ -1,8 +1,8 @@
 """Taps and tuns with all that belongs to them: addresses, bridge, MTU, owner, namespace.
 
-`HostDevices` owns what one backend made, and what it changed for a NAT. A device of ours goes when it is closed; one that
-was there before is attached and, at the end, left as it was found. Not here: how a device gets what is wanted of it
-(setup.py).
+`HostDevices` owns what one backend made, and what it changed for a NAT. A device of ours goes when it is closed; one
+that was there before is attached and, at the end, left as it was found. Not here: how a device gets what is wanted of
+it (setup.py).
 """
 
 import asyncio

@@ -43,15 +43,26 @@ class _Ports:
 
 
 def ports(forwards: Sequence[Forward]) -> _Ports:
-    """Where pasta listens outside, in its words. ConfigError: a low port, which only root may listen at. Pure."""
-    told: dict[str, list[str]] = {"tcp": [], "udp": []}
+    """Where pasta listens outside, in its words; for IPv6 only where that is asked for.
+
+    ConfigError: a low port, which only root may listen at, or two addresses for one port, which pasta does not do.
+    """
+    wanted: dict[tuple[str, int], set[str]] = {}
     for forward in forwards:
         if forward.port < 1024:
             raise ConfigError(
                 f"forward {forward.protocol}:{forward.port}: without root only ports from 1024 on can be forwarded"
             )
-        at = "" if forward.listen is None else f"{forward.listen}/"
-        told[forward.protocol].append(f"{at}{forward.port}")
+        # Who connected to ::1 would be cut off instead of refused, and not go on to try 127.0.0.1: no IPv6 unasked.
+        wanted.setdefault((forward.protocol, forward.port), set()).add(str(forward.listen or "0.0.0.0"))
+    told: dict[str, list[str]] = {"tcp": [], "udp": []}
+    for (protocol, port), addresses in wanted.items():
+        if len(addresses) > 1 and addresses != {"0.0.0.0", "::"}:
+            several = " and ".join(sorted(addresses))
+            raise ConfigError(
+                f"forward {protocol}:{port}: without root it can have one address, not {several}"
+            )
+        told[protocol].append(str(port) if len(addresses) > 1 else f"{addresses.pop()}/{port}")
     return _Ports(tuple(told["tcp"]), tuple(told["udp"]))
 
 
@@ -116,34 +127,41 @@ class Uplink:
             ended = await self._outside.run(self._command)
         except HostError as error:
             raise HostError(f"cannot give the lab an uplink: {error}; apt install passt (Debian)") from error
-        deadline = time.monotonic() + _PATIENCE_S
-        while not await asyncio.to_thread(_is_up):
-            if ended.done():
-                raise HostError(f"cannot give the lab an uplink: {_advice(ended.result())}")
-            if time.monotonic() > deadline:
-                await self._outside.stop()
-                raise HostError(f"cannot give the lab an uplink: pasta made no route in {_PATIENCE_S:.0f} s")
-            await asyncio.wait((ended,), timeout=0.02)
+        try:
+            deadline = time.monotonic() + _PATIENCE_S
+            while not await asyncio.to_thread(_is_up):
+                if ended.done():
+                    raise HostError(f"cannot give the lab an uplink: {_advice(ended.result())}")
+                if time.monotonic() > deadline:
+                    raise HostError(
+                        f"cannot give the lab an uplink: pasta made no route in {_PATIENCE_S:.0f} s"
+                    )
+                await asyncio.wait((ended,), timeout=0.02)
+        except BaseException:
+            await self._outside.stop()
+            raise
         return ended
 
     async def _keep_up(self, ended: "asyncio.Future[str]") -> None:
+        """Start it again whenever it ends, as long as somebody is there to do it."""
         failures = 0
         while True:
             began = time.monotonic()
-            self.trouble = await asyncio.shield(ended)
+            self.trouble = _advice(await asyncio.shield(ended))
             failures = 0 if time.monotonic() - began > _LASTED_S else failures
-            while True:
+            while self.trouble is not None:
+                if self._outside.is_closed:
+                    log.error("the lab has no uplink any more (%s); start it again", self.trouble)
+                    return
                 delay = _DELAYS_S[min(failures, len(_DELAYS_S) - 1)]
-                log.warning("the uplink has ended (%s); it is started again in %.0f s", self.trouble, delay)
+                log.warning("the lab has no uplink (%s); another attempt in %.0f s", self.trouble, delay)
                 await asyncio.sleep(delay)
                 failures += 1
                 try:
                     ended = await self._run()
+                    self.trouble = None
                 except HostError as error:
                     self.trouble = str(error)
-                else:
-                    break
-            self.trouble = None
 
 
 def _is_up() -> bool:
@@ -152,8 +170,13 @@ def _is_up() -> bool:
 
 
 def _advice(words: str) -> str:
-    if "failed to execute" in words:
+    """What to say about pasta's last words."""
+    lines = [
+        line for line in words.splitlines() if "bytes to syslog" not in line
+    ]  # it tells so where there is none
+    said = "; ".join(lines)
+    if "failed to execute" in said:
         return "there is no pasta; apt install passt (Debian)"
-    if "xternal" in words:  # "External interface not usable", "No external routable interface for IPv4"
-        return f"pasta: {words}; the host needs a default route"
-    return f"pasta: {words}"
+    if "xternal" in said:  # "External interface not usable", "No external routable interface for IPv4"
+        return f"pasta: {said}; the host needs a default route"
+    return f"pasta: {said}"

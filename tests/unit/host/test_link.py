@@ -127,3 +127,24 @@ def test_refusals_say_what_and_what_to_try(
     netns.ip("tuntap", "add", "dev", "tap0", "mode", "tap")
     with pytest.raises(HostError, match=message):
         inside(netns, work)
+
+
+def test_where_routes_lead(netns: Namespace) -> None:
+    for name, address in (("out0", "192.0.2.1/24"), ("out1", "198.51.100.1/24"), ("out2", "203.0.113.1/24")):
+        netns.ip("link", "add", name, "up", "type", "bridge")
+        netns.ip("address", "add", address, "dev", name)
+    netns.ip("link", "add", "idle0", "up", "type", "bridge")
+    assert inside(netns, lambda links: links.routed(4)) == (set(), {"out0", "out1", "out2"})
+    assert inside(netns, lambda links: links.routed(6)) == (set(), set()), "link-local ones lead nowhere"
+    netns.ip("route", "add", "default", "via", "192.0.2.2")
+    netns.ip(
+        "route", "add", "default", "metric", "9", "nexthop", "via", "198.51.100.2", "nexthop", "dev", "out2"
+    )
+    netns.ip("route", "add", "blackhole", "10.0.0.0/8")
+    netns.ip("-6", "route", "add", "default", "dev", "out1")
+    assert inside(netns, lambda links: links.routed(4)) == (
+        {"out0", "out1", "out2"},
+        {"out0", "out1", "out2"},
+    )
+    assert inside(netns, lambda links: links.routed(6)) == ({"out1"}, {"out1"})
+    assert set(inside(netns, lambda links: links.names())) == {"lo", "out0", "out1", "out2", "idle0"}

@@ -1,0 +1,185 @@
+"""What is special about a lab of an ordinary user's: its own namespaces, and pasta that leads out of them."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.nat import FAR, HOST, USER, Lab, Place, guest, lab, place, seen_by, started
+from tests.support.netns import Namespace, differences
+from tests.support.privileges import as_user
+from tests.support.run import wait_until
+from tests.support.stacks import socket_in
+from vbackend.host.uplink import HOST_LOOPBACK, RESOLVER
+
+__all__ = ["place"]
+
+pytestmark = pytest.mark.root
+
+
+def children(pid: int, name: str) -> list[int]:
+    """The processes below `pid` whose command line has `name`."""
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        if name in Path(f"/proc/{child}/cmdline").read_text():
+            found.append(int(child))
+        found += children(int(child), name)
+    return found
+
+
+def is_there(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def helpers(running: Lab) -> tuple[int, int]:
+    """The keeper and pasta."""
+    (keeper,), (pasta,) = children(running.pid, "keeper.py"), children(running.pid, "pasta")
+    return keeper, pasta
+
+
+def inside(running: Lab, *command: str) -> str:
+    """A command with all privileges inside, as the user has it."""
+    script = [sys.executable, "-m", "vbackend.host.rootless", str(running.pid), *command]
+    # The test's user may be unable to look into the folder of the Python that runs the tests.
+    done = subprocess.run(
+        [*as_user(USER), *script], capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2]
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def refused(host: Namespace, client: Namespace, address: str) -> bool:
+    """Whether nobody answers there although the host's 127.0.0.1 has a listener."""
+    with (
+        socket_in(host, socket.AF_INET, socket.SOCK_STREAM) as listener,
+        socket_in(client, socket.AF_INET, socket.SOCK_STREAM) as source,
+    ):
+        listener.bind(("127.0.0.1", 8080))
+        listener.listen(1)
+        source.settimeout(1.5)
+        try:
+            source.connect((address, 8080))
+        except OSError:
+            return True
+        return False
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["closed", "open"])
+def test_the_loopback_of_the_host(place: Place, kept: bool) -> None:
+    with lab(place, rootless=True, host_loopback=kept) as running, guest(place):
+        assert refused(place.host, place.client, "127.0.0.1")
+        if kept:
+            assert seen_by(place.host, place.client, str(HOST_LOOPBACK), at="127.0.0.1") == "127.0.0.1"
+        else:
+            assert refused(place.host, place.client, str(HOST_LOOPBACK))
+        running.stop()
+
+
+def test_the_resolver_is_that_of_the_host(place: Place) -> None:
+    """Also one that only listens at the host's loopback."""
+    settings = place.folder.parent / "resolv.conf"
+    settings.write_text("nameserver 127.0.0.1\n")
+    bound = ("sh", "-c", f'mount --bind "{settings}" /etc/resolv.conf && exec "$@"', "sh")
+    with (
+        lab(place, rootless=True, before=bound) as running,
+        guest(place),
+        socket_in(place.host, socket.AF_INET, socket.SOCK_DGRAM) as resolver,
+        socket_in(place.client, socket.AF_INET, socket.SOCK_DGRAM) as asking,
+    ):
+        resolver.bind(("127.0.0.1", 53))
+        asking.connect((str(RESOLVER), 53))
+        asking.send(b"question")
+        question, asker = resolver.recvfrom(100)
+        resolver.sendto(b"answer", asker)
+        assert (question, asking.recv(100)) == (b"question", b"answer")
+        running.stop()
+
+
+def test_pasta_is_started_again(place: Place) -> None:
+    with lab(place, rootless=True) as running, guest(place):
+        _, pasta = helpers(running)
+        assert running.trouble() is None
+        os.kill(pasta, signal.SIGKILL)
+        wait_until(lambda: running.trouble() == "pasta: it was killed by SIGKILL", "the loss is noticed")
+        wait_until(lambda: running.trouble() is None, "there is an uplink again")
+        assert helpers(running)[1] != pasta
+        for version, address in FAR.items():
+            assert seen_by(place.server, place.client, address) == HOST[version]
+        running.stop("the lab has no uplink (pasta: it was killed by SIGKILL); another attempt in 1 s\n")
+
+
+def test_without_its_keeper_it_says_so_and_ends_in_order(place: Place) -> None:
+    with lab(place, rootless=True) as running:
+        keeper, pasta = helpers(running)
+        os.kill(keeper, signal.SIGKILL)
+        wait_until(lambda: not is_there(pasta), "pasta goes with its keeper")
+        wait_until(lambda: running.trouble() is not None, "the loss is noticed")
+        running.stop("the keeper outside of our namespaces has ended, and its helper with it\n")
+
+
+def test_killed_it_leaves_nothing(place: Place) -> None:
+    before = place.host.state()
+    with lab(place, rootless=True) as running:
+        keeper, pasta = helpers(running)
+        os.kill(running.pid, signal.SIGKILL)
+        wait_until(lambda: not is_there(keeper) and not is_there(pasta), "both helpers go")
+    assert not differences(before, place.host.state())
+
+
+def test_the_next_one_goes_where_the_guests_are_still(place: Place) -> None:
+    """What a killed one left in the namespace that its guests keep alive is undone there."""
+    with lab(place, rootless=True) as first:
+        namespace = Path(f"/proc/{first.pid}/ns/net").stat().st_ino
+        enter = ["nsenter", "-t", str(first.pid), "-U", "-n", "--preserve-credentials", "sleep", "100"]
+        with subprocess.Popen([*as_user(USER), *enter]) as inhabitant:
+            try:
+                wait_until(
+                    lambda: Path(f"/proc/{inhabitant.pid}/ns/net").stat().st_ino == namespace, "it is inside"
+                )
+                os.kill(first.pid, signal.SIGKILL)
+                first.child.wait(20)
+                with lab(place, rootless=True, inhabitant=inhabitant.pid) as second, guest(place):
+                    assert Path(f"/proc/{second.pid}/ns/net").stat().st_ino == namespace
+                    assert inside(second, "nft", "list", "tables").split() == [
+                        "table",
+                        "inet",
+                        "vbackend-lab.lan",
+                    ]
+                    assert seen_by(place.server, place.client, FAR[4]) == HOST[4]
+                    second.stop()
+            finally:
+                inhabitant.kill()
+    assert not list((place.folder / "journal").glob("*"))
+
+
+def test_a_command_inside_may_do_everything(place: Place) -> None:
+    with lab(place, rootless=True) as running:
+        inside(running, "ip", "link", "add", "mine", "type", "bridge")
+        assert "mine" in running.inside("ip", "-brief", "link")
+        assert inside(running, "id", "-u") == f"{USER}\n"
+        running.stop()
+
+
+def test_nothing_to_lead_to(place: Place) -> None:
+    for version in ("-4", "-6"):
+        place.host.ip(version, "route", "del", "default")
+    before = place.host.state()
+    with started(place, rootless=True) as child:
+        out, _ = child.communicate("\n", timeout=30)
+    assert out.splitlines()[-1].startswith("HostError cannot give the lab an uplink: pasta: ")
+    assert out.endswith("; the host needs a default route\n")
+    assert not differences(before, place.host.state())
+
+
+@pytest.mark.parametrize("inhabitant", [1, os.getpid()])
+def test_who_is_in_no_namespace_of_theirs(place: Place, inhabitant: int) -> None:
+    with started(place, rootless=True, inhabitant=inhabitant) as child:
+        out, _ = child.communicate("\n", timeout=30)
+    assert out == (
+        f"HostError cannot enter the namespaces of process {inhabitant}: Permission denied; give a process of a lab of "
+        "this user\n"
+    )
