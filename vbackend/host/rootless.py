@@ -20,7 +20,7 @@ from typing import Final
 
 from vbackend.errors import HostError
 from vbackend.host.capability import CAP_NET_ADMIN, has_capability, keep_capabilities
-from vbackend.host.forwarding import read_setting
+from vbackend.host.forwarding import read_setting, setting_path
 from vbackend.host.link import Links
 from vbackend.host.outside import Outside
 
@@ -28,6 +28,7 @@ __all__ = ["join", "main", "own_namespace", "remedy"]
 
 _CLONE_NEWUSER: Final = 0x10000000
 _CLONE_NEWNET: Final = 0x40000000
+_DAD: Final = "net/ipv6/conf/default/accept_dad"
 _TUN: Final = Path("/dev/net/tun")
 _LAST_CAPABILITY: Final = Path("/proc/sys/kernel/cap_last_cap")
 _libc: Final = ctypes.CDLL(None, use_errno=True)
@@ -112,11 +113,13 @@ def _leave() -> None:
 
 
 def _furnish() -> None:
-    """Loopback up, and a device to make taps with."""
+    """Loopback up, IPv6 addresses usable at once, and a device to make taps with."""
     try:
         with Links() as links:
             links.set_link(links.get("lo"), up=True)
-    except HostError as error:
+        if read_setting(_DAD) is not None:  # nobody else is here, and pasta forwards ports to a link-local address
+            setting_path(_DAD).write_text("0")
+    except (OSError, HostError) as error:
         raise HostError(
             f"our user namespace has no privileges ({error}): {remedy(0, read_setting)}"
         ) from error
