@@ -1,4 +1,4 @@
-"""One running backend: a segment, its ports, and the engine that moves their frames.
+"""One running backend: segments, their ports, and the engine that moves the frames.
 
 Owns the dataplane and every port; the control server, `exec` and tests drive it. Not here: how a port is
 opened (ports/), what is asked for on the command line (cli/), how it is shown (control/, cli/).
@@ -32,16 +32,16 @@ from vbackend.ports.channel import Channel, ChannelPort
 from vbackend.ports.make import make_port
 from vbackend.ports.multi import MultiPort
 from vbackend.ports.names import derived_name, unique_name
+from vbackend.ports.segments import SegmentKind, Segments
 from vbackend.ports.spec import (
     Address,
     ChannelSpec,
     PortOptions,
     PortSpec,
-    StreamSpec,
     UnitSpec,
 )
 from vbackend.ports.tunfile import TunFilePort
-from vbackend.snapshot import BackendSnapshot, FdbEntry, PortSnapshot, SegmentSnapshot
+from vbackend.snapshot import BackendSnapshot, PortSnapshot
 from vbackend.tun.driver import TunDriver
 from vbackend.tun.file import TunFile
 from vbackend.tun.vocabulary import Header, System
@@ -69,31 +69,41 @@ class BackendEvent:
     time: float  # seconds since the epoch
 
 
-class Backend:
-    """A switch or a cable with its ports. Made, started and used on one event loop.
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """What a running backend has."""
 
-    `queue_frames`: the output queue's limit of ports that name none. `host`: where taps and tuns come from;
-    the caller closes it. None: one of the backend's own, closed by `stop`. `engine`: makes the dataplane.
+    dataplane: Dataplane
+    units: TunDriver
+    segments: Segments
+
+
+class Backend:
+    """Switches and cables with their ports. Made, started and used on one event loop.
+
+    `segment`: the first one, which has the backend's name; None: all come by `add_segment`. `queue_frames`: the output
+    queue's limit of ports that name none. `host`: where taps and tuns come from; the caller closes it. None: one of the
+    backend's own, closed by `stop`. `engine`: makes the dataplane.
     """
 
     def __init__(
         self,
         *,
         name: str,
-        segment: Literal["switch", "cable"] = "switch",
+        segment: SegmentKind | None = "switch",
         workers: int = 1,
         queue_frames: int = 256,
         host: HostDevices | None = None,
         engine: Callable[[int], Dataplane] = Dataplane,
     ) -> None:
         self.name: Final = name
-        self.kind: Final = segment
+        self._first: Final = segment
         self._workers = workers
         self._queue_frames = queue_frames
         self._devices = host
         self._own_devices: HostDevices | None = None
         self._engine = engine
-        self._context: PortContext | None = None
+        self._open: _Open | None = None
         self._ports: dict[str, Port] = {}
         self._captures = Captures()
         self._callbacks: list[Callable[[BackendEvent], None]] = []
@@ -110,9 +120,9 @@ class Backend:
         ConfigError: the ports make no sense together; OSError, HostError: the host refused one.
         """
         async with self._lock:
-            if self._context is not None:
+            if self._open is not None:
                 raise ConfigError(f"backend {self.name!r} is started already; stop it first")
-            if self.kind == "cable" and len(specs) + to_come != 2:
+            if self._first == "cable" and len(specs) + to_come != 2:
                 raise ConfigError(
                     f"a cable joins two ports, not {len(specs) + to_come}; use a switch for more"
                 )
@@ -120,8 +130,10 @@ class Backend:
             await self._host_devices().sweep()
             self._open_engine()
             try:
+                if self._first is not None:
+                    self._running().segments.add(self.name, self._first).check(0, specs, to_come=to_come)
                 for name, spec in zip(names, specs, strict=True):
-                    await self._add(self._port(name, spec))
+                    await self._add(self._port(name, spec, None))
             except BaseException:
                 await self._stop()
                 raise
@@ -148,15 +160,29 @@ class Backend:
 
     # Live changes
 
-    async def add_port(self, spec: PortSpec) -> PortSnapshot:
-        """Add and open a port. Errors as `start`; then the port is not there."""
+    def add_segment(self, name: str, kind: SegmentKind) -> None:
+        """Another switch or cable, without ports. ConfigError: the name is taken."""
+        self._running().segments.add(name, kind)
+
+    def remove_segment(self, name: str) -> None:
+        """ConfigError: there is none of that name, or it has ports still."""
+        self._running().segments.remove(name, self._ports.values())
+
+    async def add_port(self, spec: PortSpec, *, segment: str | None = None) -> PortSnapshot:
+        """Add and open a port. `segment`: needed when there are several. Errors as `start`; then the port is not
+        there."""
         async with self._lock:
-            self._room_for_one(spec)
-            (name,) = self._all_names([spec])
-            return await self._add(self._port(name, spec))
+            (name,) = self._new_names([spec], segment)
+            return await self._add(self._port(name, spec, segment))
 
     async def adopt(
-        self, kind: Literal["stream", "dgram"], sock: socket.socket, options: PortOptions, text: str
+        self,
+        kind: Literal["stream", "dgram"],
+        sock: socket.socket,
+        options: PortOptions,
+        text: str,
+        *,
+        segment: str | None = None,
     ) -> PortSnapshot:
         """A port on a connected socket, owned by the backend from now on, also when this raises.
 
@@ -167,20 +193,18 @@ class Backend:
                 spec = ChannelSpec(
                     text, replace(options, name=options.name or unique_name(kind, self._ports))
                 )
-                self._room_for_one(spec)
-                (name,) = self._all_names([spec])
-                return await self._add(adopted_port(self._running(), name, kind, sock, spec))
+                (name,) = self._new_names([spec], segment)
+                return await self._add(adopted_port(self._context_of(segment), name, kind, sock, spec))
         except BaseException:
             sock.close()
             raise
 
-    async def open_channel(self, name: str) -> Channel:
+    async def open_channel(self, name: str, *, segment: str | None = None) -> Channel:
         """A port whose other end is the returned `Channel`."""
         async with self._lock:
             spec = ChannelSpec(f"channel:{name}", PortOptions(name=name))
-            self._room_for_one(spec)
-            (name,) = self._all_names([spec])
-            port = ChannelPort(self._running(), name, spec)
+            (name,) = self._new_names([spec], segment)
+            port = ChannelPort(self._context_of(segment), name, spec)
             await self._add(port)
             return port.channel
 
@@ -195,6 +219,7 @@ class Backend:
         mode: Literal["pointopoint", "broadcast"] | None = None,
         family: System = "netbsd",
         queue: int | None = None,
+        segment: str | None = None,
     ) -> TunFile:
         """A tun unit on the segment whose device face is the returned file. Closing that leaves the unit without
         reader until the port is removed."""
@@ -203,9 +228,8 @@ class Backend:
             spec = UnitSpec(
                 f"tunfile:{name}", options, None, tuple(addresses), tuple(peers), header, mtu, mode, family
             )
-            self._room_for_one(spec)
-            (name,) = self._all_names([spec])
-            port = TunFilePort(self._running(), name, spec)
+            (name,) = self._new_names([spec], segment)
+            port = TunFilePort(self._context_of(segment), name, spec)
             await self._add(port)
             assert port.file is not None, "it was just opened"
             return port.file
@@ -286,22 +310,15 @@ class Backend:
 
     def snapshot(self) -> BackendSnapshot:
         """Ports in the order they came, the forwarding database by address. ConfigError before `start`."""
-        context = self._running()
+        running = self._running()
         self._drain()
-        names = {port.engine_port: port.name for port in self._ports.values() if port.engine_port is not None}
-        fdb = tuple(
-            FdbEntry(mac=mac.hex(":"), port=names[port], age=age_ms / 1000)
-            for mac, port, age_ms in context.dataplane.fdb(context.segment)
-            if port in names
-        )
-        segment = SegmentSnapshot(name=self.name, kind=self.kind, ports=tuple(names.values()), fdb=fdb)
         return BackendSnapshot(
             name=self.name,
             version=__version__,
             pid=os.getpid(),
             started=self._started,
             workers=self._workers,
-            segments=(segment,),
+            segments=running.segments.snapshots(self._ports.values()),
             ports=tuple(port.snapshot() for port in self._ports.values()),
         )
 
@@ -319,28 +336,14 @@ class Backend:
 
     def _open_engine(self) -> None:
         dataplane = self._engine(self._workers)
-        segment = dataplane.add_switch() if self.kind == "switch" else dataplane.add_cable()
-        self._context = PortContext(
-            dataplane=dataplane,
-            segment=segment,
-            units=TunDriver(),
-            queue_frames=self._queue_frames,
-            emit=self._emit,
-            drain=self._drain,
-            pick_worker=self._pick_worker,
-            taken=lambda: self._ports,
-            add=self._put,
-            drop=self._drop,
-            clock=time.time,
-            random=random.random,
-        )
+        self._open = _Open(dataplane, TunDriver(), Segments(dataplane))
         asyncio.get_running_loop().add_reader(dataplane.event_fd, self._drain)
         self._started = time.time()
 
     def _drain(self) -> None:
-        if self._context is None:
+        if self._open is None:
             return
-        for event in self._context.dataplane.drain_events():
+        for event in self._open.dataplane.drain_events():
             match event:
                 case SessionEnded():
                     if (port := self._of_engine(event.port)) is not None:
@@ -370,13 +373,13 @@ class Backend:
         return load.index(min(load))
 
     async def _stop(self) -> None:
-        if self._context is None:
+        if self._open is None:
             return
-        dataplane, units = self._context.dataplane, self._context.units
+        dataplane, units = self._open.dataplane, self._open.units
         asyncio.get_running_loop().remove_reader(dataplane.event_fd)
         for port in self._ports.values():
             port.quiesce()
-        ports, self._ports, self._context = list(self._ports.values()), {}, None
+        ports, self._ports, self._open = list(self._ports.values()), {}, None
         await asyncio.to_thread(dataplane.close)
         for port in ports:
             port.engine_port = None
@@ -398,8 +401,25 @@ class Backend:
 
     # Ports
 
-    def _port(self, name: str, spec: PortSpec) -> Port:
-        return make_port(self._running(), name, spec, self._host_devices)
+    def _port(self, name: str, spec: PortSpec, segment: str | None) -> Port:
+        return make_port(self._context_of(segment), name, spec, self._host_devices)
+
+    def _context_of(self, segment: str | None) -> PortContext:
+        running = self._running()
+        return PortContext(
+            dataplane=running.dataplane,
+            segment=running.segments.get(segment),
+            units=running.units,
+            queue_frames=self._queue_frames,
+            emit=self._emit,
+            drain=self._drain,
+            pick_worker=self._pick_worker,
+            taken=lambda: self._ports,
+            add=self._put,
+            drop=self._drop,
+            clock=time.time,
+            random=random.random,
+        )
 
     def _host_devices(self) -> HostDevices:
         if self._devices is not None:
@@ -439,10 +459,10 @@ class Backend:
         for callback in list(self._callbacks):
             callback(event)
 
-    def _running(self) -> PortContext:
-        if self._context is None:
+    def _running(self) -> _Open:
+        if self._open is None:
             raise ConfigError(f"backend {self.name!r} is not running; start it first")
-        return self._context
+        return self._open
 
     def _find(self, name: str) -> Port:
         self._running()
@@ -452,17 +472,16 @@ class Backend:
             names = ", ".join(self._ports) or "none"
             raise ConfigError(f"there is no port {name!r}; there are {names}") from None
 
-    def _room_for_one(self, spec: PortSpec) -> None:
-        self._running()
-        if self.kind == "cable" and len(self._ports) >= 2:
-            raise ConfigError(f"port {spec.text!r}: a cable joins two ports and has both; remove one first")
+    def _new_names(self, specs: Sequence[PortSpec], segment: str | None) -> list[str]:
+        """A name for each port that is to join a segment. ConfigError: it cannot."""
+        found = self._running().segments.get(segment)
+        found.check(sum(port.segment is found for port in self._ports.values()), specs)
+        return self._all_names(specs)
 
     def _all_names(self, specs: Sequence[PortSpec]) -> list[str]:
-        """A name for each new port. ConfigError: one is given twice, or a cable gets a `multi` port."""
+        """ConfigError: a name is given twice."""
         taken = set(self._ports)
         for spec in specs:
-            if self.kind == "cable" and isinstance(spec, StreamSpec) and spec.multi:
-                raise ConfigError(f"port {spec.text!r}: 'multi' takes many guests, a cable joins two ports")
             wanted = spec.options.name
             if wanted is not None and wanted in taken:
                 raise ConfigError(f"port {spec.text!r}: the name {wanted!r} is taken; give another name=")

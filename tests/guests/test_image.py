@@ -2,11 +2,13 @@
 
 import asyncio
 import socket
+from pathlib import Path
 
 import pytest
 
 from tests.support.guest import GuestError, Guests, nic
 from vbackend.errors import VbackendError
+from vbackend.images import build_image
 from vbackend.images.recipe import find_recipe, load_recipe
 from vbackend.qemu.agent import AgentError, CommandTimeoutError
 
@@ -72,6 +74,8 @@ async def test_programs(guests: Guests) -> None:
         "tcpdump --version 2>&1": "libpcap",
         "arping --help 2>&1": "ARPing",
         "busybox | head -1": "BusyBox",
+        "getent hosts ::1": "localhost",
+        "test -x /etc/udhcpc/default.script && udhcpc --help 2>&1": "/etc/udhcpc/default.script",
     }.items():
         assert said in await guest.check(command), command
     for module in load_recipe(find_recipe("small")).modules.available:
@@ -82,6 +86,20 @@ async def test_programs(guests: Guests) -> None:
     )
     assert (await guest.ping("127.0.0.1", count=2)).received == 2
     assert (await guest.ping("::1", count=2, size=8000)).lost == 0
+
+
+async def test_router(artifacts: Path) -> None:
+    """BIRD starts and can be asked; packets are forwarded."""
+    guests = Guests(await asyncio.to_thread(build_image, "router"), artifacts)
+    try:
+        guest = await guests.boot("router")
+        config = "router id 10.0.0.1; protocol device {}"
+        await guest.check(f"mkdir -p /etc/bird && echo '{config}' >/etc/bird/bird.conf && bird")
+        await guest.wait_until("birdc show status | grep 'Daemon is up and running'")
+        settings = "net.ipv4.ip_forward net.ipv6.conf.all.forwarding net.ipv6.conf.default.forwarding"
+        assert await guest.check(f"sysctl -n {settings}") == "1\n1\n1\n"
+    finally:
+        await guests.close()
 
 
 async def test_two_guests_joined_by_qemu(guests: Guests) -> None:

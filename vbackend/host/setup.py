@@ -24,13 +24,14 @@ from vbackend.host.device import (
     VNET_HEADER_LEN,
     DeviceFlags,
     Offloads,
+    attach,
     header_flags,
     header_length,
     open_device,
     set_header,
     set_offloads,
 )
-from vbackend.host.link import Address, LinkInfo, Links
+from vbackend.host.link import Address, LinkInfo, Links, TunFacts
 
 __all__ = ["Made", "Wanted", "check_addresses", "set_up"]
 
@@ -83,6 +84,8 @@ def set_up(wanted: Wanted, note: Callable[[AnyChange], None]) -> Made:
     with Links() as links:
         before = links.find(wanted.ifname)
         _check(wanted, before)
+        if before is not None and before.tun is not None:
+            _note_header(wanted, before, before.tun, note)
         fd = open_device(
             wanted.kind,
             wanted.ifname,
@@ -116,6 +119,21 @@ def _check(wanted: Wanted, before: LinkInfo | None) -> None:
             f"{wanted.kind} device {wanted.ifname} exists and belongs to {whose}; leave owner= out, "
             f"or remove it first with `ip link del {wanted.ifname}`"
         )
+
+
+def _note_header(wanted: Wanted, link: LinkInfo, found: TunFacts, note: Callable[[AnyChange], None]) -> None:
+    """Note how an existing device is set: it takes over the flags of whoever attaches."""
+    flags = header_flags(wanted.kind, vnet_hdr=found.vnet_header, packet_info=found.packet_info)
+    flags |= DeviceFlags.MULTI_QUEUE if found.multi_queue else DeviceFlags(0)
+    ours = header_flags(wanted.kind, vnet_hdr=wanted.offloads, packet_info=wanted.packet_info)
+    if flags & ~DeviceFlags.MULTI_QUEUE == ours and not wanted.offloads:
+        return
+    try:
+        with attach(link.name, flags) as fd:
+            length = header_length(fd)
+    except OSError:
+        return  # the attachment that comes now fails too, and says why
+    note(TunAttached(**_of(wanted, link), flags=int(flags), header=length))
 
 
 class _Setup:
@@ -158,15 +176,6 @@ class _Setup:
         return offloads
 
     def _header(self, fd: OwnedFd) -> Offloads:
-        before = self._before
-        if before is not None and before.tun is not None:
-            kind, wanted, found = self._wanted.kind, self._wanted, before.tun
-            flags = header_flags(kind, vnet_hdr=found.vnet_header, packet_info=found.packet_info)
-            flags |= DeviceFlags.MULTI_QUEUE if found.multi_queue else DeviceFlags(0)
-            length = header_length(fd)
-            ours = header_flags(kind, vnet_hdr=wanted.offloads, packet_info=wanted.packet_info)
-            if flags != ours or wanted.offloads:  # which a device keeps too
-                self._note(TunAttached(**self._device(self._link), flags=int(flags), header=length))
         if self._wanted.offloads:
             set_header(fd, VNET_HEADER_LEN)
         return set_offloads(fd, wanted=self._wanted.offloads)
@@ -219,12 +228,11 @@ class _Setup:
             self._note(LinkSet(**self._device(self._link), setting=setting, was=was, now=now))
 
     def _device(self, link: LinkInfo) -> "_Device":
-        return {
-            "netns": self._wanted.netns,
-            "inode": self._wanted.inode,
-            "ifname": link.name,
-            "ifindex": link.index,
-        }
+        return _of(self._wanted, link)
+
+
+def _of(wanted: Wanted, link: LinkInfo) -> "_Device":
+    return {"netns": wanted.netns, "inode": wanted.inode, "ifname": link.name, "ifindex": link.index}
 
 
 class _Device(TypedDict):

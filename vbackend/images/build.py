@@ -64,20 +64,22 @@ def build_image(name: str, *, progress: Progress | None = None, cache_dir: Path 
     say = progress or (lambda _: None)
     path = find_recipe(name)
     recipe = load_recipe(path)
-    overlay = read_overlay(path.parent / recipe.overlay)
+    overlay: Tree = {}
+    for folder in recipe.overlay:
+        overlay |= read_overlay(folder)
     cache = ImageCache(cache_dir or default_cache())
     title = path.stem
 
     say("looking packages up")
     system, private = Apt(), Apt(cache.root / "apt")
     try:
-        packages, apt = _look_up(recipe, system, cache), system
+        packages, apt = _look_up(title, recipe, system, cache), system
     except AptError:
         with cache.lock(".apt"):
             if not private.has_lists():
                 say("fetching package lists")
                 private.update()
-        packages, apt = _look_up(recipe, private, cache), private
+        packages, apt = _look_up(title, recipe, private, cache), private
     key = _key(recipe, overlay, packages)
     found = cache.find(title, key, time.time())
     if found is None:
@@ -96,11 +98,14 @@ def resolve(recipe: Recipe, apt: Apt) -> list[Package]:
     return follow(roots, lambda name: wanted.match(name) is not None, apt.show)
 
 
-def _look_up(recipe: Recipe, apt: Apt, cache: ImageCache) -> list[Package]:
-    """As `resolve`, which takes seconds where apt keeps no cache; an answer is good until the lists change."""
+def _look_up(title: str, recipe: Recipe, apt: Apt, cache: ImageCache) -> list[Package]:
+    """As `resolve`, which takes seconds where apt keeps no cache; an answer is good until the lists change.
+
+    Noted for each image, so that a lab of several looks none of them up again.
+    """
     roots = " ".join([recipe.kernel, recipe.busybox, *recipe.packages])
     key = content_key([("roots", roots.encode()), ("lists", apt.state())])
-    name = "system" if apt.private is None else "private"
+    name = f"{title}-{'system' if apt.private is None else 'private'}"
     noted = cache.recall(name, key)
     if noted is not None:
         return PACKAGES.validate_json(noted)
@@ -118,7 +123,7 @@ class _Order:
 
 
 def _key(recipe: Recipe, overlay: Tree, packages: Sequence[Package]) -> str:
-    parts = [("format", FORMAT.encode()), ("recipe", recipe.model_dump_json().encode())]
+    parts = [("format", FORMAT.encode()), ("recipe", recipe.model_dump_json(exclude={"overlay"}).encode())]
     parts += [(str(path), repr(entry).encode()) for path, entry in sorted(overlay.items())]
     parts += [("package", str(package).encode()) for package in packages]
     return content_key(parts)

@@ -14,7 +14,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container
 from dataclasses import dataclass
-from typing import ClassVar, Final, Literal
+from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 from pydantic import JsonValue
 
@@ -24,6 +24,9 @@ from vbackend.ports.reasons import end_text
 from vbackend.ports.spec import PortSpec
 from vbackend.snapshot import LaneCounters, PortSnapshot, SessionInfo, UnitSnapshot, VhostSnapshot
 from vbackend.tun.driver import TunDriver
+
+if TYPE_CHECKING:
+    from vbackend.ports.segments import Segment
 
 __all__ = ["CaptureLink", "EventName", "Port", "PortContext", "PortKind", "PortState"]
 
@@ -42,7 +45,7 @@ class PortContext:
     """What a port may use of the backend it belongs to."""
 
     dataplane: Dataplane
-    segment: int
+    segment: "Segment"
     units: TunDriver
     queue_frames: int  # default of ports that name no limit
     emit: Callable[[EventName, dict[str, JsonValue]], None]
@@ -82,6 +85,11 @@ class Port(ABC):
         self._engine_session = -1
         self._closing = False
 
+    @property
+    def segment(self) -> "Segment":
+        """What it is joined to."""
+        return self.context.segment
+
     # The life of a port
 
     def create(self) -> None:
@@ -96,7 +104,7 @@ class Port(ABC):
             worker=self.worker,
         )
         try:
-            dataplane.join(port, self.context.segment)
+            dataplane.join(port, self.segment.number)
             if not self.up:
                 dataplane.set_port(port, up=False)
             if self.rate is not None:

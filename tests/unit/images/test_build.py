@@ -9,7 +9,7 @@ import pytest
 from tests.unit.images.repository import RECIPE, RELEASE, Repository
 from vbackend.errors import ConfigError
 from vbackend.images import BuiltImage, build_image
-from vbackend.images.apt import AptError
+from vbackend.images.apt import Apt, AptError
 
 
 @pytest.fixture
@@ -111,6 +111,25 @@ def test_built_once_and_again_when_anything_changes(
     (recipe.parent / "overlay/etc/inittab").chmod(0o644)
     build()
     assert build.worked, "the tool is another one than at first"
+
+
+def test_two_images_are_each_looked_up_once(
+    repository: Repository, build: Builder, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One extends the other, and has what it says over it."""
+    repository.fill()
+    repository.update_system()
+    (recipe.parent / "more/etc").mkdir(parents=True)
+    (recipe.parent / "more/etc/rc.local").write_text("#!/bin/sh\n")
+    more = recipe.parent / "more.toml"
+    more.write_text('extends = "tiny"\noverlay = "more"\nmemory_mib = 256\n')
+    build_more = Builder(more, recipe.parent / "cache")
+    first, second = build(), build_more()
+    assert members(second) - members(first) == {"etc/rc.local"}
+    assert second.memory_mib == 256
+
+    monkeypatch.setattr(Apt, "show", None)
+    assert (build(), build_more()) == (first, second)
 
 
 def test_without_package_lists_private_ones_are_fetched(repository: Repository, build: Builder) -> None:

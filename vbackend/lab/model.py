@@ -1,0 +1,370 @@
+"""What a lab is: VMs, switches, cables, services and captures, as its file says. Pure data, checked by pydantic.
+
+    [vm.r1]                        a guest; its NICs are those that cables and switches name, and those in [vm.r1.nic]
+    [switch.lan]                   joins many ends and learns
+    [[cable]]                      joins two ends, every frame untouched, impaired as told
+    [[capture]]                    a file that links are recorded to
+
+An **end** is `VM:NIC`, or a PORT as on the command line. A **link** is a cable, or one end on a switch.
+Not here: TOML and line numbers (load.py), what is derived from names (names.py), what runs (plan.py, apply.py).
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from vbackend.errors import ConfigError
+from vbackend.ports import values
+from vbackend.ports.names import derived_name
+from vbackend.ports.parse import parse_port
+from vbackend.ports.spec import Address, PortSpec
+
+__all__ = [
+    "Cable",
+    "Capture",
+    "Dhcp",
+    "Dns",
+    "Impair",
+    "Lab",
+    "Nat",
+    "Nic",
+    "Ra",
+    "Switch",
+    "Vm",
+    "end_name",
+    "is_vm_end",
+    "split_end",
+]
+
+NAME_MAX: Final = 20
+_VM_END: Final = re.compile(r"([a-z][a-z0-9-]*):([a-z][a-z0-9._-]*)")
+PORT_KINDS: Final = frozenset(
+    {"stream", "dgram", "socket", "tap", "tun", "unit", "tunfile", "vhost-user", "vde"}
+)
+
+
+def is_vm_end(end: str) -> bool:
+    """Whether an end is a NIC of a VM, not a PORT."""
+    found = _VM_END.fullmatch(end)
+    return found is not None and found[1] not in PORT_KINDS
+
+
+def end_name(end: str) -> str:
+    """What an end is called: VM:NIC, else the PORT's name."""
+    if is_vm_end(end):
+        return end
+    spec = parse_port(end)
+    return spec.options.name or derived_name(spec)
+
+
+def split_end(end: str) -> tuple[str, str]:
+    """VM and NIC of a VM's end."""
+    vm, _, nic = end.partition(":")
+    return vm, nic
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(rf"[a-z][a-z0-9-]{{0,{NAME_MAX - 1}}}", text):
+        raise ValueError(f"{text!r} is no name; use up to {NAME_MAX} of a-z, 0-9 and '-', a letter first")
+    if text in PORT_KINDS:
+        raise ValueError(f"{text!r} is a kind of PORT; take another name")
+    return text
+
+
+def _nic_name(text: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9._-]{0,14}", text):
+        raise ValueError(f"{text!r} is no name of a NIC; use up to 15 of a-z, 0-9, '.', '_' and '-'")
+    return text
+
+
+def _end(text: str) -> str:
+    if is_vm_end(text):
+        return text
+    try:
+        parse_port(text)
+    except ConfigError as error:
+        raise ValueError(f"{text!r} is neither VM:NIC nor a PORT: {error}") from None
+    return text
+
+
+def _mac(text: str) -> str:
+    return values.mac_address("mac", text).hex(":")
+
+
+def _memory(text: str) -> str:
+    if not re.fullmatch(r"[1-9][0-9]{0,6}[MG]", text):
+        raise ValueError(f"{text!r} is no size of memory; write for example 256M or 2G")
+    return text
+
+
+def _text(value: object) -> object:
+    """Quantities may be written as numbers: `queue = 100`, `loss = 0.01`."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _cidr(text: str) -> str:
+    ip_interface(text)
+    if "/" not in text:
+        raise ValueError(f"{text!r} has no prefix length; write for example {text}/24")
+    return text
+
+
+def _ip(text: str) -> str:
+    return str(ip_address(text))
+
+
+Name = Annotated[str, AfterValidator(_name)]
+NicName = Annotated[str, AfterValidator(_nic_name)]
+End = Annotated[str, AfterValidator(_end)]
+Mac = Annotated[str, AfterValidator(_mac)]
+Cidr = Annotated[str, AfterValidator(_cidr)]
+Ip = Annotated[str, AfterValidator(_ip)]
+Quantity = Annotated[str, BeforeValidator(_text)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Nic(Strict):
+    """A network card of a VM."""
+
+    mac: Mac | None = None  # None: derived from the names of lab, VM and NIC
+    model: str = Field(default="virtio-net-pci", pattern=r"^[A-Za-z0-9._-]+$")
+    transport: Literal["stream", "vhost-user"] = "stream"
+    queues: int = Field(default=1, ge=1, le=16)  # pairs; more than one needs vhost-user
+    mtu: int | None = Field(default=None, ge=68, le=65_535)
+    addr: tuple[Cidr, ...] = ()  # set by the guest's agent after boot
+
+    @model_validator(mode="after")
+    def _queues_need_rings(self) -> Self:
+        if self.queues > 1 and self.transport != "vhost-user":
+            raise ValueError('queues above 1 need transport = "vhost-user"')
+        return self
+
+
+class Vm(Strict):
+    """A guest: an image of ours, or anything QEMU boots."""
+
+    image: str | None = None  # a recipe's name, or the path of one
+    kernel: str | None = None
+    initrd: str | None = None
+    append: str = ""  # to the kernel's command line
+    disk: str | None = None  # qcow2 or raw; changes are thrown away unless `persistent`
+    persistent: bool = False
+    memory: Annotated[str, AfterValidator(_memory)] | None = None  # None: the image's, else 512M
+    cpus: int = Field(default=1, ge=1, le=255)
+    machine: str = Field(default="pc", pattern=r"^[A-Za-z0-9._,=-]+$")
+    args: tuple[str, ...] = ()  # for QEMU
+    files: dict[str, str] = {}  # guest path -> path of a file on the host, copied in before `start`
+    start: tuple[str, ...] = ()  # shell commands for the guest's agent, after boot
+    nic: dict[NicName, Nic] = {}
+
+    @model_validator(mode="after")
+    def _boots_something(self) -> Self:
+        ways = [way for way in (self.image, self.kernel, self.disk) if way is not None]
+        if not ways:
+            raise ValueError("nothing to boot; give image, kernel or disk")
+        if self.image is not None and (self.kernel is not None or self.initrd is not None):
+            raise ValueError("an image has its kernel; leave kernel and initrd out")
+        if self.image is None and (self.files or self.start):
+            raise ValueError("files and start need the agent of an image; give image")
+        return self
+
+    @property
+    def has_agent(self) -> bool:
+        return self.image is not None
+
+
+class Impair(Strict):
+    """What a direction of a cable does to its frames; the same words and values as the keys of a PORT."""
+
+    delay: Quantity | None = None
+    jitter: Quantity | None = None
+    rate: Quantity | None = None
+    burst: Quantity | None = None
+    queue: Quantity | None = None
+    loss: Quantity | None = None
+    duplicate: Quantity | None = None
+    corrupt: Quantity | None = None
+    reorder: Quantity | None = None
+    seed: Quantity | None = None
+
+    def keys(self) -> dict[str, str]:
+        """Those that are given."""
+        return {key: value for key in Impair.model_fields if (value := getattr(self, key)) is not None}
+
+
+class Cable(Impair):
+    """Two ends, joined. The impairments are of both directions; `forward` and `back` say otherwise for one."""
+
+    ends: tuple[End, End]
+    name: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9-]{0,19}$")
+    up: bool = True
+    carrier: Quantity | Literal[False] = (
+        "0"  # for how long a lost carrier stays away; False: ends do not notice
+    )
+    forward: Impair = Impair()  # from the first end to the second
+    back: Impair = Impair()
+
+    @property
+    def title(self) -> str:
+        """What the link is called."""
+        return self.name or "--".join(map(end_name, self.ends))
+
+    def directions(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Impairments of forward and back, as keys of a PORT."""
+        both = self.keys()
+        return both | self.forward.keys(), both | self.back.keys()
+
+
+class Dhcp(Strict):
+    """DHCPv4 on a switch."""
+
+    range: str = Field(pattern=r"^[0-9.]+-[0-9.]+$")  # FIRST-LAST
+    lease: Quantity = "1h"
+    router: Ip | None = None  # None: the NAT's address, else none
+    hosts: dict[str, Ip] = {}  # VM, VM:NIC or MAC address -> reserved address
+
+    @property
+    def bounds(self) -> tuple[IPv4Address, IPv4Address]:
+        first, last = map(IPv4Address, self.range.split("-"))
+        return first, last
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        first, last = self.bounds
+        if first > last:
+            raise ValueError(f"the range {self.range} ends before it begins")
+        return self
+
+
+class Ra(Strict):
+    """Router advertisements of the switch's IPv6 prefixes, and stateless DHCPv6."""
+
+    lifetime: Quantity = "30m"  # of the advertised router; 0: prefixes only
+
+
+class Dns(Strict):
+    """A name server for the lab's names."""
+
+    domain: str = Field(default="lab", pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)*$")
+    forward: bool = False  # ask the host's resolvers for the rest
+    records: dict[str, Ip] = {}
+
+
+class Nat(Strict):
+    """A gateway from a switch to the outside of the lab."""
+
+    addr: tuple[Cidr, ...] = Field(min_length=1)
+
+
+def _flag(model: type[Strict]) -> BeforeValidator:
+    """`dns = true` means the defaults."""
+
+    def read(value: Any) -> Any:
+        if value is True:
+            return model()
+        return None if value is False else value
+
+    return BeforeValidator(read)
+
+
+class Switch(Strict):
+    """A learning switch, and the services on it."""
+
+    ports: tuple[End, ...] = ()
+    addr: tuple[Cidr, ...] = ()  # of the station that serves dhcp, ra and dns; it answers pings too
+    dhcp: Dhcp | None = None
+    ra: Annotated[Ra | None, _flag(Ra)] = None
+    dns: Annotated[Dns | None, _flag(Dns)] = None
+    nat: Nat | None = None
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        return tuple(ip_interface(text) for text in self.addr)
+
+    @model_validator(mode="after")
+    def _services_have_a_place(self) -> Self:
+        wanted = [word for word in ("dhcp", "ra", "dns") if getattr(self, word) is not None]
+        if wanted and not self.addr:
+            raise ValueError(f"{', '.join(wanted)} need an address to live at; give addr")
+        if self.ra is not None and not any(isinstance(each.ip, IPv6Address) for each in self.addresses):
+            raise ValueError("ra needs an IPv6 address in addr, whose prefix it announces")
+        if self.dhcp is not None:
+            nets = [each.network for each in self.addresses if isinstance(each.ip, IPv4Address)]
+            if not any(bound in net for net in nets for bound in self.dhcp.bounds):
+                raise ValueError(f"the dhcp range {self.dhcp.range} is in no network of addr")
+        return self
+
+
+class Capture(Strict):
+    """A pcapng file that is written while the lab runs."""
+
+    file: str
+    links: tuple[str, ...] = ()  # none: all
+    filter: str | None = None
+
+
+class Lab(Strict):
+    """A whole lab."""
+
+    name: Name
+    vm: dict[Name, Vm] = {}
+    switch: dict[Name, Switch] = {}
+    cable: tuple[Cable, ...] = ()
+    capture: tuple[Capture, ...] = ()
+
+    def ends(self) -> Iterator[str]:
+        """Every end that something is joined to, in the order of the file: switches, then cables."""
+        for switch in self.switch.values():
+            yield from switch.ports
+        for cable in self.cable:
+            yield from cable.ends
+
+    def nics(self, vm: str) -> dict[str, Nic]:
+        """All NICs of a VM: declared ones first, then in the order in which they are first named."""
+        found = dict(self.vm[vm].nic)
+        for end in self.ends():
+            if is_vm_end(end):
+                owner, nic = split_end(end)
+                if owner == vm:
+                    found.setdefault(nic, Nic())
+        return found
+
+    def links(self) -> tuple[str, ...]:
+        """Titles of all links: cables, and `SWITCH/END` for what is on a switch."""
+        on_switches = [
+            f"{name}/{end_name(end)}" for name, switch in self.switch.items() for end in switch.ports
+        ]
+        return (*(cable.title for cable in self.cable), *on_switches)
+
+    def ports(self) -> dict[str, PortSpec]:
+        """The ends that are PORTs, parsed."""
+        return {end: parse_port(end) for end in self.ends() if not is_vm_end(end)}
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> Self:
+        for end in self.ends():
+            if is_vm_end(end) and split_end(end)[0] not in self.vm:
+                known = ", ".join(self.vm) or "none"
+                raise ValueError(f"end {end!r}: there is no VM {split_end(end)[0]!r}; there are {known}")
+        twice = [end for end, count in Counter(map(end_name, self.ends())).items() if count > 1]
+        if twice:
+            raise ValueError(
+                f"end {twice[0]!r} is joined twice; a NIC or PORT has one place, name= tells PORTs apart"
+            )
+        same = [title for title, count in Counter(self.links()).items() if count > 1]
+        if same:
+            raise ValueError(f"two links are called {same[0]!r}; give one another name")
+        for capture in self.capture:
+            for link in capture.links:
+                if link not in self.links():
+                    raise ValueError(
+                        f"capture {capture.file!r}: there is no link {link!r}; there are {', '.join(self.links())}"
+                    )
+        return self
