@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from tests.support.nat import FAR, HOST, USER, Lab, Place, guest, lab, place, se
 from tests.support.netns import Namespace, differences
 from tests.support.privileges import as_user
 from tests.support.run import wait_until
-from tests.support.stacks import socket_in
+from tests.support.stacks import socket_in, transfer
 from vbackend.host.uplink import HOST_LOOPBACK, RESOLVER
 
 __all__ = ["place"]
@@ -96,6 +97,28 @@ def test_the_resolver_is_that_of_the_host(place: Place) -> None:
         question, asker = resolver.recvfrom(100)
         resolver.sendto(b"answer", asker)
         assert (question, asking.recv(100)) == (b"question", b"answer")
+        running.stop()
+
+
+def test_a_lot_of_data_both_ways(place: Place) -> None:
+    data = bytes(range(256)) * (64 << 10)  # 16 MiB
+    with lab(place, rootless=True) as running, guest(place):
+        for address in FAR.values():
+            transfer(place.client, place.server, address, data)
+        with (
+            socket_in(place.server, socket.AF_INET, socket.SOCK_STREAM) as listener,
+            socket_in(place.client, socket.AF_INET, socket.SOCK_STREAM) as source,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            listener.bind((FAR[4], 8080))
+            listener.listen(1)
+            source.connect((FAR[4], 8080))
+            accepted, _ = listener.accept()
+            with accepted:
+                accepted.settimeout(20)
+                sent = pool.submit(accepted.sendall, data)
+                assert source.recv(len(data), socket.MSG_WAITALL) == data
+                sent.result()
         running.stop()
 
 

@@ -56,15 +56,15 @@ from vbackend.errors import VbackendError
 from vbackend.host import nat
 from vbackend.host.forwarding import read_setting
 from vbackend.host.journal import Journal
-from vbackend.host.nat import Nat
 from vbackend.host.rootless import own_namespace
-from vbackend.host.ruleset import NatConfig, gateway_port
+from vbackend.host.ruleset import gateway_port
 from vbackend.host.tap import HostDevices
 from vbackend.host.uplink import Uplink
+from vbackend.lab.model import Nat
 from vbackend.ports.parse import parse_port
 
 async def main(told, outside):
-    config = NatConfig.model_validate(told["nat"])
+    config = Nat.model_validate(told["nat"]).config
     devices = HostDevices(Journal(Path(told["folder"]) / "journal"))
     ports = [gateway_port(told["lab"], "lan", config), f"stream:unix:{told['folder']}/{told['socket']}"]
     async with Backend(name="lab", host=devices) as backend:
@@ -73,7 +73,7 @@ async def main(told, outside):
         if outside is not None:
             uplink = Uplink(outside, forwards=config.forwards, host_loopback=told["host_loopback"])
             await uplink.start()
-        async with Nat(devices, told["lab"], "lan", config, private=outside is not None) as way:
+        async with nat.Nat(devices, told["lab"], "lan", config, private=outside is not None) as way:
             print(json.dumps({"pid": os.getpid(), "tap": way.ifname, "user": os.geteuid()}), flush=True)
             while await asyncio.to_thread(sys.stdin.readline) == "trouble\\n":
                 print(json.dumps(uplink.trouble), flush=True)
@@ -202,10 +202,11 @@ def lab(place: Place, *, rootless: bool, before: Sequence[str] = (), **told: Any
 
 @contextmanager
 def guest(place: Place) -> Iterator[None]:
-    """The client, on the lab's switch as a QEMU would be: by the socket."""
+    """The client, on the lab's switch as a QEMU would be: by the socket, and what it does not take at once waits."""
+    patient = "queue=65536,queue-bytes=536870912"
     addresses = f"addr={GUEST[4]}/24,addr={GUEST[6]}/64"
     ports = (
-        f"stream:unix:{place.folder}/lan.sock,dial,name=lan",
+        f"stream:unix:{place.folder}/lan.sock,dial,name=lan,{patient}",
         f"tap:eth0,netns={place.client.name},{addresses}",
     )
     with vbackend_run(place.folder.parent, *ports, name="client") as run:

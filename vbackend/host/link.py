@@ -143,10 +143,16 @@ class Links:
     # Changes; each raises HostError with what was attempted, on what, and what to try
 
     def set_link(
-        self, link: LinkInfo, *, up: bool | None = None, mtu: int | None = None, mac: str | None = None
+        self,
+        link: LinkInfo,
+        *,
+        up: bool | None = None,
+        mtu: int | None = None,
+        mac: str | None = None,
+        queue: int | None = None,
     ) -> None:
-        """Change what is not None."""
-        attributes: dict[str, Any] = {"mtu": mtu, "address": mac}
+        """Change what is not None. `queue`: packets that may wait for who reads the device."""
+        attributes: dict[str, Any] = {"mtu": mtu, "address": mac, "txqlen": queue}
         if up is not None:
             attributes["state"] = "up" if up else "down"
         wanted = {key: value for key, value in attributes.items() if value is not None}

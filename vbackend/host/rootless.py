@@ -117,7 +117,9 @@ def _furnish() -> None:
     try:
         with Links() as links:
             links.set_link(links.get("lo"), up=True)
-        if read_setting(_DAD) is not None:  # nobody else is here, and pasta forwards ports to a link-local address
+        if (
+            read_setting(_DAD) is not None
+        ):  # nobody else is here, and pasta forwards ports to a link-local address
             setting_path(_DAD).write_text("0")
     except (OSError, HostError) as error:
         raise HostError(

@@ -8,12 +8,11 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address
-from typing import Annotated, Any, Final, Literal
-
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final, Literal
 
 from vbackend.errors import ConfigError
+from vbackend.ports.spec import Address
 
 __all__ = [
     "TABLE_PREFIX",
@@ -54,6 +53,18 @@ class Forward:
     port: int
     host: str  # an address, or a name that `resolve` looks up
     host_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class NatConfig:
+    """`addr`: of the gateway, with the guests' networks. IP versions that it has none of are not translated."""
+
+    addr: tuple[Address, ...]
+    forwards: tuple[Forward, ...] = ()
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        return tuple(sorted({address.version for address in self.addr}))
 
 
 def parse_forward(text: str) -> Forward:
@@ -100,34 +111,6 @@ def resolve(forward: Forward, look_up: Callable[[str], Iterable[IPAddress]]) -> 
             "addr= or a reservation, or put the address in the place of the name"
         )
     return tuple(by_version[version] for version in sorted(by_version))
-
-
-def _checked_forward(text: str) -> str:
-    parse_forward(text)
-    return text
-
-
-class NatConfig(BaseModel):
-    """`nat = { addr = [...], forward = [...] }` of a switch."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    addr: Annotated[tuple[IPv4Interface | IPv6Interface, ...], Field(min_length=1)]
-    forward: tuple[Annotated[str, AfterValidator(_checked_forward)], ...] = ()
-
-    @property
-    def forwards(self) -> tuple[Forward, ...]:
-        return tuple(parse_forward(text) for text in self.forward)
-
-    @property
-    def versions(self) -> tuple[int, ...]:
-        """The IP versions that are translated: those of the gateway's addresses."""
-        return tuple(sorted({address.version for address in self.addr}))
-
-    def model_post_init(self, _context: Any) -> None:
-        for address in self.addr:
-            if address.network.num_addresses == 1:
-                raise ValueError(f"{address} has no network behind it; give its prefix, e.g. {address.ip}/24")
 
 
 def gateway_ifname(lab: str, segment: str) -> str:

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from vbackend.errors import ConfigError
+from vbackend.host.ruleset import NatConfig, parse_forward
 from vbackend.ports import values
 from vbackend.ports.names import derived_name
 from vbackend.ports.parse import parse_port
@@ -113,6 +114,11 @@ def _cidr(text: str) -> str:
     return text
 
 
+def _forwarded(text: str) -> str:
+    parse_forward(text)
+    return text
+
+
 def _ip(text: str) -> str:
     return str(ip_address(text))
 
@@ -122,6 +128,7 @@ NicName = Annotated[str, AfterValidator(_nic_name)]
 End = Annotated[str, AfterValidator(_end)]
 Mac = Annotated[str, AfterValidator(_mac)]
 Cidr = Annotated[str, AfterValidator(_cidr)]
+Forwarded = Annotated[str, AfterValidator(_forwarded)]
 Ip = Annotated[str, AfterValidator(_ip)]
 Quantity = Annotated[str, BeforeValidator(_text)]
 
@@ -261,6 +268,13 @@ class Nat(Strict):
     """A gateway from a switch to the outside of the lab."""
 
     addr: tuple[Cidr, ...] = Field(min_length=1)
+    forward: tuple[
+        Forwarded, ...
+    ] = ()  # PROTOCOL:[LISTEN:]PORT:VM:PORT: ports of the host that lead to guests
+
+    @property
+    def config(self) -> NatConfig:
+        return NatConfig(tuple(map(ip_interface, self.addr)), tuple(map(parse_forward, self.forward)))
 
 
 def _flag(model: type[Strict]) -> BeforeValidator:

@@ -57,7 +57,7 @@ def test_changes(netns: Namespace) -> None:
     def change(links: Links) -> None:
         bridge, tap = links.add_bridge("br0", "02:00:00:00:00:01"), links.get("tap0")
         assert links.get("br0").up
-        links.set_link(tap, up=True, mtu=1400, mac="52:54:00:00:00:01")
+        links.set_link(tap, up=True, mtu=1400, mac="52:54:00:00:00:01", queue=77)
         links.set_master(tap, bridge.index)
         changed = links.get("tap0")
         assert (changed.up, changed.mtu, changed.mac) == (True, 1400, "52:54:00:00:00:01")

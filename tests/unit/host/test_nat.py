@@ -1,6 +1,6 @@
 """What is said before and instead of a NAT; real ones are in tests/host/test_nat.py."""
 
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,7 @@ from tests.support.netns import Namespace, differences, netns
 from vbackend.errors import ConfigError, HostError
 from vbackend.host.journal import Journal
 from vbackend.host.nat import Nat
-from vbackend.host.ruleset import NatConfig
+from vbackend.host.ruleset import NatConfig, parse_forward
 from vbackend.host.tap import HostDevices
 
 __all__ = ["netns"]
@@ -21,7 +21,7 @@ def devices(tmp_path: Path) -> HostDevices:
 
 
 def config(*forward: str) -> NatConfig:
-    return NatConfig.model_validate({"addr": ["10.0.0.254/24"], "forward": forward})
+    return NatConfig((ip_interface("10.0.0.254/24"),), tuple(map(parse_forward, forward)))
 
 
 def test_names_and_guests_are_looked_at_first(devices: HostDevices) -> None:
@@ -68,7 +68,8 @@ async def test_two_of_one_process(devices: HostDevices, netns: Namespace, tmp_pa
     for name in ("gw0", "gw1"):
         netns.ip("link", "add", name, "type", "bridge")
         netns.run("sysctl", "-qw", f"net.ipv4.conf.{name}.forwarding=0")
-    netns.ip("link", "add", "out0", "up", "type", "bridge")
+    netns.ip("link", "add", "out0", "type", "bridge")
+    netns.ip("link", "set", "out0", "addrgenmode", "none", "up")
     netns.ip("address", "add", "192.0.2.1/24", "dev", "out0")
     netns.ip("route", "add", "default", "via", "192.0.2.2")
     netns.run("sysctl", "-qw", "net.ipv4.conf.out0.forwarding=0")

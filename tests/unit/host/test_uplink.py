@@ -16,7 +16,7 @@ def test_the_command() -> None:
     assert told() == (
         "setpriv --pdeathsig KILL -- pasta --foreground --quiet --config-net --ns-ifname vbuplink "
         "--address 192.0.0.2 --gateway 192.0.0.1 --address fd76:6261:636b::2 --gateway fd76:6261:636b::1 "
-        "--netmask 29 --dns-forward 192.0.0.3 --no-map-gw -t none -u none -T none -U none 7"
+        "--netmask 29 --mtu 1500 --dns-forward 192.0.0.3 --no-map-gw -t none -u none -T none -U none 7"
     )
     assert "--no-map-gw" not in told(host_loopback=True)
 
