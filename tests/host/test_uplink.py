@@ -1,4 +1,4 @@
-"""What is special about a lab of an ordinary user's: its own namespaces, and pasta that leads out of them."""
+"""What is special about a lab of an ordinary user's: its own namespaces, and slirp4netns that leads out of them."""
 
 import os
 import signal
@@ -6,11 +6,12 @@ import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.support.nat import FAR, HOST, USER, Lab, Place, guest, lab, place, seen_by, started
+from tests.support.nat import FAR, GATEWAY, GUEST, HOST, USER, Lab, Place, guest, lab, place, seen_by, started
 from tests.support.netns import Namespace, differences
 from tests.support.privileges import as_user
 from tests.support.run import wait_until
@@ -37,9 +38,9 @@ def is_there(pid: int) -> bool:
 
 
 def helpers(running: Lab) -> tuple[int, int]:
-    """The keeper and pasta."""
-    (keeper,), (pasta,) = children(running.pid, "keeper.py"), children(running.pid, "pasta")
-    return keeper, pasta
+    """The keeper and slirp4netns."""
+    (keeper,), (slirp,) = children(running.pid, "keeper.py"), children(running.pid, "slirp4netns")
+    return keeper, slirp
 
 
 def inside(running: Lab, *command: str) -> str:
@@ -54,13 +55,14 @@ def inside(running: Lab, *command: str) -> str:
 
 
 def refused(host: Namespace, client: Namespace, address: str) -> bool:
-    """Whether nobody answers there although the host's 127.0.0.1 has a listener."""
+    """Whether nobody answers at port 8080 there although the host's 127.0.0.1 has a listener."""
     with (
         socket_in(host, socket.AF_INET, socket.SOCK_STREAM) as listener,
         socket_in(client, socket.AF_INET, socket.SOCK_STREAM) as source,
     ):
-        listener.bind(("127.0.0.1", 8080))
-        listener.listen(1)
+        with suppress(OSError):  # or the lab listens there
+            listener.bind(("127.0.0.1", 8080))
+            listener.listen(1)
         source.settimeout(1.5)
         try:
             source.connect((address, 8080))
@@ -100,46 +102,55 @@ def test_the_resolver_is_that_of_the_host(place: Place) -> None:
         running.stop()
 
 
+def _send_all(sock: socket.socket, data: bytes) -> None:
+    with sock:
+        sock.settimeout(20)
+        sock.sendall(data)
+
+
 def test_a_lot_of_data_both_ways(place: Place) -> None:
     data = bytes(range(256)) * (64 << 10)  # 16 MiB
     with lab(place, rootless=True) as running, guest(place):
         for address in FAR.values():
             transfer(place.client, place.server, address, data)
-        with (
-            socket_in(place.server, socket.AF_INET, socket.SOCK_STREAM) as listener,
-            socket_in(place.client, socket.AF_INET, socket.SOCK_STREAM) as source,
-            ThreadPoolExecutor(1) as pool,
-        ):
+        listener = socket_in(place.server, socket.AF_INET, socket.SOCK_STREAM)
+        source = socket_in(place.client, socket.AF_INET, socket.SOCK_STREAM)
+        with listener, source, ThreadPoolExecutor(1) as pool:
             listener.bind((FAR[4], 8080))
             listener.listen(1)
             source.connect((FAR[4], 8080))
             accepted, _ = listener.accept()
-            with accepted:
-                accepted.settimeout(20)
-                sent = pool.submit(accepted.sendall, data)
-                assert source.recv(len(data), socket.MSG_WAITALL) == data
-                sent.result()
+            sent = pool.submit(_send_all, accepted, data)
+            received = bytearray()
+            while chunk := source.recv(1 << 20):
+                received += chunk
+            assert received == data
+            sent.result()
         running.stop()
 
 
-def test_pasta_is_started_again(place: Place) -> None:
+def test_it_is_started_again(place: Place) -> None:
     with lab(place, rootless=True) as running, guest(place):
-        _, pasta = helpers(running)
+        _, slirp = helpers(running)
         assert running.trouble() is None
-        os.kill(pasta, signal.SIGKILL)
-        wait_until(lambda: running.trouble() == "pasta: it was killed by SIGKILL", "the loss is noticed")
+        os.kill(slirp, signal.SIGKILL)
+        wait_until(
+            lambda: running.trouble() == "slirp4netns: it was killed by SIGKILL", "the loss is noticed"
+        )
         wait_until(lambda: running.trouble() is None, "there is an uplink again")
-        assert helpers(running)[1] != pasta
+        assert helpers(running)[1] != slirp
         for version, address in FAR.items():
             assert seen_by(place.server, place.client, address) == HOST[version]
-        running.stop("the lab has no uplink (pasta: it was killed by SIGKILL); another attempt in 1 s\n")
+        running.stop(
+            "the lab has no uplink (slirp4netns: it was killed by SIGKILL); another attempt in 1 s\n"
+        )
 
 
 def test_without_its_keeper_it_says_so_and_ends_in_order(place: Place) -> None:
     with lab(place, rootless=True) as running:
-        keeper, pasta = helpers(running)
+        keeper, slirp = helpers(running)
         os.kill(keeper, signal.SIGKILL)
-        wait_until(lambda: not is_there(pasta), "pasta goes with its keeper")
+        wait_until(lambda: not is_there(slirp), "it goes with its keeper")
         wait_until(lambda: running.trouble() is not None, "the loss is noticed")
         running.stop("the keeper outside of our namespaces has ended, and its helper with it\n")
 
@@ -147,9 +158,9 @@ def test_without_its_keeper_it_says_so_and_ends_in_order(place: Place) -> None:
 def test_killed_it_leaves_nothing(place: Place) -> None:
     before = place.host.state()
     with lab(place, rootless=True) as running:
-        keeper, pasta = helpers(running)
+        keeper, slirp = helpers(running)
         os.kill(running.pid, signal.SIGKILL)
-        wait_until(lambda: not is_there(keeper) and not is_there(pasta), "both helpers go")
+        wait_until(lambda: not is_there(keeper) and not is_there(slirp), "both helpers go")
     assert not differences(before, place.host.state())
 
 
@@ -187,15 +198,41 @@ def test_a_command_inside_may_do_everything(place: Place) -> None:
         running.stop()
 
 
-def test_nothing_to_lead_to(place: Place) -> None:
-    for version in ("-4", "-6"):
-        place.host.ip(version, "route", "del", "default")
-    before = place.host.state()
-    with started(place, rootless=True) as child:
-        out, _ = child.communicate("\n", timeout=30)
-    assert out.splitlines()[-1].startswith("HostError cannot give the lab an uplink: pasta: ")
-    assert out.endswith("; the host needs a default route\n")
-    assert not differences(before, place.host.state())
+def test_a_host_that_has_no_default_route(place: Place) -> None:
+    for option in ("-4", "-6"):
+        place.host.ip(option, "route", "del", "default")
+    with lab(place, rootless=True) as running, guest(place):
+        for version, near in ((4, "10.9.0.2"), (6, "fd00:9::2")):
+            assert seen_by(place.server, place.client, near) == HOST[version]
+        with (
+            socket_in(place.client, socket.AF_INET, socket.SOCK_STREAM) as source,
+            pytest.raises(OSError, match=r"refused|unreachable"),
+        ):
+            source.connect((FAR[4], 8080))
+        running.stop()
+
+
+def test_a_port_that_is_taken(place: Place) -> None:
+    with socket_in(place.host, socket.AF_INET, socket.SOCK_STREAM) as other:
+        other.bind(("0.0.0.0", 8080))
+        other.listen(1)
+        nat = {"addr": [GATEWAY[4]], "forward": ["tcp:8080:10.0.0.1:80"]}
+        with started(place, rootless=True, nat=nat) as child:
+            out, _ = child.communicate("\n", timeout=30)
+    assert out.startswith("HostError cannot forward tcp:0.0.0.0:8080: slirp4netns: ")
+    assert not (place.folder / "uplink.sock").exists()
+
+
+def test_forwarded_ports_come_back_too(place: Place) -> None:
+    nat = {"addr": [GATEWAY[4]], "forward": ["tcp:127.0.0.1:8080:10.0.0.1:80"]}
+    with lab(place, rootless=True, nat=nat) as running, guest(place):
+        os.kill(helpers(running)[1], signal.SIGKILL)
+        wait_until(lambda: running.trouble() is not None, "the loss is noticed")
+        wait_until(lambda: running.trouble() is None, "there is an uplink again")
+        assert seen_by(place.client, place.host, "127.0.0.1", at=GUEST[4], to=80)
+        assert refused(place.host, place.server, HOST[4])
+        running.stop("another attempt in 1 s\n")
+    assert not (place.folder / "uplink.sock").exists()
 
 
 @pytest.mark.parametrize("inhabitant", [1, os.getpid()])

@@ -71,7 +71,8 @@ async def main(told, outside):
         await backend.start([parse_port(port) for port in ports])
         uplink = None
         if outside is not None:
-            uplink = Uplink(outside, forwards=config.forwards, host_loopback=told["host_loopback"])
+            more = {"forwards": config.forwards, "host_loopback": told["host_loopback"]}
+            uplink = Uplink(outside, Path(told["folder"]), **more)
             await uplink.start()
         async with nat.Nat(devices, told["lab"], "lan", config, private=outside is not None) as way:
             print(json.dumps({"pid": os.getpid(), "tap": way.ifname, "user": os.geteuid()}), flush=True)
@@ -241,12 +242,10 @@ def seen_by(
         listener.bind((at or address, to))
         listener.listen(1)
         source.connect((address, port))
-        source.sendall(
-            b"there"
-        )  # before it is accepted: the pasta of Debian 12 completes no handshake without data
         accepted, peer = listener.accept()
         with accepted:
             accepted.settimeout(20)
+            source.sendall(b"there")
             assert accepted.recv(5, socket.MSG_WAITALL) == b"there"
             accepted.sendall(b"back")
             assert source.recv(4, socket.MSG_WAITALL) == b"back"

@@ -7,7 +7,7 @@ changed and how it is undone (changes.py), device descriptors (device.py).
 import errno
 import os
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv6Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -143,16 +143,10 @@ class Links:
     # Changes; each raises HostError with what was attempted, on what, and what to try
 
     def set_link(
-        self,
-        link: LinkInfo,
-        *,
-        up: bool | None = None,
-        mtu: int | None = None,
-        mac: str | None = None,
-        queue: int | None = None,
+        self, link: LinkInfo, *, up: bool | None = None, mtu: int | None = None, mac: str | None = None
     ) -> None:
-        """Change what is not None. `queue`: packets that may wait for who reads the device."""
-        attributes: dict[str, Any] = {"mtu": mtu, "address": mac, "txqlen": queue}
+        """Change what is not None."""
+        attributes: dict[str, Any] = {"mtu": mtu, "address": mac}
         if up is not None:
             attributes["state"] = "up" if up else "down"
         wanted = {key: value for key, value in attributes.items() if value is not None}
@@ -195,6 +189,14 @@ class Links:
         """Take an address away."""
         command = f"ip address del {address} dev {link.name}"
         self._change(f"remove {address}", command, "addr", "del", **_address(link.index, address, peer))
+
+    def add_default_route(self, link: LinkInfo, gateway: IPv4Address | IPv6Address) -> None:
+        """Send what no other route is for to a gateway on a link."""
+        version, command = gateway.version, f"ip route add default via {gateway} dev {link.name}"
+        family = _AF_INET if version == 4 else _AF_INET6
+        any_address = {"dst": "default", "family": family}
+        what = f"send IPv{version} by {link.name}"
+        self._change(what, command, "route", "add", **any_address, gateway=str(gateway), oif=link.index)
 
     def _change(self, what: str, command: str, noun: str, verb: str, /, **attributes: Any) -> None:
         """`command`: what root could do in our place."""

@@ -47,7 +47,7 @@ class Sights:
     namespaces: str
     user_namespaces: str
     nft: str | None  # the first line of its --version
-    pasta: str | None  # likewise
+    slirp4netns: str | None  # likewise
     max_dgram_qlen: int | None
     rmem_max: int | None
     wmem_max: int | None
@@ -112,10 +112,10 @@ def judge(seen: Sights) -> list[Finding]:
         ),
         Finding("nftables", seen.nft is not None, seen.nft or "there is no nft", "apt install nftables"),
         Finding(
-            "pasta",
-            seen.pasta is not None,
-            seen.pasta or "there is none: without root no lab reaches the outside",
-            "apt install passt",
+            "slirp4netns",
+            seen.slirp4netns is not None,
+            seen.slirp4netns or "there is none: without root no lab reaches the outside",
+            "apt install slirp4netns",
         ),
     ]
     if seen.libpcap is not None or seen.libpcap_lacks:
@@ -152,7 +152,7 @@ def look(
         namespaces=_tried("unshare", "--net", "true"),
         user_namespaces=_tried("unshare", "--user", "--map-root-user", "--net", "true"),
         nft=_first_line("nft", "--version"),
-        pasta=_first_line("pasta", "--version"),
+        slirp4netns=_first_line("slirp4netns", "--version"),
         max_dgram_qlen=_sysctl("net/unix/max_dgram_qlen"),
         rmem_max=_sysctl("net/core/rmem_max"),
         wmem_max=_sysctl("net/core/wmem_max"),

@@ -2,7 +2,7 @@
 
     outside = own_namespace()      # first of all: before there is any thread, and before the engine starts
     if outside is not None:
-        uplink = Uplink(outside)   # uplink.py
+        uplink = Uplink(outside, folder)   # uplink.py
 
 Our user keeps its number inside: files, sockets and QEMU are the user's as ever, and programs that we start have no
 privileges. We have all of them, over what belongs to this namespace. Unix sockets work across its border.
@@ -28,7 +28,7 @@ __all__ = ["join", "main", "own_namespace", "remedy"]
 
 _CLONE_NEWUSER: Final = 0x10000000
 _CLONE_NEWNET: Final = 0x40000000
-_DAD: Final = "net/ipv6/conf/default/accept_dad"
+_IPV6: Final = ("net/ipv6/conf/default/accept_dad", "net/ipv6/conf/default/accept_ra")
 _TUN: Final = Path("/dev/net/tun")
 _LAST_CAPABILITY: Final = Path("/proc/sys/kernel/cap_last_cap")
 _libc: Final = ctypes.CDLL(None, use_errno=True)
@@ -113,14 +113,13 @@ def _leave() -> None:
 
 
 def _furnish() -> None:
-    """Loopback up, IPv6 addresses usable at once, and a device to make taps with."""
+    """Loopback up, IPv6 addresses usable at once and only as we give them, and a device to make taps with."""
     try:
         with Links() as links:
             links.set_link(links.get("lo"), up=True)
-        if (
-            read_setting(_DAD) is not None
-        ):  # nobody else is here, and pasta forwards ports to a link-local address
-            setting_path(_DAD).write_text("0")
+        for path in _IPV6:
+            if read_setting(path) is not None:
+                setting_path(path).write_text("0")
     except (OSError, HostError) as error:
         raise HostError(
             f"our user namespace has no privileges ({error}): {remedy(0, read_setting)}"

@@ -1,92 +1,82 @@
-"""An outside for a namespace of our own: `pasta` carries packets of its device to sockets in the namespaces we left.
+"""An outside for a namespace of our own: `slirp4netns` carries packets of its device to sockets in those we left.
 
-From the guest: gateway tap, this namespace's kernel with its masquerade (nat.py), pasta's device, pasta's sockets. The
-addresses on that device are ours, not the host's, so they collide with no network the host is in.
+From the guest: gateway tap, this namespace's kernel with its masquerade (nat.py), the device, slirp4netns's sockets.
+The addresses on the device are ours, not the host's, so they collide with no network the host is in.
 """
 
 import asyncio
+import json
 import logging
 import os
+import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_interface
+from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from vbackend.errors import ConfigError, HostError
 from vbackend.host.link import Links
 from vbackend.host.outside import Outside
 from vbackend.host.ruleset import Forward
 
-__all__ = ["DEVICE", "HOST_LOOPBACK", "RESOLVER", "Uplink", "command", "ports"]
+__all__ = ["DEVICE", "HOST_LOOPBACK", "RESOLVER", "Uplink", "command", "redirections"]
 
 log = logging.getLogger(__name__)
 
 DEVICE: Final = "vbuplink"
-RESOLVER: Final = IPv4Address("192.0.0.3")  # what is asked here by UDP goes to the host's first resolver
-HOST_LOOPBACK: Final = IPv4Address("192.0.0.1")  # 127.0.0.1 of the host, where that is allowed
+RESOLVER: Final = IPv4Address("192.0.0.3")  # what is asked here goes to the host's resolver
+HOST_LOOPBACK: Final = IPv4Address("192.0.0.2")  # 127.0.0.1 of the host, where that is allowed
 
-# 192.0.0.0/29 is for use within one host (RFC 7335); the IPv6 prefix is a unique local one (RFC 4193).
-_OURS: Final = ("192.0.0.2", "fd76:6261:636b::2")
-_GATEWAYS: Final = (str(HOST_LOOPBACK), "fd76:6261:636b::1")
-_PREFIX: Final = "29"
-
-# The pasta of Debian 12 recovers slowly from lost packets, and loses what its sockets do not take at once. So none are
-# lost in front of it, and they are small.
-_MTU: Final = "1500"
-_QUEUE: Final = 10_000
-
+# A prefix for use within one host (RFC 7335; slirp4netns takes no longer one than /25). Its own IPv6 prefix, fd00::/64,
+# is what people give their labs: so we have a unique local address (RFC 4193) and its router's link-local one.
+_NETWORK: Final = "192.0.0.0/25"
+_OURS: Final = "192.0.0.100"
+_OURS_6: Final = ip_interface("fd76:6261:636b::2/128")
+_GATEWAY_6: Final = IPv6Address("fe80::2")
+_SOCKET: Final = "uplink.sock"
 _PATIENCE_S: Final = 15.0
 _DELAYS_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # before it is started again; the last one from then on
-_LASTED_S: Final = 60.0  # whoever ran so long is started again at once
+_LASTED_S: Final = 60.0  # after so long a run the delays begin anew
+_CHATTER: Final = ("sent tapfd", "received tapfd", "WARNING: Support for", "Starting slirp", "* ")
 
 
-@dataclass(frozen=True, slots=True)
-class _Ports:
-    tcp: tuple[str, ...]
-    udp: tuple[str, ...]
+def redirections(forwards: Sequence[Forward]) -> list[dict[str, Any]]:
+    """What slirp4netns is asked, so that it listens outside. Pure.
 
-
-def ports(forwards: Sequence[Forward]) -> _Ports:
-    """Where pasta listens outside, in its words; for IPv6 only where that is asked for.
-
-    ConfigError: a low port, which only root may listen at, or two addresses for one port, which pasta does not do.
+    ConfigError: an IPv6 address, at which it does not listen, or a low port, at which only root may.
     """
-    wanted: dict[tuple[str, int], set[str]] = {}
+    asked = []
     for forward in forwards:
+        what = f"forward {forward.protocol}:{forward.port} to {forward.host}"
         if forward.port < 1024:
+            raise ConfigError(f"{what}: without root only ports from 1024 on can be forwarded; run as root")
+        if forward.listen is not None and forward.listen.version == 6:
             raise ConfigError(
-                f"forward {forward.protocol}:{forward.port}: without root only ports from 1024 on can be forwarded"
+                f"{what}: without root it listens at IPv4 only; give such an address, or run as root"
             )
-        # Who connected to ::1 would be cut off instead of refused, and not go on to try 127.0.0.1: no IPv6 unasked.
-        wanted.setdefault((forward.protocol, forward.port), set()).add(str(forward.listen or "0.0.0.0"))
-    told: dict[str, list[str]] = {"tcp": [], "udp": []}
-    for (protocol, port), addresses in wanted.items():
-        if len(addresses) > 1 and addresses != {"0.0.0.0", "::"}:
-            several = " and ".join(sorted(addresses))
-            raise ConfigError(
-                f"forward {protocol}:{port}: without root it can have one address, not {several}"
-            )
-        told[protocol].append(str(port) if len(addresses) > 1 else f"{addresses.pop()}/{port}")
-    return _Ports(tuple(told["tcp"]), tuple(told["udp"]))
+        place = {"host_addr": str(forward.listen or "0.0.0.0"), "host_port": forward.port}
+        inside = {"guest_addr": _OURS, "guest_port": forward.port}
+        asked.append({"execute": "add_hostfwd", "arguments": {"proto": forward.protocol, **place, **inside}})
+    return asked
 
 
-def command(pid: int, inward: _Ports, *, host_loopback: bool) -> list[str]:
-    """pasta for the namespace of process `pid`; killed with the one who starts it. Pure."""
-    listening = []
-    for option, wanted in (("-t", inward.tcp), ("-u", inward.udp)):
-        for port in wanted or ("none",):
-            listening += [option, port]
-    addresses = []
-    for ours, gateway in zip(_OURS, _GATEWAYS, strict=True):
-        addresses += ["--address", ours, "--gateway", gateway]
+def command(pid: int, control: Path | None, *, host_loopback: bool) -> list[str]:
+    """slirp4netns for the namespace of process `pid`; killed with whoever starts it. `control`: its socket. Pure."""
     return [
         *("setpriv", "--pdeathsig", "KILL", "--"),
-        *("pasta", "--foreground", "--quiet", "--config-net", "--ns-ifname", DEVICE),
-        *(*addresses, "--netmask", _PREFIX, "--mtu", _MTU, "--dns-forward", str(RESOLVER)),
-        *([] if host_loopback else ["--no-map-gw"]),
-        *(*listening, "-T", "none", "-U", "none", str(pid)),
+        *(
+            "slirp4netns",
+            "--configure",
+            "--enable-ipv6",
+            "--enable-seccomp",
+            "--mtu=65520",
+            f"--cidr={_NETWORK}",
+        ),
+        *([] if host_loopback else ["--disable-host-loopback"]),
+        *([] if control is None else [f"--api-socket={control}"]),
+        *(f"--userns-path=/proc/{pid}/ns/user", str(pid), DEVICE),
     ]
 
 
@@ -94,19 +84,27 @@ class Uplink:
     """The uplink of this process's namespace. `start` and `stop`, or `async with`; restarted when it ends."""
 
     def __init__(
-        self, outside: Outside, *, forwards: Sequence[Forward] = (), host_loopback: bool = False
+        self,
+        outside: Outside,
+        folder: Path,
+        *,
+        forwards: Sequence[Forward] = (),
+        host_loopback: bool = False,
     ) -> None:
-        """`forwards`: for whose ports to listen outside. `host_loopback`: HOST_LOOPBACK leads to the host's 127.0.0.1.
+        """`folder`: for a socket. `forwards`: for whose ports to listen outside. `host_loopback`: HOST_LOOPBACK leads
+        to the host's 127.0.0.1.
 
         ConfigError: ports that cannot be had.
         """
         self.trouble: str | None = None  # why there is no uplink at the moment
         self._outside = outside
-        self._command = command(os.getpid(), ports(forwards), host_loopback=host_loopback)
+        self._redirections = redirections(forwards)
+        self._control = folder / _SOCKET if forwards else None
+        self._command = command(os.getpid(), self._control, host_loopback=host_loopback)
         self._watch: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Returns when packets have a way. HostError: pasta is missing, or has nothing to lead to."""
+        """Returns when packets have a way. HostError: slirp4netns is missing, or a port is taken."""
         ended = await self._run()
         self._watch = asyncio.create_task(self._keep_up(ended))
 
@@ -117,7 +115,7 @@ class Uplink:
             return
         watch.cancel()
         await asyncio.wait((watch,))
-        await self._outside.stop()
+        await self._end()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -129,10 +127,11 @@ class Uplink:
         await self.stop()
 
     async def _run(self) -> "asyncio.Future[str]":
+        self._clear()
         try:
             ended = await self._outside.run(self._command)
         except HostError as error:
-            raise HostError(f"cannot give the lab an uplink: {error}; apt install passt (Debian)") from error
+            raise HostError(f"cannot give the lab an uplink: {error}") from error
         try:
             deadline = time.monotonic() + _PATIENCE_S
             while not await asyncio.to_thread(_set_up):
@@ -140,13 +139,23 @@ class Uplink:
                     raise HostError(f"cannot give the lab an uplink: {_advice(ended.result())}")
                 if time.monotonic() > deadline:
                     raise HostError(
-                        f"cannot give the lab an uplink: pasta made no route in {_PATIENCE_S:.0f} s"
+                        f"cannot give the lab an uplink: slirp4netns made no route in {_PATIENCE_S:.0f} s"
                     )
                 await asyncio.wait((ended,), timeout=0.02)
+            if self._control is not None:
+                await asyncio.to_thread(_redirect, self._control, self._redirections)
         except BaseException:
-            await self._outside.stop()
+            await self._end()
             raise
         return ended
+
+    async def _end(self) -> None:
+        await self._outside.stop()
+        self._clear()
+
+    def _clear(self) -> None:
+        if self._control is not None:
+            self._control.unlink(missing_ok=True)
 
     async def _keep_up(self, ended: "asyncio.Future[str]") -> None:
         """Start it again whenever it ends, as long as somebody is there to do it."""
@@ -171,22 +180,40 @@ class Uplink:
 
 
 def _set_up() -> bool:
-    """Whether pasta has made its routes; its device has a long queue then."""
+    """Add IPv6 to the device as soon as slirp4netns has made its IPv4 route; whether it has."""
     with Links() as links:
-        if not any(DEVICE in links.routed(version)[0] for version in (4, 6)):
+        if DEVICE not in links.routed(4)[0]:
             return False
-        links.set_link(links.get(DEVICE), queue=_QUEUE)
+        device = links.get(DEVICE)
+        if Path("/proc/sys/net/ipv6").exists():
+            links.add_address(device, _OURS_6)
+            links.add_default_route(device, _GATEWAY_6)
     return True
 
 
+def _redirect(control: Path, asked: Sequence[dict[str, Any]]) -> None:
+    """One request a connection, as slirp4netns has it. HostError: it refuses one."""
+    for request in asked:
+        told = request["arguments"]
+        what = f"forward {told['proto']}:{told['host_addr']}:{told['host_port']}"
+        try:
+            with socket.socket(socket.AF_UNIX) as wire:
+                wire.settimeout(_PATIENCE_S)
+                wire.connect(str(control))
+                wire.sendall(json.dumps(request).encode())
+                wire.shutdown(socket.SHUT_WR)
+                answer = json.loads(wire.recv(4096))
+        except (OSError, ValueError) as error:
+            raise HostError(f"cannot {what}: slirp4netns at {control}: {error}") from error
+        if "error" in answer:
+            raise HostError(
+                f"cannot {what}: slirp4netns: {answer['error'].get('desc')}; see `ss -lntup` for who has the port"
+            )
+
+
 def _advice(words: str) -> str:
-    """What to say about pasta's last words."""
-    lines = [
-        line for line in words.splitlines() if "bytes to syslog" not in line
-    ]  # it tells so where there is none
-    said = "; ".join(lines)
+    """What to say about the last words of slirp4netns."""
+    said = "; ".join(line for line in words.splitlines() if not line.startswith(_CHATTER))
     if "failed to execute" in said:
-        return "there is no pasta; apt install passt (Debian)"
-    if "xternal" in said:  # "External interface not usable", "No external routable interface for IPv4"
-        return f"pasta: {said}; the host needs a default route"
-    return f"pasta: {said}"
+        return "there is no slirp4netns; apt install slirp4netns (Debian)"
+    return f"slirp4netns: {said}"

@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from ipaddress import ip_interface
+from ipaddress import ip_address, ip_interface
 from typing import TypeVar
 
 import pytest
@@ -57,7 +57,7 @@ def test_changes(netns: Namespace) -> None:
     def change(links: Links) -> None:
         bridge, tap = links.add_bridge("br0", "02:00:00:00:00:01"), links.get("tap0")
         assert links.get("br0").up
-        links.set_link(tap, up=True, mtu=1400, mac="52:54:00:00:00:01", queue=77)
+        links.set_link(tap, up=True, mtu=1400, mac="52:54:00:00:00:01")
         links.set_master(tap, bridge.index)
         changed = links.get("tap0")
         assert (changed.up, changed.mtu, changed.mac) == (True, 1400, "52:54:00:00:00:01")
@@ -148,3 +148,18 @@ def test_where_routes_lead(netns: Namespace) -> None:
     )
     assert inside(netns, lambda links: links.routed(6)) == ({"out1"}, {"out1"})
     assert set(inside(netns, lambda links: links.names())) == {"lo", "out0", "out1", "out2", "idle0"}
+
+
+def test_a_default_route(netns: Namespace) -> None:
+    netns.ip("link", "add", "out0", "up", "type", "bridge")
+    netns.ip("address", "add", "192.0.2.1/24", "dev", "out0")
+
+    def add(links: Links) -> None:
+        for gateway in ("192.0.2.2", "fe80::2"):
+            links.add_default_route(links.get("out0"), ip_address(gateway))
+        with pytest.raises(HostError, match="cannot send IPv4 by out0: File exists"):
+            links.add_default_route(links.get("out0"), ip_address("192.0.2.2"))
+
+    inside(netns, add)
+    assert "default via 192.0.2.2 dev out0" in netns.ip("-4", "route")
+    assert "default via fe80::2 dev out0" in netns.ip("-6", "route")

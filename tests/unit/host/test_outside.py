@@ -51,7 +51,7 @@ async def test_the_keeper_is_killed(outside: Outside, caplog: pytest.LogCaptureF
     (helper,) = Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()
     os.kill(int(keeper), signal.SIGKILL)
     assert await asyncio.wait_for(ended, 20) == "its keeper has ended"
-    os.kill(int(helper), signal.SIGKILL)  # pasta would have gone by itself
+    os.kill(int(helper), signal.SIGKILL)  # slirp4netns would have gone by itself
     assert "the keeper outside of our namespaces has ended" in caplog.text
     assert outside.is_closed
     await outside.stop()
