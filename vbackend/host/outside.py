@@ -17,10 +17,12 @@ from typing import Any, Final
 
 from vbackend.errors import HostError
 
-__all__ = ["Outside"]
+__all__ = ["Outside", "has_default_route"]
 
 log = logging.getLogger(__name__)
 
+_ROUTES: Final = Path("/proc/net/ipv6_route")
+_RTF_REJECT: Final = 0x0200  # linux/route.h
 _KEEPER: Final = Path(__file__).with_name("keeper.py")
 _MOST: Final = 65536  # bytes of a message
 _PATIENCE_S: Final = 10.0
@@ -34,6 +36,7 @@ class Outside:
 
     def __init__(self) -> None:
         """HostError, OSError: it cannot be started."""
+        self.has_ipv6: Final = has_default_route(_read(_ROUTES))  # there, at this moment
         self._wire, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             try:
@@ -142,6 +145,27 @@ class Outside:
     def _settle(future: "asyncio.Future[Any] | None", result: object) -> None:
         if future is not None and not future.done():
             future.set_result(result)
+
+
+def has_default_route(table: str) -> bool:
+    """Whether a table as in /proc/net/ipv6_route has a default route that leads anywhere. Pure."""
+    for line in table.splitlines():
+        destination, length, *_, flags, device = line.split()
+        if (
+            int(destination, 16) == int(length, 16) == 0
+            and device != "lo"
+            and not int(flags, 16) & _RTF_REJECT
+        ):
+            return True
+    return False
+
+
+def _read(path: Path) -> str:
+    """Its text; "" where this kernel has no IPv6."""
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""
 
 
 def _end(status: int) -> str:

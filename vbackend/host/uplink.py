@@ -134,7 +134,7 @@ class Uplink:
             raise HostError(f"cannot give the lab an uplink: {error}") from error
         try:
             deadline = time.monotonic() + _PATIENCE_S
-            while not await asyncio.to_thread(_set_up):
+            while not await asyncio.to_thread(_set_up, self._outside.has_ipv6):
                 if ended.done():
                     raise HostError(f"cannot give the lab an uplink: {_advice(ended.result())}")
                 if time.monotonic() > deadline:
@@ -179,13 +179,17 @@ class Uplink:
                     self.trouble = str(error)
 
 
-def _set_up() -> bool:
-    """Add IPv6 to the device as soon as slirp4netns has made its IPv4 route; whether it has."""
+def _set_up(has_ipv6: bool) -> bool:
+    """Add IPv6 to the device as soon as slirp4netns has made its IPv4 route; whether it has.
+
+    Without IPv6 outside there must be no route: what slirp4netns says of that, from a link-local address, would not
+    reach the guests, and they would wait.
+    """
     with Links() as links:
         if DEVICE not in links.routed(4)[0]:
             return False
-        device = links.get(DEVICE)
-        if Path("/proc/sys/net/ipv6").exists():
+        if has_ipv6:
+            device = links.get(DEVICE)
             links.add_address(device, _OURS_6)
             links.add_default_route(device, _GATEWAY_6)
     return True

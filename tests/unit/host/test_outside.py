@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.qemu_peers import eventually
 from vbackend.errors import HostError
-from vbackend.host.outside import Outside
+from vbackend.host.outside import Outside, has_default_route
 
 
 @pytest.fixture
@@ -71,3 +71,22 @@ def test_a_python_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "/no/such/python")
     with pytest.raises(HostError, match="cannot start a helper outside of our namespaces: No such file"):
         Outside()
+
+
+ZEROS = "0" * 32
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (f"{ZEROS} 00 {ZEROS} 00 fd000009{'0' * 23}2 00000400 00000003 00000000 00000003 up0", True),
+        (f"{ZEROS} 00 {ZEROS} 00 {ZEROS} ffffffff 00000001 00000000 00200200       lo", False),
+        (f"{ZEROS} 00 {ZEROS} 00 {ZEROS} 00000400 00000003 00000000 00000203 up0", False),
+        (f"fd000009{'0' * 24} 40 {ZEROS} 00 {ZEROS} 00000100 00000001 00000000 00000001 up0", False),
+        (f"{ZEROS} 08 {ZEROS} 00 {ZEROS} 00000100 00000001 00000000 00000001 up0", False),
+    ],
+)
+def test_whether_ipv6_leads_anywhere(line: str, expected: bool) -> None:
+    other = f"fe80{'0' * 28} 40 {ZEROS} 00 {ZEROS} 00000100 00000001 00000000 00000001 up0"
+    assert has_default_route(f"{other}\n{line}\n{other}\n") == expected
+    assert not has_default_route("")
