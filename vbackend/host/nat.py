@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv6Address
 from types import TracebackType
 from typing import Final, Self
 
-from vbackend.errors import HostError
+from vbackend.errors import ConfigError, HostError
 from vbackend.host import nft
 from vbackend.host.changes import AnyChange, SwitchSet, TableMade
 from vbackend.host.forwarding import outward_devices, plan, read_setting, setting_path
@@ -56,17 +56,20 @@ class Nat:
         """
         self.table: Final = table_name(lab, segment)
         self.ifname: Final = ifname or gateway_ifname(lab, segment)
-        forwards = [
-            (replace(forward, listen=None) if private else forward, target)
-            for forward in config.forwards
-            for target in resolve(forward, look_up)
-            if target.version in config.versions
-        ]
         self._devices = devices
         self._netns = netns
         self._private = private
         self._versions = config.versions
-        self._forwards: list[tuple[Forward, IPAddress]] = forwards
+        self._forwards: list[tuple[Forward, IPAddress]] = []
+        for forward in config.forwards:
+            known = resolve(forward, look_up)
+            targets = [target for target in known if target.version in config.versions]
+            if not targets:
+                raise ConfigError(
+                    f"forward to {forward.host}: {segment} has no IPv{known[0].version} address for its NAT; give addr one"
+                )
+            here = replace(forward, listen=None) if private else forward
+            self._forwards += [(here, target) for target in targets]
         self._changes: list[AnyChange] | None = None
 
     async def start(self) -> None:

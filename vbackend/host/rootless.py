@@ -134,11 +134,18 @@ def _furnish() -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Become a command in the namespaces of a process. HostError: not possible."""
+    """Become a command in the namespaces of a process, or end with a line that says why not."""
+    if len(arguments) < 2 or not arguments[0].isdigit():
+        sys.exit("usage: python -m vbackend.host.rootless PID COMMAND...")
     pid, *command = arguments
-    join(int(pid))
-    keep_capabilities(*range(int(_LAST_CAPABILITY.read_text()) + 1))
-    os.execvp(command[0], command)
+    try:
+        join(int(pid))
+        keep_capabilities(*range(int(_LAST_CAPABILITY.read_text()) + 1))
+        os.execvp(command[0], command)
+    except HostError as error:
+        sys.exit(str(error))
+    except OSError as error:
+        sys.exit(f"cannot run {command[0]}: {error.strerror}")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,8 @@ def test_names_and_guests_are_looked_at_first(devices: HostDevices) -> None:
         Nat(devices, "a.b", "lan", config())
     with pytest.raises(ConfigError, match="no address of h1 is known"):
         Nat(devices, "lab", "lan", config("tcp:80:h1:80"))
+    with pytest.raises(ConfigError, match=r"forward to fd00::5: lan has no IPv6 address for its NAT"):
+        Nat(devices, "lab", "lan", config("tcp:80:[fd00::5]:80"))
     Nat(devices, "lab", "lan", config("tcp:80:h1:80"), look_up=lambda _: [ip_address("10.0.0.1")])
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.privileges import as_user
 from vbackend.errors import HostError
-from vbackend.host.rootless import join, own_namespace, remedy
+from vbackend.host.rootless import join, main, own_namespace, remedy
 
 ROOT = Path(__file__).parents[3]
 
@@ -110,3 +110,17 @@ for pid in (1, "self"):
         "cannot enter the namespaces of process 1: Permission denied; give a process of a lab of this user",
         "cannot enter the namespaces of process self: Invalid argument; give a process of a lab of this user",
     ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "usage: python -m vbackend.host.rootless PID COMMAND"),
+        (("7",), "usage: "),
+        (("lab", "id"), "usage: "),
+        (("999999999", "id"), "cannot enter the namespaces of process 999999999: No such file or directory"),
+    ],
+)
+def test_a_command_that_cannot_be_run(arguments: tuple[str, ...], message: str) -> None:
+    with pytest.raises(SystemExit, match=message):
+        main(arguments)
