@@ -8,7 +8,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Mapping
-from types import TracebackType
+from types import EllipsisType, TracebackType
 from typing import Final, Self
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
@@ -27,10 +27,11 @@ _JSON: Final[TypeAdapter[JsonValue]] = TypeAdapter(JsonValue)
 
 
 class ControlClient:
-    """A connection to a running backend, open between `async with`."""
+    """A connection to a running backend, open between `async with`. `patience`: seconds for one answer."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, patience: float = _PATIENCE) -> None:
         self.path: Final = path
+        self._patience = patience
         self._qmp = QMPClient("vbackend")
         self._qmp.logger = logging.getLogger("vbackend.control.qmp")
         self._qmp.logger.setLevel(logging.CRITICAL)  # what it logs is raised too
@@ -38,12 +39,14 @@ class ControlClient:
     async def __aenter__(self) -> Self:
         address = socket_address(self.path)
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(self._patience):
                 await self._qmp.connect(address)
         except ConnectError as error:
             raise ControlError(_why_not(self.path, error.exc)) from None
         except TimeoutError:
-            raise ControlError(f"control socket {self.path}: no greeting for {_PATIENCE:.0f} s") from None
+            raise ControlError(
+                f"control socket {self.path}: no greeting for {self._patience:.0f} s"
+            ) from None
         return self
 
     async def __aexit__(
@@ -54,10 +57,19 @@ class ControlClient:
         except (EOFError, OSError, QMPError) as error:
             logging.getLogger(__name__).debug("control socket %s: %s", self.path, error)
 
-    async def execute(self, command: str, arguments: Mapping[str, JsonValue] | None = None) -> JsonValue:
-        """Run a command and return its value. ConfigError, ControlError: see above."""
+    async def execute(
+        self,
+        command: str,
+        arguments: Mapping[str, JsonValue] | None = None,
+        *,
+        timeout: float | None | EllipsisType = ...,
+    ) -> JsonValue:
+        """Run a command and return its value; `timeout`: seconds to wait, not given: the client's patience.
+
+        ConfigError, ControlError: see above.
+        """
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(self._patience if timeout is ... else timeout):
                 return _JSON.validate_python(await self._qmp.execute(command, arguments))
         except ExecuteError as error:
             text = str(error)
@@ -81,12 +93,18 @@ class ControlClient:
             yield event
 
 
-def call(path: str, command: str, arguments: Mapping[str, JsonValue] | None = None) -> JsonValue:
+def call(
+    path: str,
+    command: str,
+    arguments: Mapping[str, JsonValue] | None = None,
+    *,
+    timeout: float | None = _PATIENCE,
+) -> JsonValue:
     """Connect, run one command, leave. For callers without an event loop."""
 
     async def once() -> JsonValue:
         async with ControlClient(path) as client:
-            return await client.execute(command, arguments)
+            return await client.execute(command, arguments, timeout=timeout)
 
     return asyncio.run(once())
 

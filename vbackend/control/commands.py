@@ -4,10 +4,10 @@ Not the conversation (protocol.py) and not the socket (server.py). Rule: `perfor
 of vbackend's errors or `OSError`, whose text is one line for the user; anything else is a defect.
 """
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
@@ -15,12 +15,15 @@ from vbackend.capture.pcapng import DEFAULT_SNAPLEN, UnitLink
 from vbackend.control.api import ControlledBackend
 from vbackend.control.protocol import version_object
 from vbackend.errors import ConfigError, ControlError
+from vbackend.ports.impairment import KEYS
 from vbackend.ports.parse import parse_port
 from vbackend.ports.rates import BURST_MAX, RATE_MAX
 
 __all__ = [
     "COMMANDS",
+    "Arguments",
     "CaptureStart",
+    "Command",
     "CommandNotFoundError",
     "Desk",
     "NoArguments",
@@ -42,25 +45,47 @@ class Desk:
     backend: ControlledBackend
     quit: Callable[[], None]  # asks for the orderly end; the reply still goes out
     path: str = ""  # of the control socket; capture sockets lie beside it
+    more: "Mapping[str, Command]" = field(default_factory=dict)  # commands of whoever runs the backend
 
 
-class _Arguments(BaseModel):
+class Arguments(BaseModel):
+    """Of one command. Names with a dash are aliases."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class NoArguments(_Arguments):
+class NoArguments(Arguments):
     """`query-*` and `quit` take none."""
 
 
-class PortAdd(_Arguments):
+class PortAdd(Arguments):
     port: str  # KIND:WHERE[,key=value]...
 
 
-class PortRemove(_Arguments):
+class PortRemove(Arguments):
     name: str
 
 
-class PortSet(_Arguments):
+class _ImpairmentWords(Arguments):
+    """What a bad line does, as `vbackend set` has it: "50ms", "1%", "off"; also numbers, since qmp-shell makes them."""
+
+    impair: Literal["off"] | None = None  # begin with none, not with what there is
+    delay: str | int | None = None
+    jitter: str | int | None = None
+    overtake: str | None = None
+    loss: str | float | None = None
+    duplicate: str | float | None = None
+    corrupt: str | float | None = None
+    reorder: str | float | None = None
+    seed: str | int | None = None
+    hold: str | int | None = None
+
+    def words(self) -> dict[str, str]:
+        found = {key: getattr(self, key) for key in ("impair", *KEYS)}
+        return {key: str(value) for key, value in found.items() if value is not None}
+
+
+class PortSet(_ImpairmentWords):
     """Only what is given changes."""
 
     name: str
@@ -71,10 +96,11 @@ class PortSet(_Arguments):
     burst: int | None = Field(None, ge=1, le=BURST_MAX)  # bytes
 
 
-class CaptureStart(_Arguments):
-    """No ports: all of them."""
+class CaptureStart(Arguments):
+    """No ports: all of them. With `links`, these instead of ports, or all of them."""
 
     ports: list[str] = []
+    links: list[str] | None = None
     filter: str | None = None  # in libpcap's language
     snaplen: int = Field(DEFAULT_SNAPLEN, ge=1, le=DEFAULT_SNAPLEN)  # bytes kept of a packet
     count: int | None = Field(None, ge=1, le=1 << 62)  # packets until the end
@@ -97,8 +123,8 @@ async def _query_version(desk: Desk, _: NoArguments) -> JsonValue:
     return version_object(desk.backend.snapshot().version)
 
 
-async def _query_commands(_desk: Desk, _: NoArguments) -> JsonValue:
-    return [{"name": name} for name in ("qmp_capabilities", *COMMANDS)]
+async def _query_commands(desk: Desk, _: NoArguments) -> JsonValue:
+    return [{"name": name} for name in ("qmp_capabilities", *COMMANDS, *desk.more)]
 
 
 async def _port_add(desk: Desk, arguments: PortAdd) -> JsonValue:
@@ -112,7 +138,10 @@ async def _port_remove(desk: Desk, arguments: PortRemove) -> JsonValue:
 
 async def _port_set(desk: Desk, arguments: PortSet) -> JsonValue:
     if all(value is None for key, value in arguments if key != "name"):
-        raise ConfigError("port-set: nothing to change; give up, queue, queue-bytes, rate or burst")
+        raise ConfigError(
+            "port-set: nothing to change; give up, queue, queue-bytes, rate, burst or an impairment"
+        )
+    words = arguments.words()
     port = await desk.backend.set_port(
         arguments.name,
         up=arguments.up,
@@ -120,14 +149,18 @@ async def _port_set(desk: Desk, arguments: PortSet) -> JsonValue:
         queue_bytes=arguments.queue_bytes,
         rate=arguments.rate,
         burst=arguments.burst,
+        impairment=words or None,
     )
     return port.model_dump(mode="json")
 
 
 async def _capture_start(desk: Desk, arguments: CaptureStart) -> JsonValue:
+    if arguments.ports and arguments.links is not None:
+        raise ConfigError("capture-start: ports and links are two kinds of captures; give one of them")
     path = await desk.backend.capture(
         arguments.ports,
         beside=desk.path,
+        links=arguments.links,
         expression=arguments.filter,
         snaplen=arguments.snaplen,
         count=arguments.count,
@@ -142,30 +175,32 @@ async def _quit(desk: Desk, _: NoArguments) -> JsonValue:
 
 
 @dataclass(frozen=True, slots=True)
-class _Command:
-    arguments: type[_Arguments]
+class Command:
+    """What is done when a client sends it."""
+
+    arguments: type[Arguments]
     run: Callable[[Desk, Any], Awaitable[JsonValue]]  # Any: the instance of `arguments`
 
 
-COMMANDS: Final[dict[str, _Command]] = {
-    "query-status": _Command(NoArguments, _query_status),
-    "query-ports": _Command(NoArguments, _query_ports),
-    "query-segments": _Command(NoArguments, _query_segments),
-    "query-version": _Command(NoArguments, _query_version),
-    "query-commands": _Command(NoArguments, _query_commands),
-    "port-add": _Command(PortAdd, _port_add),
-    "port-remove": _Command(PortRemove, _port_remove),
-    "port-set": _Command(PortSet, _port_set),
-    "capture-start": _Command(CaptureStart, _capture_start),
-    "quit": _Command(NoArguments, _quit),
+COMMANDS: Final[dict[str, Command]] = {
+    "query-status": Command(NoArguments, _query_status),
+    "query-ports": Command(NoArguments, _query_ports),
+    "query-segments": Command(NoArguments, _query_segments),
+    "query-version": Command(NoArguments, _query_version),
+    "query-commands": Command(NoArguments, _query_commands),
+    "port-add": Command(PortAdd, _port_add),
+    "port-remove": Command(PortRemove, _port_remove),
+    "port-set": Command(PortSet, _port_set),
+    "capture-start": Command(CaptureStart, _capture_start),
+    "quit": Command(NoArguments, _quit),
 }
 
 
 async def perform(desk: Desk, name: str, arguments: dict[str, JsonValue]) -> JsonValue:
     """Run one command. Raises `CommandNotFoundError`, `ConfigError`, and what the backend raises."""
-    command = COMMANDS.get(name)
+    command = desk.more.get(name) or COMMANDS.get(name)
     if command is None:
-        near = get_close_matches(name, COMMANDS, n=1)
+        near = get_close_matches(name, [*COMMANDS, *desk.more], n=1)
         hint = f"did you mean {near[0]!r}?" if near else "query-commands lists them"
         raise CommandNotFoundError(f"there is no command {name[:80]!r}; {hint}")
     try:
@@ -175,7 +210,7 @@ async def perform(desk: Desk, name: str, arguments: dict[str, JsonValue]) -> Jso
     return await command.run(desk, checked)
 
 
-def _first_problem(error: ValidationError, model: type[_Arguments]) -> str:
+def _first_problem(error: ValidationError, model: type[Arguments]) -> str:
     first = error.errors(include_url=False)[0]
     argument = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":

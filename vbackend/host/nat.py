@@ -66,7 +66,7 @@ class Nat:
             targets = [target for target in known if target.version in config.versions]
             if not targets:
                 raise ConfigError(
-                    f"forward to {forward.host}: {segment} has no IPv{known[0].version} address for its NAT; give addr one"
+                    f"forward to {forward.host}: {segment} has no IPv{known[0].version} address for its NAT; add one"
                 )
             here = replace(forward, listen=None) if private else forward
             self._forwards += [(here, target) for target in targets]

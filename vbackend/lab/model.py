@@ -6,21 +6,46 @@
     [[capture]]                    a file that links are recorded to
 
 An **end** is `VM:NIC`, or a PORT as on the command line. A **link** is a cable, or one end on a switch.
-Not here: TOML and line numbers (load.py), what is derived from names (names.py), what runs (plan.py, apply.py).
+Not here: single values (words.py), TOML and line numbers (load.py), what is derived from names (names.py), what runs
+(plan.py, apply.py).
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
-from typing import Annotated, Any, Final, Literal, Self
+from ipaddress import IPv4Address, IPv6Address, ip_interface
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
-from vbackend.errors import ConfigError
 from vbackend.host.ruleset import NatConfig, parse_forward
+from vbackend.lab.words import (
+    QUANTITIES,
+    Cidr,
+    End,
+    Forward,
+    Ip,
+    Mac,
+    Memory,
+    Name,
+    NicName,
+    OnOff,
+    Quantity,
+    Time,
+    end_name,
+    is_vm_end,
+    split_end,
+)
 from vbackend.ports import values
-from vbackend.ports.names import derived_name
+from vbackend.ports.impairment import KEYS, NO_IMPAIRMENT
 from vbackend.ports.parse import parse_port
 from vbackend.ports.spec import Address, PortSpec
 
@@ -36,116 +61,32 @@ __all__ = [
     "Ra",
     "Switch",
     "Vm",
+    "Where",
     "end_name",
     "is_vm_end",
+    "lab_problems",
     "split_end",
 ]
 
-NAME_MAX: Final = 20
-_VM_END: Final = re.compile(r"([a-z][a-z0-9-]*):([a-z][a-z0-9._-]*)")
-PORT_KINDS: Final = frozenset(
-    {"stream", "dgram", "socket", "tap", "tun", "unit", "tunfile", "vhost-user", "vde"}
-)
-
-
-def is_vm_end(end: str) -> bool:
-    """Whether an end is a NIC of a VM, not a PORT."""
-    found = _VM_END.fullmatch(end)
-    return found is not None and found[1] not in PORT_KINDS
-
-
-def end_name(end: str) -> str:
-    """What an end is called: VM:NIC, else the PORT's name."""
-    if is_vm_end(end):
-        return end
-    spec = parse_port(end)
-    return spec.options.name or derived_name(spec)
-
-
-def split_end(end: str) -> tuple[str, str]:
-    """VM and NIC of a VM's end."""
-    vm, _, nic = end.partition(":")
-    return vm, nic
-
-
-def _name(text: str) -> str:
-    if not re.fullmatch(rf"[a-z][a-z0-9-]{{0,{NAME_MAX - 1}}}", text):
-        raise ValueError(f"{text!r} is no name; use up to {NAME_MAX} of a-z, 0-9 and '-', a letter first")
-    if text in PORT_KINDS:
-        raise ValueError(f"{text!r} is a kind of PORT; take another name")
-    return text
-
-
-def _nic_name(text: str) -> str:
-    if not re.fullmatch(r"[a-z][a-z0-9._-]{0,14}", text):
-        raise ValueError(f"{text!r} is no name of a NIC; use up to 15 of a-z, 0-9, '.', '_' and '-'")
-    return text
-
-
-def _end(text: str) -> str:
-    if is_vm_end(text):
-        return text
-    try:
-        parse_port(text)
-    except ConfigError as error:
-        raise ValueError(f"{text!r} is neither VM:NIC nor a PORT: {error}") from None
-    return text
-
-
-def _mac(text: str) -> str:
-    return values.mac_address("mac", text).hex(":")
-
-
-def _memory(text: str) -> str:
-    if not re.fullmatch(r"[1-9][0-9]{0,6}[MG]", text):
-        raise ValueError(f"{text!r} is no size of memory; write for example 256M or 2G")
-    return text
-
-
-def _text(value: object) -> object:
-    """Quantities may be written as numbers: `queue = 100`, `loss = 0.01`."""
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
-def _cidr(text: str) -> str:
-    ip_interface(text)
-    if "/" not in text:
-        raise ValueError(f"{text!r} has no prefix length; write for example {text}/24")
-    return text
-
-
-def _forwarded(text: str) -> str:
-    parse_forward(text)
-    return text
-
-
-def _ip(text: str) -> str:
-    return str(ip_address(text))
-
-
-Name = Annotated[str, AfterValidator(_name)]
-NicName = Annotated[str, AfterValidator(_nic_name)]
-End = Annotated[str, AfterValidator(_end)]
-Mac = Annotated[str, AfterValidator(_mac)]
-Cidr = Annotated[str, AfterValidator(_cidr)]
-Forwarded = Annotated[str, AfterValidator(_forwarded)]
-Ip = Annotated[str, AfterValidator(_ip)]
-Quantity = Annotated[str, BeforeValidator(_text)]
+Where = tuple[str | int, ...]  # a way through the file: tables, keys, positions in arrays
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Nic(Strict):
     """A network card of a VM."""
 
-    mac: Mac | None = None  # None: derived from the names of lab, VM and NIC
+    mac: Mac | None = None
+    """Not given: derived from the names of lab, VM and NIC."""
     model: str = Field(default="virtio-net-pci", pattern=r"^[A-Za-z0-9._-]+$")
     transport: Literal["stream", "vhost-user"] = "stream"
-    queues: int = Field(default=1, ge=1, le=16)  # pairs; more than one needs vhost-user
+    queues: int = Field(default=1, ge=1, le=16)
+    """Pairs; more than one needs vhost-user."""
     mtu: int | None = Field(default=None, ge=68, le=65_535)
-    addr: tuple[Cidr, ...] = ()  # set by the guest's agent after boot
+    addr: tuple[Cidr, ...] = ()
+    """Set by the guest's agent after boot."""
 
     @model_validator(mode="after")
     def _queues_need_rings(self) -> Self:
@@ -157,18 +98,25 @@ class Nic(Strict):
 class Vm(Strict):
     """A guest: an image of ours, or anything QEMU boots."""
 
-    image: str | None = None  # a recipe's name, or the path of one
+    image: str | None = None
+    """A recipe's name, or the path of one."""
     kernel: str | None = None
     initrd: str | None = None
-    append: str = ""  # to the kernel's command line
-    disk: str | None = None  # qcow2 or raw; changes are thrown away unless `persistent`
+    append: str = ""
+    """To the kernel's command line."""
+    disk: str | None = None
+    """In qcow2 or raw format; changes are thrown away unless `persistent`."""
     persistent: bool = False
-    memory: Annotated[str, AfterValidator(_memory)] | None = None  # None: the image's, else 512M
+    memory: Memory | None = Field(default=None, examples=["256M"])
+    """Not given: the image's, else 512M."""
     cpus: int = Field(default=1, ge=1, le=255)
     machine: str = Field(default="pc", pattern=r"^[A-Za-z0-9._,=-]+$")
-    args: tuple[str, ...] = ()  # for QEMU
-    files: dict[str, str] = {}  # guest path -> path of a file on the host, copied in before `start`
-    start: tuple[str, ...] = ()  # shell commands for the guest's agent, after boot
+    args: tuple[str, ...] = ()
+    """For QEMU."""
+    files: dict[str, str] = {}
+    """Guest path -> path of a file on the host, copied in before `start`."""
+    start: tuple[str, ...] = ()
+    """Shell commands for the guest's agent, after boot."""
     nic: dict[NicName, Nic] = {}
 
     @model_validator(mode="after")
@@ -190,16 +138,37 @@ class Vm(Strict):
 class Impair(Strict):
     """What a direction of a cable does to its frames; the same words and values as the keys of a PORT."""
 
-    delay: Quantity | None = None
-    jitter: Quantity | None = None
-    rate: Quantity | None = None
-    burst: Quantity | None = None
-    queue: Quantity | None = None
-    loss: Quantity | None = None
-    duplicate: Quantity | None = None
-    corrupt: Quantity | None = None
-    reorder: Quantity | None = None
-    seed: Quantity | None = None
+    delay: Quantity | None = Field(default=None, examples=["50ms"])
+    """How long frames take."""
+    jitter: Quantity | None = Field(default=None, examples=["5ms"])
+    """How much later they may be."""
+    rate: Quantity | None = Field(default=None, examples=["10M"])
+    """Bits a second."""
+    burst: Quantity | None = Field(default=None, examples=["64k"])
+    """Bytes that may go faster than `rate`."""
+    queue: Quantity | None = Field(default=None, examples=[1000])
+    """Frames that may wait."""
+    loss: Quantity | None = Field(default=None, examples=["1%", 0.01])
+    """Part of the frames that is lost."""
+    duplicate: Quantity | None = Field(default=None, examples=["1%", 0.01])
+    """Part that arrives twice."""
+    corrupt: Quantity | None = Field(default=None, examples=["1%", 0.01])
+    """Part that has a bit flipped."""
+    reorder: Quantity | None = Field(default=None, examples=["1%", 0.01])
+    """Part that overtakes those before it."""
+    overtake: OnOff | None = None
+    """Whether frames with less jitter overtake others."""
+    seed: Quantity | None = Field(default=None, examples=[7])
+    """The same seed loses the same frames."""
+    hold: Quantity | None = Field(default=None, examples=["64M"])
+    """Bytes that may be on their way."""
+
+    @field_validator("*")
+    @classmethod
+    def _can_be(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, str) and (read := QUANTITIES.get(info.field_name or "")) is not None:
+            read(value)
+        return value
 
     def keys(self) -> dict[str, str]:
         """Those that are given."""
@@ -212,16 +181,24 @@ class Cable(Impair):
     ends: tuple[End, End]
     name: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9-]{0,19}$")
     up: bool = True
-    carrier: Quantity | Literal[False] = (
-        "0"  # for how long a lost carrier stays away; False: ends do not notice
-    )
-    forward: Impair = Impair()  # from the first end to the second
+    carrier: Quantity | Literal[False] = "0"
+    """For how long a lost carrier stays away; False: ends do not notice."""
+    forward: Impair = Impair()
+    """From the first end to the second."""
     back: Impair = Impair()
 
     @property
     def title(self) -> str:
         """What the link is called."""
         return self.name or "--".join(map(end_name, self.ends))
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        for keys in self.directions():
+            NO_IMPAIRMENT.changed({key: value for key, value in keys.items() if key in KEYS})
+            if "burst" in keys and "rate" not in keys:
+                raise ValueError("burst is of no use without a rate; give one too")
+        return self
 
     def directions(self) -> tuple[dict[str, str], dict[str, str]]:
         """Impairments of forward and back, as keys of a PORT."""
@@ -232,10 +209,13 @@ class Cable(Impair):
 class Dhcp(Strict):
     """DHCPv4 on a switch."""
 
-    range: str = Field(pattern=r"^[0-9.]+-[0-9.]+$")  # FIRST-LAST
-    lease: Quantity = "1h"
-    router: Ip | None = None  # None: the NAT's address, else none
-    hosts: dict[str, Ip] = {}  # VM, VM:NIC or MAC address -> reserved address
+    range: str = Field(pattern=r"^[0-9.]+-[0-9.]+$", examples=["10.0.0.100-10.0.0.150"])
+    """FIRST-LAST."""
+    lease: Time = "1h"
+    router: Ip | None = None
+    """Not given: the NAT's address, else none."""
+    hosts: dict[str, Ip] = {}
+    """VM, VM:NIC or MAC address -> reserved address."""
 
     @property
     def bounds(self) -> tuple[IPv4Address, IPv4Address]:
@@ -253,14 +233,16 @@ class Dhcp(Strict):
 class Ra(Strict):
     """Router advertisements of the switch's IPv6 prefixes, and stateless DHCPv6."""
 
-    lifetime: Quantity = "30m"  # of the advertised router; 0: prefixes only
+    lifetime: Time = "30m"
+    """Of the advertised router; 0: prefixes only."""
 
 
 class Dns(Strict):
     """A name server for the lab's names."""
 
     domain: str = Field(default="lab", pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)*$")
-    forward: bool = False  # ask the host's resolvers for the rest
+    forward: bool = False
+    """Ask the host's resolvers for the rest."""
     records: dict[str, Ip] = {}
 
 
@@ -268,9 +250,8 @@ class Nat(Strict):
     """A gateway from a switch to the outside of the lab."""
 
     addr: tuple[Cidr, ...] = Field(min_length=1)
-    forward: tuple[
-        Forwarded, ...
-    ] = ()  # PROTOCOL:[LISTEN:]PORT:VM:PORT: ports of the host that lead to guests
+    forward: tuple[Forward, ...] = ()
+    """Ports of the host that lead to guests: PROTOCOL:[LISTEN:]PORT:VM:PORT."""
 
     @property
     def config(self) -> NatConfig:
@@ -292,7 +273,8 @@ class Switch(Strict):
     """A learning switch, and the services on it."""
 
     ports: tuple[End, ...] = ()
-    addr: tuple[Cidr, ...] = ()  # of the station that serves dhcp, ra and dns; it answers pings too
+    addr: tuple[Cidr, ...] = ()
+    """Of the station that serves dhcp, ra and dns; it answers pings too."""
     dhcp: Dhcp | None = None
     ra: Annotated[Ra | None, _flag(Ra)] = None
     dns: Annotated[Dns | None, _flag(Dns)] = None
@@ -320,7 +302,8 @@ class Capture(Strict):
     """A pcapng file that is written while the lab runs."""
 
     file: str
-    links: tuple[str, ...] = ()  # none: all
+    links: tuple[str, ...] = ()
+    """Not given: all."""
     filter: str | None = None
 
 
@@ -363,22 +346,75 @@ class Lab(Strict):
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
-        for end in self.ends():
-            if is_vm_end(end) and split_end(end)[0] not in self.vm:
-                known = ", ".join(self.vm) or "none"
-                raise ValueError(f"end {end!r}: there is no VM {split_end(end)[0]!r}; there are {known}")
-        twice = [end for end, count in Counter(map(end_name, self.ends())).items() if count > 1]
-        if twice:
-            raise ValueError(
-                f"end {twice[0]!r} is joined twice; a NIC or PORT has one place, name= tells PORTs apart"
-            )
-        same = [title for title, count in Counter(self.links()).items() if count > 1]
-        if same:
-            raise ValueError(f"two links are called {same[0]!r}; give one another name")
-        for capture in self.capture:
-            for link in capture.links:
-                if link not in self.links():
-                    raise ValueError(
-                        f"capture {capture.file!r}: there is no link {link!r}; there are {', '.join(self.links())}"
-                    )
+        for where, what in lab_problems(self):
+            raise PydanticCustomError("lab", "{what}", {"what": what, "where": where})
         return self
+
+
+def lab_problems(lab: Lab) -> Iterator[tuple[Where, str]]:
+    """What is wrong with the parts of a lab taken together, and where."""
+    yield from _end_problems(lab)
+    named = Counter(lab.links())
+    for number, cable in enumerate(lab.cable):
+        if named[cable.title] > 1:
+            yield ("cable", number, "name"), f"two links are called {cable.title!r}; give one another name"
+        if cable.title in lab.switch:
+            yield ("cable", number, "name"), f"a switch is called {cable.title!r} too; give one another name"
+        for place, end in enumerate(cable.ends):
+            if not is_vm_end(end) and (words := _line_words(parse_port(end))):
+                what = f"{words} of {end!r}: on a cable this is the cable's; write it as its keys"
+                yield ("cable", number, "ends", place), what
+    for name, switch in lab.switch.items():
+        for host in switch.dhcp.hosts if switch.dhcp is not None else ():
+            if problem := _host_problem(lab, switch, host):
+                yield ("switch", name, "dhcp", "hosts", host), problem
+    files = Counter(capture.file for capture in lab.capture)
+    for number, capture in enumerate(lab.capture):
+        if files[capture.file] > 1:
+            yield ("capture", number, "file"), f"two captures write {capture.file!r}; give one another file"
+        for place, link in enumerate(capture.links):
+            if link not in named:
+                known = ", ".join(named) or "none"
+                yield ("capture", number, "links", place), f"there is no link {link!r}; there are {known}"
+
+
+def _end_problems(lab: Lab) -> Iterator[tuple[Where, str]]:
+    places: list[tuple[Where, str]] = []
+    for name, switch in lab.switch.items():
+        places += [(("switch", name, "ports", place), end) for place, end in enumerate(switch.ports)]
+    for number, cable in enumerate(lab.cable):
+        places += [(("cable", number, "ends", place), end) for place, end in enumerate(cable.ends)]
+    seen = set[str]()
+    for where, end in places:
+        if is_vm_end(end) and split_end(end)[0] not in lab.vm:
+            known = ", ".join(lab.vm) or "none"
+            yield where, f"end {end!r}: there is no VM {split_end(end)[0]!r}; there are {known}"
+        if end_name(end) in seen:
+            yield (
+                where,
+                f"end {end_name(end)!r} is joined twice; a NIC or PORT has one place, name= tells PORTs apart",
+            )
+        seen.add(end_name(end))
+    for name, vm in lab.vm.items():
+        for nic, config in vm.nic.items():
+            if config.transport == "vhost-user" and f"{name}:{nic}" not in seen:
+                what = f"{name}:{nic} is vhost-user and joined to nothing, which QEMU does not start with; join it"
+                yield ("vm", name, "nic", nic), what
+
+
+def _line_words(spec: PortSpec) -> str:
+    found = ["rate"] if spec.options.rate is not None else []
+    return ", ".join([*found, *spec.options.impairment.settings()])
+
+
+def _host_problem(lab: Lab, switch: Switch, host: str) -> str | None:
+    """What is wrong with a reservation's key."""
+    owner, colon, _ = host.partition(":")
+    if owner in lab.vm:
+        here = {end if colon else split_end(end)[0] for end in switch.ports if is_vm_end(end)}
+        return None if host in here else f"{host!r} is not on this switch; reservations are for what is on it"
+    try:
+        values.mac_address("it", host)
+    except ValueError:
+        return f"{host!r} is no VM, VM:NIC or MAC address"
+    return None

@@ -11,7 +11,8 @@ from difflib import get_close_matches
 from typing import Final, Literal, TypeVar, assert_never
 
 from vbackend.errors import ConfigError
-from vbackend.ports import rates, values
+from vbackend.ports import impairment, rates, values
+from vbackend.ports.impairment import NO_IMPAIRMENT
 from vbackend.ports.spec import (
     Address,
     ChannelSpec,
@@ -24,6 +25,7 @@ from vbackend.ports.spec import (
     TapSpec,
     TunSpec,
     UnitSpec,
+    VdeSpec,
     VhostUserSpec,
 )
 from vbackend.tun.vocabulary import HEADERS, SYSTEMS
@@ -32,7 +34,7 @@ __all__ = ["format_port", "parse_port"]
 
 T = TypeVar("T")
 
-_COMMON_KEYS: Final = ("name", "mac", "queue", "queue-bytes", "isolated", "rate", "burst")
+_COMMON_KEYS: Final = ("name", "mac", "queue", "queue-bytes", "isolated", "rate", "burst", *impairment.KEYS)
 _FLAGS: Final = frozenset({"isolated", "dial", "multi", "pi"})
 _TAP_MTU: Final = (68, 65_521)  # what the kernel takes for a tap device (protocols.md 3)
 _TUN_MTU: Final = (68, 65_535)
@@ -99,6 +101,10 @@ def format_port(spec: PortSpec) -> str:
                 ("busy-poll", spec.busy_poll or None),
                 ("mtu", spec.mtu),
             )
+        case VdeSpec():
+            words += _pairs(
+                ("mode", None if spec.mode is None else f"{spec.mode:04o}"), ("group", spec.group)
+            )
         case DgramUnixSpec() | DgramUdpSpec() | ChannelSpec():
             pass
         case _:
@@ -152,6 +158,9 @@ class _Keys:
             isolated=self.flag("isolated"),
             rate=rate,
             burst=burst,
+            impairment=NO_IMPAIRMENT.changed(
+                {key: text for key in impairment.KEYS if (text := self._one(key)) is not None}
+            ),
         )
 
     def _one(self, key: str) -> str | None:
@@ -291,6 +300,23 @@ def _vhost_user(place: str, where: str, words: list[str]) -> VhostUserSpec:
     )
 
 
+def _vde(place: str, where: str, words: list[str]) -> VdeSpec:
+    keys = _Keys(words, "vde", ("mode", "group"))
+    values.unix_address("the path of its control socket, DIR/ctl,", f"{where}/ctl")
+    if where.startswith("@"):
+        raise ValueError(f"{where!r} is an abstract name; a VDE switch has a directory, e.g. /tmp/vde.ctl")
+    options = keys.options()
+    if options.mac is not None:
+        raise ValueError("a VDE switch takes many guests but mac= allows only one address; leave it out")
+    return VdeSpec(
+        place,
+        options,
+        where,
+        mode=keys.value("mode", values.file_mode),
+        group=keys.value("group", values.group),
+    )
+
+
 _Parser = Callable[[str, str, list[str]], PortSpec]
 _KINDS: Final[dict[str, tuple[str, _Parser]]] = {
     "stream": ("stream:unix:PATH or stream:tcp:HOST:PORT", _stream),
@@ -300,6 +326,7 @@ _KINDS: Final[dict[str, tuple[str, _Parser]]] = {
         _socket,
     ),
     "vhost-user": ("vhost-user:PATH", _vhost_user),
+    "vde": ("vde:DIR", _vde),
     "tap": ("tap:IFNAME", _tap),
     "tun": ("tun:IFNAME", _tun),
     "unit": ("unit:PATH", _unit),
@@ -353,6 +380,7 @@ def _format_options(options: PortOptions) -> list[str]:
         ("queue-bytes", options.queue_bytes),
         ("rate", None if options.rate is None else rates.short(options.rate)),
         ("burst", None if options.burst is None else rates.short(options.burst)),
+        *options.impairment.settings().items(),
     )
     return [*words, "isolated"] if options.isolated else words
 

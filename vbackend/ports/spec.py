@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import Literal
 
+from vbackend.ports.impairment import NO_IMPAIRMENT, Impairment
 from vbackend.tun.vocabulary import Header, System
 
 __all__ = [
@@ -25,7 +26,9 @@ __all__ = [
     "TunSpec",
     "UnitSpec",
     "UnixAddress",
+    "VdeSpec",
     "VhostUserSpec",
+    "takes_many",
 ]
 
 Address = IPv4Interface | IPv6Interface
@@ -55,6 +58,7 @@ class PortOptions:
     isolated: bool = False  # isolated ports do not see each other
     rate: int | None = None  # bits/s, of what goes to the peer; None: no limit
     burst: int | None = None  # bytes; None: what `rates.burst_for` finds right
+    impairment: Impairment = NO_IMPAIRMENT  # of what goes to the peer
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,7 @@ class TapSpec:
     offloads: bool = (
         True  # frames carry a virtio-net header: partial checksums and 64 KiB of TCP cross as they are
     )
+    made_mac: bytes | None = None  # address of a device that is made, when `mac` says none; has no text form
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +158,17 @@ class VhostUserSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class VdeSpec:
+    """A VDE switch's directory: each of its clients is a port of its own."""
+
+    text: str
+    options: PortOptions
+    directory: str
+    mode: int | None = None  # of the sockets; None: 0600
+    group: str | None = None  # name or number; None: as the directory's parent has it
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelSpec:
     """A port whose other end is Python code in this process; has no text form."""
 
@@ -169,5 +185,11 @@ PortSpec = (
     | TunSpec
     | UnitSpec
     | VhostUserSpec
+    | VdeSpec
     | ChannelSpec
 )
+
+
+def takes_many(spec: PortSpec) -> bool:
+    """Whether the port is for any number of guests, each of which gets a port of its own."""
+    return isinstance(spec, VdeSpec) or (isinstance(spec, StreamSpec) and spec.multi)

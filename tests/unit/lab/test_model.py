@@ -8,11 +8,12 @@ import pytest
 from pydantic import ValidationError
 
 from vbackend.host.ruleset import NatConfig, parse_forward
-from vbackend.lab.model import Lab, end_name, is_vm_end
+from vbackend.lab.model import Lab
+from vbackend.ports.parse import parse_port
 
 TWO = """
 name = "two"
-vm.r1 = {image = "router", nic = {mgmt = {transport = "vhost-user", queues = 2}}}
+vm.r1 = {image = "router", nic = {mgmt = {mtu = 1400}}}
 vm.r2 = {image = "router"}
 [switch.lan]
 ports = ["r1:eth0", "tap:lab0,addr=10.0.0.254/24", "r2:eth0"]
@@ -55,23 +56,18 @@ def test_what_a_nat_is_told() -> None:
     assert nat.config == NatConfig((ip_interface("10.0.0.253/24"),), (parse_forward("tcp:8080:r1:80"),))
 
 
+def test_a_cable_has_the_words_of_a_port() -> None:
+    cable = lab(
+        "name = 'l'\ncable = [{ends = ['tap:a', 'tap:b'], delay = '5ms', jitter = '1ms', overtake = true, loss = 1e-5}]"
+    ).cable[0]
+    there, _ = cable.directions()
+    assert there == {"delay": "5ms", "jitter": "1ms", "loss": "1e-05", "overtake": "on"}
+    assert parse_port(",".join(["tap:a", *map("=".join, there.items())])).options.impairment.loss == 1e-5
+
+
 def test_json_brings_it_back() -> None:
     two = lab(TWO)
     assert Lab.model_validate_json(two.model_dump_json()) == two
-
-
-@pytest.mark.parametrize(
-    ("end", "of_vm", "name"),
-    [
-        ("r1:eth0", True, "r1:eth0"),
-        ("tap:lab0", False, "lab0"),
-        ("stream:unix:/tmp/a.sock", False, "a"),
-        ("stream:unix:/tmp/a.sock,name=b", False, "b"),
-    ],
-)
-def test_ends(end: str, of_vm: bool, name: str) -> None:
-    assert is_vm_end(end) is of_vm
-    assert end_name(end) == name
 
 
 @pytest.mark.parametrize(
@@ -105,7 +101,55 @@ def test_ends(end: str, of_vm: bool, name: str) -> None:
             ("switch", "s", "dhcp"),
             "ends before it begins",
         ),
+        (
+            "cable = [{ends = ['tap:a', 'tap:b'], delay = '5'}]",
+            ("cable", 0, "delay"),
+            "give a time such as 200us",
+        ),
+        ("cable = [{ends = ['tap:a', 'tap:b'], queue = 0}]", ("cable", 0, "queue"), "a number from 1 to"),
+        ("cable = [{ends = ['tap:a', 'tap:b'], rate = 'x'}]", ("cable", 0, "rate"), "bits/s such as"),
+        (
+            "cable = [{ends = ['tap:a', 'tap:b'], back = {loss = 2}}]",
+            ("cable", 0, "back", "loss"),
+            "at most 100%",
+        ),
+        (
+            "cable = [{ends = ['tap:a', 'tap:b'], carrier = 'x'}]",
+            ("cable", 0, "carrier"),
+            "give a time such as",
+        ),
+        ("cable = [{ends = ['tap:a', 'tap:b'], jitter = '1ms'}]", ("cable", 0), "exceeds delay"),
+        ("cable = [{ends = ['tap:a', 'tap:b'], back = {burst = 9000}}]", ("cable", 0), "without a rate"),
+        (
+            "cable = [{ends = ['tap:a', 'tap:b,loss=1%,rate=1M']}]",
+            (),
+            "rate, loss of 'tap:b,loss=1%,rate=1M'",
+        ),
+        (
+            "switch.s = {addr = ['fd00::1/64'], ra = {lifetime = '5x'}}",
+            ("switch", "s", "ra", "lifetime"),
+            "whole seconds",
+        ),
+        ("vm.a = {image = 'small', nic = {e = {transport = 'vhost-user'}}}", (), "joined to nothing"),
         ("cable = [{ends = ['tap:a', 'tap:a']}]", (), "is joined twice"),
+        (
+            "switch.s = {}\ncable = [{ends = ['tap:a', 'tap:b'], name = 's'}]",
+            (),
+            "a switch is called 's' too",
+        ),
+        ("capture = [{file = 'x'}, {file = 'x'}]", (), "two captures write 'x'"),
+        (
+            "vm.a = {image = 'small'}\n[switch.s]\naddr = ['10.0.0.1/24']\n"
+            "dhcp = {range = '10.0.0.2-10.0.0.3', hosts = {a = '10.0.0.9'}}",
+            (),
+            "'a' is not on this switch",
+        ),
+        (
+            "[switch.s]\naddr = ['10.0.0.1/24']\n"
+            "dhcp = {range = '10.0.0.2-10.0.0.3', hosts = {b = '10.0.0.9'}}",
+            (),
+            "'b' is no VM, VM:NIC or MAC address",
+        ),
         ("cable = [{ends = ['tap:a', 'tap:b']}]\ncapture = [{file = 'x', links = ['y']}]", (), "no link 'y'"),
         (
             "cable = [{ends = ['tap:a', 'tap:b'], name = 'x'}, {ends = ['tap:c', 'tap:d'], name = 'x'}]",
