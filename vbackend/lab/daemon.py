@@ -213,6 +213,7 @@ class LabDaemon:
     async def vm_restore(self, vm: str, tag: str) -> None:
         async with self._turn:
             await self._world.machines.guest(vm).restore(tag)
+            self._world.tell_carriers(vm)
 
     async def set_cable(
         self, cable: str, up: bool | None, forward: Impair | None, back: Impair | None

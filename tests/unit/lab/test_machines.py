@@ -11,7 +11,6 @@ from tests.support.fake_qemu import fake_qemu
 from tests.support.run import wait_until
 from vbackend.errors import ConfigError, PeerError, VbackendError
 from vbackend.lab import machines as module
-from vbackend.lab.guest import Guest
 from vbackend.lab.machines import Machines, VmNow, kill_qemus
 from vbackend.lab.model import Nic, Vm
 from vbackend.lab.picture import Machine
@@ -33,15 +32,13 @@ class Yard:
         self.ended = asyncio.Event()
 
     def machines(self) -> Machines:
-        async def on_boot(name: str, _: Guest) -> None:
-            self.booted.append(name)
 
         def tell(name: str, now: VmNow) -> None:
             self.told.append((name, now.state))
             if now.state in ("stopped", "failed"):
                 self.ended.set()
 
-        self.made.append(Machines(self.folder, tell, on_boot))
+        self.made.append(Machines(self.folder, tell, self.booted.append))
         return self.made[-1]
 
 
