@@ -3,7 +3,7 @@
 Host errors that carry an errno stay `OSError`; these classes are for everything else.
 """
 
-__all__ = ["ConfigError", "ControlError", "HostError", "PeerError", "VbackendError"]
+__all__ = ["ConfigError", "ControlError", "HostError", "PeerError", "VbackendError", "one_line"]
 
 
 class VbackendError(Exception):
@@ -24,3 +24,11 @@ class HostError(VbackendError):
 
 class ControlError(VbackendError):
     """The control socket answered with an error, or nobody serves it."""
+
+
+def one_line(error: BaseException) -> str:
+    """What a user is told of any error; of an OSError without the number that only programs want."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+    return " ".join(text.split()) or type(error).__name__

@@ -94,7 +94,10 @@ async def agent(reader, writer):
     while line := await reader.readline():
         words = line.split()
         if words and words[0] == b"run":
-            tasks.append(asyncio.create_task(run(words[1], base64.b64decode(words[2]).decode())))
+            if (command := base64.b64decode(words[2]).decode()) == "reset":
+                writer.write(b"\nhello 1\n")
+            else:
+                tasks.append(asyncio.create_task(run(words[1], command)))
 
 async def swallow(reader, writer):
     while await reader.read(65536):

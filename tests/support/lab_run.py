@@ -18,6 +18,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Final
 
+from tests.support.netns import Namespace
 from tests.support.privileges import as_user
 from tests.support.run import wait_until
 from vbackend.control.place import lab_names
@@ -43,10 +44,11 @@ class Outcome:
 class Labs:
     """All labs below one runtime folder."""
 
-    def __init__(self, runtime: Path, uid: int | None = None) -> None:
-        """`uid`: whose labs they are, None: ours. Their QEMUs are found by root too."""
+    def __init__(self, runtime: Path, uid: int | None = None, netns: Namespace | None = None) -> None:
+        """`uid`: whose labs they are, None: ours. Their QEMUs are found by root too. `netns`: where they run."""
         self.runtime: Final = runtime
-        self._prefix: Final = () if uid is None else as_user(uid)
+        user = () if uid is None else as_user(uid)
+        self._prefix: Final = user if netns is None else tuple(netns.command(*user))
         self._uid: Final = os.getuid() if uid is None else uid
         self.environ: Final[Mapping[str, str]] = {
             **os.environ,
@@ -110,17 +112,17 @@ class Labs:
 
 
 @contextmanager
-def lab_runtime(uid: int | None = None) -> Iterator[Labs]:
+def lab_runtime(uid: int | None = None, netns: Namespace | None = None) -> Iterator[Labs]:
     """A runtime folder with a short path, since sockets are to lie in it. Every lab is down at the end."""
     runtime = Path(tempfile.mkdtemp(prefix="vbl-", dir="/tmp"))
-    labs = Labs(runtime, uid)
+    labs = Labs(runtime, uid, netns)
     if uid is not None:
         os.chown(runtime, uid, uid)
     try:
         yield labs
     finally:
         for name in lab_names(labs.environ):
-            labs.vbackend("down", name) if uid is not None else down(name, labs.environ)
+            labs.vbackend("down", name) if uid is not None or netns is not None else down(name, labs.environ)
         left = labs.left()
         rmtree(runtime)
     assert not left, left

@@ -26,7 +26,7 @@ from vbackend.cli.remove import remove
 from vbackend.cli.run import run
 from vbackend.cli.set import set_
 from vbackend.cli.show import show
-from vbackend.errors import ConfigError, VbackendError
+from vbackend.errors import ConfigError, VbackendError, one_line
 
 __all__ = ["app", "entry", "main"]
 
@@ -96,14 +96,8 @@ def entry(arguments: Sequence[str]) -> int:
     except VbackendError as error:
         return _complain(1, str(error))
     except OSError as error:
-        return _complain(1, _host_words(error))
+        return _complain(1, one_line(error))
     return result if isinstance(result, int) else 0
-
-
-def _host_words(error: OSError) -> str:
-    """What the host refused, without the number that only programs want."""
-    place = "" if error.filename is None else f"{error.filename}: "
-    return f"{place}{error.strerror}" if error.strerror else str(error)
 
 
 def _usage(error: Exception) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from typing import Final, Self
 from pydantic import JsonValue, TypeAdapter, ValidationError
 from qemu.qmp import ConnectError, ExecuteError, Message, QMPClient, QMPError
 
-from vbackend.control.place import control_path, running_names
+from vbackend.control.place import control_path, lab_names, lab_of, running_names
 from vbackend.control.protocol import ErrorClass
 from vbackend.errors import ConfigError, ControlError
 from vbackend.ports.unixsock import socket_address
@@ -135,6 +135,10 @@ def _other_version(path: str, error: ValidationError) -> str:
 
 def _why_not(path: str, error: Exception) -> str:
     match error:
+        case FileNotFoundError() | ConnectionRefusedError() if (lab := lab_of(path)) is not None:
+            if lab in lab_names(os.environ):
+                return f"lab {lab!r}: its process is dead; `vbackend up {lab}` takes its guests over"
+            return f"lab {lab!r} does not run; `vbackend up` with its file starts it"
         case FileNotFoundError() | ConnectionRefusedError():
             there = running_names(os.environ)
             names = ", ".join(name for name in there if control_path(name, None, os.environ) != path)

@@ -47,6 +47,9 @@ class Desk:
     path: str = ""  # of the control socket; capture sockets lie beside it
     more: "Mapping[str, Command]" = field(default_factory=dict)  # commands of whoever runs the backend
 
+    def command(self, name: str) -> "Command | None":
+        return self.more.get(name) or COMMANDS.get(name)
+
 
 class Arguments(BaseModel):
     """Of one command. Names with a dash are aliases."""
@@ -180,6 +183,7 @@ class Command:
 
     arguments: type[Arguments]
     run: Callable[[Desk, Any], Awaitable[JsonValue]]  # Any: the instance of `arguments`
+    for_client: bool = False  # cancelled when the client hangs up before it is done
 
 
 COMMANDS: Final[dict[str, Command]] = {
@@ -198,7 +202,7 @@ COMMANDS: Final[dict[str, Command]] = {
 
 async def perform(desk: Desk, name: str, arguments: dict[str, JsonValue]) -> JsonValue:
     """Run one command. Raises `CommandNotFoundError`, `ConfigError`, and what the backend raises."""
-    command = desk.more.get(name) or COMMANDS.get(name)
+    command = desk.command(name)
     if command is None:
         near = get_close_matches(name, [*COMMANDS, *desk.more], n=1)
         hint = f"did you mean {near[0]!r}?" if near else "query-commands lists them"

@@ -21,6 +21,7 @@ __all__ = [
     "lab_control_path",
     "lab_folder",
     "lab_names",
+    "lab_of",
     "make_private_dir",
     "make_runtime_dir",
     "running_labs",
@@ -69,6 +70,13 @@ def lab_folder(name: str, environ: Mapping[str, str]) -> Path:
 def lab_control_path(name: str, environ: Mapping[str, str]) -> str:
     """The control socket of a lab's daemon."""
     return str(lab_folder(name, environ) / _LAB_SOCKET)
+
+
+def lab_of(path: str) -> str | None:
+    """The lab whose control socket has this path; None: it is another one's."""
+    found = Path(path)
+    is_lab = found.name == _LAB_SOCKET and found.parent.parent.name == _LABS
+    return found.parent.name if is_lab else None
 
 
 def lab_names(environ: Mapping[str, str]) -> list[str]:

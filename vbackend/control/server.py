@@ -8,6 +8,7 @@ sends garbage, sends too much or does not read is disconnected; memory per clien
 import asyncio
 import logging
 import os
+import select
 import socket
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -26,7 +27,7 @@ from vbackend.control.protocol import (
     encode,
     event_message,
 )
-from vbackend.errors import ConfigError, HostError, VbackendError
+from vbackend.errors import ConfigError, HostError, VbackendError, one_line
 from vbackend.ports.unixsock import SocketIdentity, bind_unix, release_path
 
 __all__ = ["ControlServer"]
@@ -38,6 +39,7 @@ _MAX_UNREAD: Final = 4 << 20  # bytes of replies and events that wait for one cl
 _HIGH_WATER: Final = 256 << 10  # above, the client's next command waits until it has read
 _READ_PATIENCE: Final = 30.0  # seconds a client may leave a reply above the high water unread
 _READ_SIZE: Final = 64 << 10
+_LOOK_AGAIN: Final = 0.25  # seconds between looks whether a client is still there
 _CLOSE_PATIENCE: Final = 0.5  # seconds for the last replies when the server stops
 
 
@@ -133,8 +135,8 @@ class ControlServer:
             await client.run()
         except (ConnectionError, TimeoutError) as error:
             log.debug("control: a client's connection ended: %s", error)
-        except asyncio.CancelledError:  # by `close`: an end in order, and nobody waits for this task's result
-            log.debug("control: the server stops")
+        except asyncio.CancelledError:  # by `close` or `_watch`: an end in order, and nobody waits for the result
+            log.debug("control: the server stops, or the client has hung up")
         finally:
             self._clients.pop(task, None)
             await client.close()
@@ -159,7 +161,7 @@ class _Client:
                     case Send(message):
                         await self._send(message)
                     case Call():
-                        await self._send(await _answer(self._desk, action))
+                        await self._send(await self._answer(action))
                     case End(reason):
                         log.warning("control: a client's session ended: %s", reason)
                         return
@@ -184,6 +186,31 @@ class _Client:
         except (ConnectionError, TimeoutError):
             self._writer.transport.abort()
 
+    async def _answer(self, call: Call) -> Message:
+        """CancelledError: the client has hung up, and a command that was only for it has been cancelled."""
+        command, task = self._desk.command(call.name), asyncio.current_task()
+        if command is None or not command.for_client or task is None:
+            return await _answer(self._desk, call)
+        watching = asyncio.create_task(self._watch(call.name, task), name=f"control: client of {call.name}")
+        try:
+            return await _answer(self._desk, call)
+        finally:
+            watching.cancel()
+
+    async def _watch(self, command: str, task: asyncio.Task[None]) -> None:
+        while not self._has_hung_up():  # noqa: ASYNC110 (of the kernel's state, of which asyncio tells nothing)
+            await asyncio.sleep(_LOOK_AGAIN)
+        log.warning("control: %s is cancelled: its client has hung up", command)
+        task.cancel()
+
+    def _has_hung_up(self) -> bool:
+        """Whether the client has closed its socket. One that has only said its last word still gets its answer."""
+        if self._writer.is_closing():
+            return True
+        poll = select.poll()
+        poll.register(self._writer.get_extra_info("socket").fileno(), 0)
+        return any(events & (select.POLLHUP | select.POLLERR) for _, events in poll.poll(0))
+
     async def _send(self, message: Message) -> None:
         self.write(encode(message))
         async with asyncio.timeout(_READ_PATIENCE):
@@ -198,7 +225,7 @@ async def _answer(desk: Desk, call: Call) -> Message:
     except ConfigError as error:
         return call.error(ErrorClass.CONFIG, str(error))
     except (VbackendError, OSError) as error:
-        return call.error(ErrorClass.GENERIC, str(error))
+        return call.error(ErrorClass.GENERIC, one_line(error))
     except Exception:
         # A defect in one command must not take the other ports' traffic down; the log has the trace.
         log.exception("control: command %s failed", call.name)

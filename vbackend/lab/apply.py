@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, assert_never
 
-from vbackend.errors import VbackendError
+from vbackend.errors import VbackendError, one_line
 from vbackend.lab.plan import groups
 from vbackend.lab.steps import (
     AddNic,
@@ -130,11 +130,11 @@ async def _together(
             on_progress(Progress(step, "failed", error="cancelled"))
             raise
         except Exception as error:  # noqa: BLE001 (whatever it is, it is undone and told)
-            failures.append((step, _text(error)))
+            failures.append((step, one_line(error)))
             for task in tasks:
                 if task is not asyncio.current_task():
                     task.cancel()
-            on_progress(Progress(step, "failed", error=_text(error)))
+            on_progress(Progress(step, "failed", error=one_line(error)))
         else:
             done.append(step)
             on_progress(Progress(step, "done"))
@@ -173,9 +173,9 @@ async def _undo(done: Sequence[Step], world: World, on_progress: OnProgress) -> 
             await carry_out(step, world)
             on_progress(Progress(step, "done", undo=True))
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 (told; the rest is undone all the same)
-            left.append((step, _text(error)))
-            log.error("undo: step %r failed: %s", describe(step), _text(error))
-            on_progress(Progress(step, "failed", undo=True, error=_text(error)))
+            left.append((step, one_line(error)))
+            log.error("undo: step %r failed: %s", describe(step), one_line(error))
+            on_progress(Progress(step, "failed", undo=True, error=one_line(error)))
 
     async def all_() -> None:
         for group in groups([inverse(step) for step in reversed(done)]):
@@ -190,10 +190,6 @@ async def _undo(done: Sequence[Step], world: World, on_progress: OnProgress) -> 
             cancelled = True
     task.result()
     return left, cancelled
-
-
-def _text(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def carry_out(step: Step, world: World) -> Coroutine[Any, Any, None]:

@@ -140,14 +140,22 @@ def apply_lab(named: Named, environ: Mapping[str, str], on_event: OnEvent) -> No
     except VbackendError:
         _await_end(named.name, environ)
         raise
+    except KeyboardInterrupt:  # the daemon sees that we have hung up
+        _await_end(named.name, environ, quiet_s=2.0)
+        raise ControlError(f"lab {named.name!r}: interrupted; what was done is undone") from None
 
 
-def _await_end(name: str, environ: Mapping[str, str]) -> None:
-    """A daemon whose first lab failed ends: wait until it has, so that whoever comes next meets it no more."""
-    deadline = time.monotonic() + _END_S
-    while is_served(name, environ) and time.monotonic() < deadline:
+def _await_end(name: str, environ: Mapping[str, str], quiet_s: float = 0.0) -> None:
+    """A daemon whose first lab failed ends: wait until it has, so that whoever comes next meets it no more.
+
+    `quiet_s`: it may still have to notice; wait until it has changed nothing for so long.
+    """
+    started = quiet = time.monotonic()
+    while is_served(name, environ) and (now := time.monotonic()) < started + _END_S:
         with contextlib.suppress(VbackendError):
-            if not status(name, environ).ending:
+            found = status(name, environ)
+            quiet = now if found.changing else quiet
+            if not found.ending and now >= quiet + quiet_s:
                 return
         time.sleep(0.05)
 

@@ -1,6 +1,7 @@
 """A terminal on a guest's serial console: bytes both ways until ^], the console's end, or the end of the input."""
 
 import contextlib
+import fcntl
 import os
 import select
 import socket
@@ -22,7 +23,7 @@ _CHUNK: Final = 4096
 
 def attach(path: Path) -> None:
     """Join stdin and stdout to the console. HostError: it is not there, or somebody else has it."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as console:
+    with _alone(path), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as console:
         try:
             console.connect(socket_address(str(path)))
         except OSError as error:
@@ -30,6 +31,24 @@ def attach(path: Path) -> None:
         print("connected; ^] ends", file=sys.stderr)
         with _raw(sys.stdin.fileno()):
             copy(console, sys.stdin.fileno(), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """QEMU lets a second one connect and wait, in silence; so the first one holds a lock on the VM's folder."""
+    try:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise HostError(f"cannot connect to the console {path}: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            what = f"somebody else has the console {path}; `vbackend logs` shows what it says"
+            raise HostError(what) from None
+        yield
+    finally:
+        os.close(folder)
 
 
 def copy(console: socket.socket, keys: int, screen: int) -> None:

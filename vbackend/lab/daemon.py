@@ -77,6 +77,7 @@ class LabDaemon:
         self._now: Picture = NOTHING
         self._healed = False  # what ran before this daemon has been made to run again, or replaced
         self._turn: Final = asyncio.Lock()
+        self._applying = 0  # clients that wait for `apply`
         self._end: Final = asyncio.Event()
         self._remove = False
 
@@ -168,10 +169,21 @@ class LabDaemon:
         return list(summary(plan(self._seen(), self._wanted(lab))))
 
     async def apply(self, lab: Lab | None, file: str | None) -> None:
-        """Become this lab, or (None) the one that ran last. ApplyError: it is as before."""
-        async with self._turn:
-            self._now = self._seen()
-            await self._apply(self._wanted(lab), file)
+        """Become this lab, or (None) the one that ran last. ApplyError: it is as before.
+
+        When nothing has ever run to the end, and nobody else waits to try, the daemon ends.
+        """
+        self._applying += 1
+        try:
+            async with self._turn:
+                if self._end.is_set():
+                    raise HostError(f"lab {self._folder.name!r} is being taken down; try again")
+                self._now = self._seen()
+                await self._apply(self._wanted(lab), file)
+        finally:
+            self._applying -= 1
+            if not self._applying and self._record.running is None and not self._end.is_set():
+                await self.down()
 
     async def down(self) -> None:
         """Take everything away; the daemon ends."""
@@ -231,10 +243,7 @@ class LabDaemon:
         except BaseException:
             if before is not None and not self._healed and before != wanted:
                 await self._heal(before)
-            if before is None:
-                self._remove = True
-                self._end.set()
-            else:
+            if before is not None:
                 self._folder.write(LabRecord(file=self._record.file, running=before))
             raise
         self._now = picture(wanted)  # the same, in the order of the file

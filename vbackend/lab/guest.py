@@ -140,6 +140,15 @@ class Guest:
         for command in commands:
             await self._demand(command, repr(command))
 
+    async def wait_reset(self, seen: int) -> int:
+        """Wait until the guest's agent has started more than `seen` times, and more than once; returns how often.
+
+        PeerError: the guest is gone.
+        """
+        agent = self._agent()
+        await agent.wait_started(max(1, seen) + 1)
+        return agent.starts
+
     async def run(self, command: str, *, timeout: float) -> Result:
         """Run a shell script in the guest; its status is not judged. CommandTimeoutError, PeerError."""
         return await self._while_it_runs(self._agent().run(command, timeout=timeout))

@@ -203,7 +203,10 @@ def _shown(value: object) -> str:
 
 
 def _absent(lab: Lab) -> Iterator[tuple[Where, str]]:
-    """What VMs boot or are given, and is not there."""
+    """What VMs boot or are given, or captures are put into, and is not there."""
+    for number, capture in enumerate(lab.capture):
+        if not (folder := Path(capture.file).parent).is_dir():
+            yield ("capture", number, "file"), f"there is no folder {str(folder)!r}; make it first"
     for name, vm in lab.vm.items():
         if vm.image is not None:
             try:
@@ -214,11 +217,10 @@ def _absent(lab: Lab) -> Iterator[tuple[Where, str]]:
         wanted: list[tuple[Where, str | None]] = [((key,), file) for key, file in booted.items()]
         wanted += [(("files", guest), host) for guest, host in vm.files.items()]
         for where, file in wanted:
-            if file is not None and not Path(file).exists():
-                yield (
-                    ("vm", name, *where),
-                    f"there is no file {file!r}; give a path from the lab file's folder",
-                )
+            if file is None or Path(file).is_file() or Path(file).is_block_device():
+                continue
+            what = f"{file!r} is no file" if Path(file).exists() else f"there is no file {file!r}"
+            yield ("vm", name, *where), f"{what}; give a path from the lab file's folder"
 
 
 def _make_absolute(data: dict[str, Any], folder: Path) -> None:

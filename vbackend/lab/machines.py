@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
-from vbackend.errors import ConfigError, HostError, VbackendError
+from vbackend.errors import ConfigError, HostError, PeerError, VbackendError, one_line
 from vbackend.images import BuiltImage, build_image
 from vbackend.lab.guest import Guest
 from vbackend.lab.model import Nic
@@ -64,6 +64,7 @@ class Machines:
         self._host: asyncio.Task[Host] | None = None
         self.vms: Final[dict[str, VmNow]] = {}
         self._watchers: Final[dict[str, asyncio.Task[None]]] = {}
+        self._resets: Final[dict[str, asyncio.Task[None]]] = {}
 
     def guest(self, name: str) -> Guest:
         """A VM's guest. ConfigError: there is no such VM, or it does not run."""
@@ -97,9 +98,9 @@ class Machines:
 
     async def halt(self, name: str, reason: str) -> None:
         """End QEMU and keep the VM, its logs too."""
-        watcher = self._watchers.pop(name, None)
-        if watcher is not None:
-            watcher.cancel()
+        for watchers in (self._watchers, self._resets):
+            if (watcher := watchers.pop(name, None)) is not None:
+                watcher.cancel()
         now = self.vms.get(name)
         if now is not None and now.guest is not None:
             await now.guest.stop()
@@ -114,7 +115,7 @@ class Machines:
             await self._start(name, now.machine)
         except BaseException as error:
             await self.halt(name, "")
-            self._set(name, replace(now, state="failed", reason=_line(error)))
+            self._set(name, replace(now, state="failed", reason=one_line(error)))
             raise
 
     async def plug(self, name: str, nic: str, config: Nic) -> None:
@@ -157,7 +158,7 @@ class Machines:
 
     async def leave(self) -> None:
         """Hang up; all VMs run on."""
-        for watcher in self._watchers.values():
+        for watcher in (*self._watchers.values(), *self._resets.values()):
             watcher.cancel()
         await asyncio.gather(*(now.guest.leave() for now in self.vms.values() if now.guest is not None))
 
@@ -223,6 +224,26 @@ class Machines:
     def _run(self, name: str, now: VmNow) -> None:
         self._set(name, now)
         self._watchers[name] = asyncio.create_task(self._watch(name, now), name=f"watch {name}")
+        if now.guest is not None and now.machine.vm.has_agent:
+            again = self._set_up_again(name, now.guest)
+            self._resets[name] = asyncio.create_task(again, name=f"resets of {name}")
+
+    async def _set_up_again(self, name: str, guest: Guest) -> None:
+        """A guest that was reset has forgotten what it was told, so it is told again; until it is gone."""
+        seen = 0
+        with contextlib.suppress(PeerError):
+            while True:
+                seen = await guest.wait_reset(seen)
+                now, why = self.vms[name], ""
+                self._set(name, replace(now, state="booting", reason="it was reset"))
+                cards = {nic: self._card(name, nic, config) for nic, config in now.machine.nics.items()}
+                try:
+                    await guest.set_up(cards, now.machine.vm.files, now.machine.vm.start)
+                except VbackendError as error:
+                    why = f"after a reset: {one_line(error)}"
+                    log.warning("VM %s: %s", name, why)
+                if self.vms[name].guest is guest:
+                    self._set(name, replace(self.vms[name], state="running", reason=why))
 
     async def _watch(self, name: str, now: VmNow) -> None:
         assert now.guest is not None, "only of guests that run"
@@ -296,7 +317,3 @@ async def _make_vmstate(path: Path) -> bool:
     if child.returncode != 0:
         raise HostError(f"qemu-img cannot make {path}: {said.decode(errors='replace').strip()}")
     return True
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

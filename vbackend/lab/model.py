@@ -291,6 +291,9 @@ class Switch(Strict):
             raise ValueError(f"{', '.join(wanted)} need an address to live at; give addr")
         if self.ra is not None and not any(isinstance(each.ip, IPv6Address) for each in self.addresses):
             raise ValueError("ra needs an IPv6 address in addr, whose prefix it announces")
+        taken = {each.ip for each in self.addresses}
+        if both := [text for text in (self.nat.addr if self.nat else ()) if ip_interface(text).ip in taken]:
+            raise ValueError(f"nat has the address {both[0]}, which addr has too; give one of them another")
         if self.dhcp is not None:
             nets = [each.network for each in self.addresses if isinstance(each.ip, IPv4Address)]
             if not any(bound in net for net in nets for bound in self.dhcp.bounds):

@@ -11,7 +11,8 @@
     vm-save, vm-restore vm tag
     cable-set cable [up] [forward] [back]    impairments: all keys of a direction
 
-Everything that changes takes its turn: one after the other.
+Everything that changes takes its turn: one after the other. Who hangs up before lab-apply is done has it undone, and
+a command of vm-exec is killed.
 """
 
 import base64
@@ -154,9 +155,9 @@ def lab_commands(daemon: LabDaemonLike) -> dict[str, Command]:
         "query-lab": Command(NoneArguments, lab),
         "query-stations": Command(NoneArguments, stations),
         "lab-plan": Command(LabArguments, plan),
-        "lab-apply": Command(LabArguments, apply),
+        "lab-apply": Command(LabArguments, apply, for_client=True),
         "lab-down": Command(NoneArguments, down),
-        "vm-exec": Command(ExecArguments, run),
+        "vm-exec": Command(ExecArguments, run, for_client=True),
         "vm-start": Command(VmArguments, start),
         "vm-stop": Command(VmArguments, stop),
         "vm-restart": Command(VmArguments, restart),

@@ -31,6 +31,7 @@ __all__ = [
 PORT_NAME: Final = "org.vbackend.agent"
 MOST_LINE: Final = 128 << 20  # a guest's output is bounded by its memory; this bounds ours
 KILL_GRACE_S: Final = 10.0
+_SHOWN: Final = 500  # bytes of output in an error
 
 
 class AgentError(PeerError):
@@ -44,10 +45,14 @@ class CommandTimeoutError(TimeoutError):
         wrote = (
             "the guest did not answer"
             if result is None
-            else f"stdout {result.stdout!r}, stderr {result.stderr!r}"
+            else f"stdout {_end_of(result.stdout)}, stderr {_end_of(result.stderr)}"
         )
         super().__init__(f"in the guest, {command!r} took more than {timeout:g} s; {wrote}")
         self.result: Final = result
+
+
+def _end_of(output: bytes) -> str:
+    return repr(output) if len(output) <= _SHOWN else f"...{output[-_SHOWN:]!r}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +174,8 @@ class Agent:
     async def run(self, command: str, *, timeout: float = 30.0) -> Result:
         """Run a shell script and wait for its end. Its status is not judged here.
 
-        CommandTimeoutError after `timeout` seconds (the command is killed); AgentError when the guest goes away or
-        restarts meanwhile.
+        CommandTimeoutError after `timeout` seconds (the command is killed, as when this is cancelled); AgentError when
+        the guest goes away or restarts meanwhile.
         """
         job = await self.start(command)
         try:
@@ -182,6 +187,9 @@ class Agent:
             except TimeoutError:
                 result = None
             raise CommandTimeoutError(command, timeout, result) from None
+        except asyncio.CancelledError:
+            await self.kill(job)
+            raise
         finally:
             self._jobs.pop(job, None)
 

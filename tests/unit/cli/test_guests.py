@@ -60,7 +60,7 @@ def test_logs_that_are_followed(lab: LabFolder, capfdbinary: pytest.CaptureFixtu
 def test_complaints(capsys: pytest.CaptureFixture[str]) -> None:
     assert "there is no VM 'b' that runs; there are two/a" in one_line(vbackend(capsys, "logs", "b"), 2)
     assert "cannot connect to the console" in one_line(vbackend(capsys, "console", "a"), 1)
-    assert "nobody serves it" in one_line(vbackend(capsys, "exec", "a", "--", "true"), 1)
+    assert "its process is dead; `vbackend up" in one_line(vbackend(capsys, "exec", "a", "--", "true"), 1)
     assert "no command; write it after --" in one_line(vbackend(capsys, "exec", "two/a"), 2)
     assert "there is no VM 'a' that runs" in one_line(
         vbackend(capsys, "exec", "a", "--lab", "x", "--", "y"), 2

@@ -13,6 +13,7 @@ from qemu.qmp import ExecuteError, QMPClient
 
 from tests.unit.control.fakes import FakeBackend
 from vbackend.control.client import ControlClient, call, port_snapshot, status
+from vbackend.control.place import lab_control_path
 from vbackend.control.server import ControlServer
 from vbackend.errors import ConfigError, ControlError
 
@@ -116,6 +117,18 @@ async def test_nobody_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         dead.bind(stale)
     with pytest.raises(ControlError, match="nobody serves it"):
         await asyncio.to_thread(call, stale, "quit")
+
+
+async def test_the_process_of_a_lab_is_dead_or_never_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    path = lab_control_path("two", {"XDG_RUNTIME_DIR": str(tmp_path)})
+    with pytest.raises(ControlError, match="lab 'two' does not run; `vbackend up` with its file starts it"):
+        await ControlClient(path).__aenter__()
+    Path(path).parent.mkdir(parents=True)
+    with pytest.raises(ControlError, match="lab 'two': its process is dead; `vbackend up two` takes"):
+        await ControlClient(path).__aenter__()
 
 
 async def test_a_path_that_cannot_be(tmp_path: Path) -> None:

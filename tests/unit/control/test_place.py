@@ -12,6 +12,7 @@ from vbackend.control.place import (
     lab_control_path,
     lab_folder,
     lab_names,
+    lab_of,
     make_private_dir,
     make_runtime_dir,
     running_labs,
@@ -120,3 +121,11 @@ def test_a_runtime_folder_that_is_not_there(tmp_path: Path) -> None:
     environ = {"XDG_RUNTIME_DIR": str(tmp_path / "no")}
     with pytest.raises(HostError, match=r"there is no .*no; set XDG_RUNTIME_DIR"):
         make_runtime_dir(control_path(None, None, environ), environ)
+
+
+@pytest.mark.parametrize(
+    ("path", "lab"),
+    [("/run/vbackend/labs/two/control.sock", "two"), ("/run/vbackend/two.sock", None), ("control.sock", None)],
+)
+def test_lab_of_a_path(path: str, lab: str | None) -> None:
+    assert lab_of(path) == lab

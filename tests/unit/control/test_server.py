@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import JsonValue
 
 from tests.unit.control.fakes import FakeBackend
 from vbackend.control import server as server_module
+from vbackend.control.commands import Arguments, Command, Desk
 from vbackend.control.server import ControlServer
 from vbackend.errors import ConfigError, HostError
 
@@ -103,7 +105,7 @@ async def test_replies_come_in_order_for_commands_in_one_write(served: Served) -
         (
             PermissionError(1, "Operation not permitted", "tap0"),
             "GenericError",
-            "Operation not permitted: 'tap0'",
+            "tap0: Operation not permitted",
         ),
         (ZeroDivisionError("oops"), "GenericError", "port-remove: internal error, see vbackend's log"),
     ],
@@ -247,3 +249,34 @@ async def test_runtime_directory_is_made(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     async with ControlServer(str(tmp_path / "vbackend" / "x.sock"), version="1"):
         assert stat.S_IMODE((tmp_path / "vbackend").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["closed", "only its last word said"])
+async def test_a_command_for_a_client_that_leaves(
+    tmp_path: Path, half: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "_LOOK_AGAIN", 0.01)
+    begun, finish, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def work(_desk: Desk, _arguments: Arguments) -> JsonValue:
+        begun.set()
+        try:
+            await finish.wait()
+        finally:
+            ended.set()
+        return {"done": True}
+
+    async with ControlServer(str(tmp_path / "c"), version="1") as server, asyncio.timeout(DEADLINE):
+        await server.serve(FakeBackend(), lambda: None, {"work": Command(Arguments, work, for_client=True)})
+        async with Raw(server.path) as client:
+            await client.negotiate()
+            client.writer.write(b'{"execute":"work"}')
+            await begun.wait()
+            if half:
+                client.writer.write_eof()
+                await asyncio.sleep(0.1)
+                assert not ended.is_set()
+                finish.set()
+                assert await client.line() == {"return": {"done": True}}
+        await ended.wait()
+        assert finish.is_set() == half

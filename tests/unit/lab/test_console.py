@@ -1,5 +1,6 @@
 """A terminal on a console: bytes both ways, and three ways to end."""
 
+import fcntl
 import os
 import socket
 import threading
@@ -68,3 +69,13 @@ def test_attach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         serving.join()
     os.close(typing)
     assert got == [b"x"]
+
+
+def test_a_console_that_somebody_has(tmp_path: Path) -> None:
+    with pytest.raises(HostError, match="No such file"):
+        attach(tmp_path / "no" / "c")
+    holder = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    with pytest.raises(HostError, match="somebody else has the console .*`vbackend logs` shows"):
+        attach(tmp_path / "c")
+    os.close(holder)

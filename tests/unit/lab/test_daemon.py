@@ -1,6 +1,7 @@
 """A lab's daemon: becomes what it is told, undoes what fails, takes over what it finds, leaves nothing at `down`."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import pytest
 from pydantic import JsonValue
 
 from tests.unit.lab.lab_yard import Yard, two, until
-from vbackend.errors import ConfigError, ControlError
+from vbackend.control.client import ControlClient
+from vbackend.errors import ConfigError, ControlError, HostError
+from vbackend.lab import machines
 from vbackend.lab.daemon import LabDaemon
 from vbackend.lab.model import Lab
 from vbackend.lab.process import find_qemus
@@ -80,7 +83,7 @@ async def test_events(yard: Yard) -> None:
         await client.execute("lab-down")
 
 
-async def test_a_failing_apply_is_undone(yard: Yard) -> None:
+async def test_a_failing_apply_is_undone(yard: Yard, build: threading.Event) -> None:
     async with yard.daemon() as (daemon, client):
         lab = two(yard.disk)
         await client.execute("lab-apply", {"lab": json(lab)})
@@ -106,6 +109,74 @@ async def test_a_first_lab_that_fails_ends_the_daemon(yard: Yard) -> None:
             await client.execute("lab-apply", {"lab": json(broken)})
         assert daemon.status().ending
     assert not yard.folder.root.exists()
+
+
+SLOW = "[vm.c]\nimage = 'small'\n"
+
+
+@pytest.fixture
+def build(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Images take until this is set."""
+    end = threading.Event()
+    monkeypatch.setattr(machines, "build_image", lambda *_, **__: end.wait(20))
+    return end
+
+
+def builds(daemon: LabDaemon) -> bool:
+    """Whether everything but `SLOW` is there."""
+    states = {vm.name: vm.state for vm in daemon.status().vms}
+    return states == {"a": "running", "b": "running", "c": "building"}
+
+
+async def test_a_client_that_leaves_has_its_lab_undone(yard: Yard, build: threading.Event) -> None:
+    async with yard.daemon() as (daemon, _):
+        async with ControlClient(str(yard.folder.control)) as leaving:
+            applying = asyncio.create_task(leaving.execute("lab-apply", {"lab": json(two(yard.disk, SLOW))}))
+            await until(lambda: builds(daemon))
+            applying.cancel()
+        await asyncio.gather(applying, return_exceptions=True)
+        build.set()
+        await until(lambda: not yard.folder.root.exists())
+    assert not yard.folder.root.exists()
+    assert find_qemus(yard.folder.root) == {}
+
+
+async def test_the_next_client_goes_on_when_the_first_one_leaves(yard: Yard, build: threading.Event) -> None:
+    async with yard.daemon() as (daemon, client):
+        async with ControlClient(str(yard.folder.control)) as leaving:
+            applying = asyncio.create_task(leaving.execute("lab-apply", {"lab": json(two(yard.disk, SLOW))}))
+            await until(lambda: builds(daemon))
+            waiting = asyncio.create_task(client.execute("lab-apply", {"lab": json(two(yard.disk))}))
+            await asyncio.sleep(0.1)
+            applying.cancel()
+        await asyncio.gather(applying, return_exceptions=True)
+        build.set()
+        await waiting
+        assert [vm.name for vm in daemon.status().vms] == ["a", "b"]
+        assert not daemon.status().ending
+        await client.execute("lab-down")
+
+
+async def test_a_lab_that_is_going_down_takes_no_more(yard: Yard) -> None:
+    async with yard.daemon() as (daemon, client):
+        await client.execute("lab-apply", {"lab": json(two(yard.disk))})
+        down = asyncio.create_task(daemon.down())
+        await asyncio.sleep(0)
+        with pytest.raises(HostError, match="lab 'two' is being taken down; try again"):
+            await daemon.apply(two(yard.disk), None)
+        await down
+
+
+async def test_what_was_taken_over_goes_with_a_first_lab_that_fails(yard: Yard) -> None:
+    async with yard.daemon() as (_, client):
+        await client.execute("lab-apply", {"lab": json(two(yard.disk))})
+    yard.folder.write(LabRecord())  # as if killed before its first lab was complete
+    async with yard.daemon() as (_, client):
+        broken = two(yard.disk, f'[vm.c]\ndisk = "{yard.disk}"\nargs = ["-refuse"]\n')
+        with pytest.raises(ControlError, match="invalid option"):
+            await client.execute("lab-apply", {"lab": json(broken)})
+    assert not yard.folder.root.exists()
+    assert find_qemus(yard.folder.root) == {}
 
 
 async def test_a_successor_takes_over(yard: Yard) -> None:

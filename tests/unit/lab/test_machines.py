@@ -10,6 +10,7 @@ import pytest_asyncio
 from tests.support.fake_qemu import fake_qemu
 from tests.support.run import wait_until
 from vbackend.errors import ConfigError, PeerError, VbackendError
+from vbackend.images import BuiltImage
 from vbackend.lab import machines as module
 from vbackend.lab.machines import Machines, VmNow, kill_qemus
 from vbackend.lab.model import Nic, Vm
@@ -184,3 +185,22 @@ async def test_a_guest_without_its_interface_fails(yard: Yard, monkeypatch: pyte
     with pytest.raises(PeerError, match="VM 'a': no mirror"):
         await yard.machines().start("a", Machine(Vm(image="small")))
     assert yard.folder.vm_names() == []
+
+
+async def test_a_guest_that_is_reset_is_set_up_again(
+    yard: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = BuiltImage("small", tmp_path, tmp_path / "vmlinuz", tmp_path / "initrd", "", 64, ())
+    monkeypatch.setattr(module, "build_image", lambda *_, **__: built)
+    marks = tmp_path / "marks"
+    machines = yard.machines()
+    await machines.start("a", Machine(Vm(image="small", start=(f"echo x >>{marks}",))))
+    for times in (2, 3):
+        with pytest.raises(PeerError, match="the guest was reset"):
+            await machines.guest("a").run("reset", timeout=20)
+        again = [("a", "booting"), ("a", "running")] * times
+        async with asyncio.timeout(20):
+            while yard.told != [("a", "building"), *again]:  # noqa: ASYNC110 (of another task's state)
+                await asyncio.sleep(0.01)
+        assert marks.read_text() == "x\n" * times
+    await machines.stop("a")

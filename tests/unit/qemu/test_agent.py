@@ -117,6 +117,28 @@ async def test_timeout_kills_and_shows_what_came(pair: tuple[Agent, FakeGuest]) 
     assert caught.value.result == Result(b"partly", b"", 137)
 
 
+async def test_a_timeout_shows_only_the_end_of_much_output(pair: tuple[Agent, FakeGuest]) -> None:
+    agent, guest = pair
+    running = asyncio.create_task(agent.run("yes", timeout=0.01))
+    await guest.line()
+    await guest.line()
+    await guest.send(end(1, 137, b"y\n" * 100_000))
+    with pytest.raises(CommandTimeoutError) as caught:
+        await running
+    assert "stdout ...b'y" in str(caught.value)
+    assert len(str(caught.value)) < 2000
+
+
+async def test_a_cancelled_command_is_killed(pair: tuple[Agent, FakeGuest]) -> None:
+    agent, guest = pair
+    running = asyncio.create_task(agent.run("sleep 100"))
+    assert (await guest.line()).startswith(b"run 1 ")
+    running.cancel()
+    assert await guest.line() == b"kill 1"
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
 async def test_timeout_of_a_guest_that_hangs(
     pair: tuple[Agent, FakeGuest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
