@@ -76,6 +76,9 @@ def test_addresses_names_and_the_outside(place: Place, tmp_path: Path) -> None:
         def is_set_up() -> bool:
             return [vm.state for vm in labs.status("served").vms] == ["running", "running"]
 
+        def again() -> bool:
+            return is_set_up() and has_its_addresses()
+
         wait_until(has_its_addresses, "the reservation and an address of the announced prefix")
         assert labs.guest("h2", "getent hosts h1").split() == ["10.20.0.50", "h1.lab"]
         assert labs.guest("h1", "ping -c 1 -W 5 h2 >/dev/null && getent hosts www").split()[0] == FAR[4]
@@ -86,7 +89,7 @@ def test_addresses_names_and_the_outside(place: Place, tmp_path: Path) -> None:
             assert labs.guest("h1", "wget -q -O - http://www:8080/") == f"{HOST[4]}\n"
             assert labs.guest("h1", f"wget -q -O - 'http://[{FAR[6]}]:8080/'") == f"{HOST[6]}\n"
             assert "the guest was reset" in labs.vbackend("exec", "h1", "--", "reboot -f", status=1).err
-            wait_until(lambda: is_set_up() and has_its_addresses(), "it is set up again", timeout=60)
+            wait_until(again, "it is set up again")
             assert labs.guest("h1", "wget -q -O - http://www:8080/") == f"{HOST[4]}\n"
         labs.vbackend("down", "served")
         assert not labs.left()

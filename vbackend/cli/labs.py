@@ -32,6 +32,7 @@ def up(
         _foreground(named)
         return
     ensure_daemon(named.name, os.environ)
+    _tell_other_file(named)
     with _progress() as tell:
         apply_lab(named, os.environ, tell)
 
@@ -115,6 +116,17 @@ def ps(
     for name in names:
         if name not in served:
             terminal().print(dead_line(name, dead_guests(name, os.environ)))
+
+
+def _tell_other_file(named: Any) -> None:
+    """That the lab of this name came from another file: it may be another lab altogether."""
+    import os
+
+    from vbackend.lab.client import status
+
+    runs = status(named.name, os.environ).file
+    if None not in (named.file, runs) and named.file != runs:
+        typer.echo(f"lab {named.name} was started from {runs}; it becomes what {named.file} says", err=True)
 
 
 def _foreground(named: Any) -> None:

@@ -135,7 +135,9 @@ class ControlServer:
             await client.run()
         except (ConnectionError, TimeoutError) as error:
             log.debug("control: a client's connection ended: %s", error)
-        except asyncio.CancelledError:  # by `close` or `_watch`: an end in order, and nobody waits for the result
+        except (
+            asyncio.CancelledError
+        ):  # by `close` or `_watch`: an end in order, and nobody waits for the result
             log.debug("control: the server stops, or the client has hung up")
         finally:
             self._clients.pop(task, None)

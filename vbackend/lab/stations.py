@@ -6,12 +6,12 @@
 import asyncio
 import logging
 from collections.abc import Mapping
-from ipaddress import IPv4Address, IPv4Interface, ip_address, ip_interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_address, ip_interface
 from pathlib import Path
 from typing import Final
 
 from vbackend.backend import Backend
-from vbackend.lab.names import mac_address
+from vbackend.lab.names import gateway_mac, mac_address
 from vbackend.lab.state import LabFolder, replace_file
 from vbackend.lab.steps import Service
 from vbackend.lab.words import seconds
@@ -30,10 +30,10 @@ def station_name(switch: str) -> str:
 
 
 def services_of(
-    service: Service, names: Mapping[bytes, str], servers: tuple[Server, ...] | None = None
+    service: Service, names: Mapping[bytes, str], gateway: bytes, servers: tuple[Server, ...] | None = None
 ) -> Services:
-    """What the station serves. `names`: VMs by the MAC addresses of their NICs on the switch. `servers`: who is asked
-    for names of others, None: whom /etc/resolv.conf names."""
+    """What the station serves. `names`: VMs by the MAC addresses of their NICs on the switch. `gateway`: the NAT's MAC
+    address, if there is one. `servers`: who is asked for names of others, None: whom /etc/resolv.conf names."""
     switch, dhcp4, ra, dns = service.switch, None, None, None
     if (dhcp := switch.dhcp) is not None:
         first, last = dhcp.bounds
@@ -53,7 +53,11 @@ def services_of(
             names=dict(names),
         )
     if switch.ra is not None:
-        ra = RaConfig(lifetime=seconds(switch.ra.lifetime))
+        # The router is whoever leads out; the station itself does not.
+        leads_out = switch.nat is not None and any(
+            isinstance(ip_interface(text), IPv6Interface) for text in switch.nat.addr
+        )
+        ra = RaConfig(lifetime=seconds(switch.ra.lifetime), router=gateway if leads_out else None)
     if switch.dns is not None:
         records = {name: tuple(map(ip_address, found)) for name, found in service.names.items()}
         records |= {name: (ip_address(address),) for name, address in switch.dns.records.items()}
@@ -83,7 +87,7 @@ class Stations:
             station_name(switch),
             _octets(mac_address(self._folder.name, switch, "services")),
             service.switch.addresses,
-            services_of(service, names, self._servers),
+            services_of(service, names, _octets(gateway_mac(self._folder.name, switch)), self._servers),
             segment=switch,
             leases=await asyncio.to_thread(leases.read_text) if leases.exists() else None,
         )

@@ -68,9 +68,10 @@ class Dhcp4Config:
 class RaConfig:
     """`prefixes`, `dns`, `domains` None: those of the station's addresses and name service. Times in seconds.
 
-    `lifetime`: how long this station is a default router; 0: it is none, and only announces prefixes.
+    `lifetime`: how long there is a default router; 0: there is none, and only announces prefixes.
     `interval`: the longest time between two advertisements to all; None: a third of the lifetime, at most ten minutes.
-    `stateless`: DHCPv6 tells the same.
+    `stateless`: DHCPv6 tells the same. `router`: MAC address of the router that is announced, whose link-local address
+    is the one made of that; None: the station.
     """
 
     lifetime: int = 1800
@@ -82,6 +83,7 @@ class RaConfig:
     valid: int = 86400
     preferred: int = 14400
     stateless: bool = True
+    router: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from typing import Final
 
+from vbackend.ports.unitport import link_local
 from vbackend.services.config import (
     Dhcp4Config,
     Interface,
@@ -112,8 +113,9 @@ class Core:
         assert self._advertiser is not None, "as above"
         self._advertiser.sent(now)
         self._advertisements += 1
-        icmp = build_advertisement(self._ra, self._stack.mac, final=final)
-        return self._stack.icmp6_frame(multicast_mac(ALL_NODES), ALL_NODES, icmp)
+        router = self._ra.router or self._stack.mac
+        icmp = build_advertisement(self._ra, router, final=final)
+        return self._stack.icmp6_frame(multicast_mac(ALL_NODES), ALL_NODES, icmp, source=link_local(router))
 
     def sent(self, taken: bool) -> None:
         """What became of a frame that was to be sent."""
@@ -158,8 +160,12 @@ class Core:
             raise WireError(Drop.ICMP_TYPE)
         if not self._advertiser.solicited(solicitation.source, now):
             return Turn()
-        icmp = build_advertisement(self._ra, self._stack.mac)
-        return Turn(self._stack.icmp6_frame(solicitation.mac, solicitation.source, icmp))
+        router = self._ra.router or self._stack.mac
+        icmp = build_advertisement(self._ra, router)
+        frame = self._stack.icmp6_frame(
+            solicitation.mac, solicitation.source, icmp, source=link_local(router)
+        )
+        return Turn(frame)
 
     def _dhcp4_turn(self, request: Datagram, today: float) -> tuple[str, Turn]:
         assert self.dhcp4 is not None, "its port is open"

@@ -146,10 +146,10 @@ class Stack:
     def udp_frame(self, mac: bytes, source: Address, destination: Address, udp: Udp) -> bytes:
         return self._frame(mac, source, destination, UDP, build_udp(source, destination, udp))
 
-    def icmp6_frame(self, mac: bytes, destination: IPv6Address, icmp: Icmp) -> bytes:
-        """Neighbour discovery from the link-local address."""
-        body = build_icmp(self.link_local, destination, icmp)
-        return self._frame(mac, self.link_local, destination, ICMP6, body, hops=255)
+    def icmp6_frame(self, mac: bytes, destination: IPv6Address, icmp: Icmp, *, source: IPv6Address) -> bytes:
+        """Neighbour discovery from a link-local address."""
+        body = build_icmp(source, destination, icmp)
+        return self._frame(mac, source, destination, ICMP6, body, hops=255)
 
     def _addressed(self, destination: Address) -> bool:
         """Whether many have this address; `WireError` when this station has not."""

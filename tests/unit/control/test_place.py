@@ -125,7 +125,11 @@ def test_a_runtime_folder_that_is_not_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("path", "lab"),
-    [("/run/vbackend/labs/two/control.sock", "two"), ("/run/vbackend/two.sock", None), ("control.sock", None)],
+    [
+        ("/run/vbackend/labs/two/control.sock", "two"),
+        ("/run/vbackend/two.sock", None),
+        ("control.sock", None),
+    ],
 )
 def test_lab_of_a_path(path: str, lab: str | None) -> None:
     assert lab_of(path) == lab

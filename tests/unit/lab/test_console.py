@@ -76,6 +76,6 @@ def test_a_console_that_somebody_has(tmp_path: Path) -> None:
         attach(tmp_path / "no" / "c")
     holder = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(holder, fcntl.LOCK_EX)
-    with pytest.raises(HostError, match="somebody else has the console .*`vbackend logs` shows"):
+    with pytest.raises(HostError, match=r"somebody else has the console .*`vbackend logs` shows"):
         attach(tmp_path / "c")
     os.close(holder)

@@ -83,7 +83,7 @@ async def test_events(yard: Yard) -> None:
         await client.execute("lab-down")
 
 
-async def test_a_failing_apply_is_undone(yard: Yard, build: threading.Event) -> None:
+async def test_a_failing_apply_is_undone(yard: Yard) -> None:
     async with yard.daemon() as (daemon, client):
         lab = two(yard.disk)
         await client.execute("lab-apply", {"lab": json(lab)})

@@ -64,11 +64,15 @@ DHCP = Dhcp(range="10.0.0.100-10.0.0.150", lease="30m")
                 ),
             ),
         ),
+        (
+            Service(Switch(addr=ADDR, ra=Ra(), nat=Nat(addr=("fd00::2/64",))), {}, {}),
+            Services(None, RaConfig(router=b"\2gate\1")),
+        ),
     ],
-    ids=["pings", "dhcp", "nat's router", "ra and dns"],
+    ids=["pings", "dhcp", "nat's router", "ra and dns", "nat's IPv6"],
 )
 def test_what_is_served(service: Service, services: Services) -> None:
-    assert services_of(service, {b"mac": "h1"}) == services
+    assert services_of(service, {b"mac": "h1"}, b"\2gate\1") == services
 
 
 async def test_start_and_stop(tmp_path: Path) -> None:

@@ -8,7 +8,14 @@ import pytest
 from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.dhcp6 import DUID_LL, DHCP6_InfoRequest, DHCP6_Solicit, DHCP6OptClientId, DHCP6OptDNSServers
 from scapy.layers.inet import IP, UDP
-from scapy.layers.inet6 import ICMPv6ND_RA, ICMPv6ND_RS, ICMPv6NDOptDNSSL, ICMPv6NDOptPrefixInfo, IPv6
+from scapy.layers.inet6 import (
+    ICMPv6ND_RA,
+    ICMPv6ND_RS,
+    ICMPv6NDOptDNSSL,
+    ICMPv6NDOptPrefixInfo,
+    ICMPv6NDOptSrcLLAddr,
+    IPv6,
+)
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
@@ -114,6 +121,15 @@ def test_router_solicitations() -> None:
         0,
     )
     assert made.snapshot().advertisements == 2
+
+
+def test_another_router_is_announced() -> None:
+    made = core(Services(ra=RaConfig(router=b"\2\0\0\0\0\x99")))
+    solicited = read(turn(made, TO_ROUTERS / IPv6(src="fe80::7", dst="ff02::2") / ICMPv6ND_RS()))
+    for found in (solicited, Ether(made.advertisement(3.0))):
+        assert found[IPv6].src == "fe80::ff:fe00:99"
+        assert found[ICMPv6NDOptSrcLLAddr].lladdr == "02:00:00:00:00:99"
+        assert found.src != "02:00:00:00:00:99", "a switch would learn it where it is not"
 
 
 def test_stateless_dhcpv6() -> None:
