@@ -39,6 +39,7 @@ nat = { addr = ["10.20.0.254/24", "fd00:20::fe/64"] }
 def http_server(netns: Namespace, family: int, address: str) -> Iterator[None]:
     """Tells each client which address it has."""
     listener = socket_in(netns, family, socket.SOCK_STREAM)
+    listener.settimeout(None)  # its end is its shutdown
     listener.bind((address, 8080))
     listener.listen()
 
