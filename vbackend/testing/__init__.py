@@ -1,0 +1,20 @@
+"""Tests with vbackend: real guests and links as pytest fixtures, and guests that are a few lines of Python.
+
+What a test imports is here; it is loaded when it is first used, since pytest imports this package at every start.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from vbackend.testing.fake_guest import FakeGuest
+
+__all__ = ["FakeGuest"]
+
+_PLACES: Final = {"FakeGuest": "fake_guest"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
