@@ -29,17 +29,12 @@ from vbackend.host.tap import HostDevices
 from vbackend.ports.adopted import adopted_port
 from vbackend.ports.base import EventName, Port, PortContext
 from vbackend.ports.channel import Channel, ChannelPort
+from vbackend.ports.dialling import DiallingPort
 from vbackend.ports.make import make_port
 from vbackend.ports.multi import MultiPort
 from vbackend.ports.names import derived_name, unique_name
 from vbackend.ports.segments import SegmentKind, Segments
-from vbackend.ports.spec import (
-    Address,
-    ChannelSpec,
-    PortOptions,
-    PortSpec,
-    UnitSpec,
-)
+from vbackend.ports.spec import Address, ChannelSpec, PortOptions, PortSpec, UnitSpec
 from vbackend.ports.tunfile import TunFilePort
 from vbackend.snapshot import BackendSnapshot, PortSnapshot
 from vbackend.tun.driver import TunDriver
@@ -266,6 +261,12 @@ class Backend:
             raise ConfigError(f"port {name!r}: a burst is of no use without a rate; give a rate too")
         port.set(up=up, queue_frames=queue_frames, queue_bytes=queue_bytes, rate=rate, burst=burst)
         return port.snapshot()
+
+    def dial_now(self, name: str) -> None:
+        """Let a port that dials try again at once. Nothing for other kinds. ConfigError: no such port."""
+        port = self._find(name)
+        if isinstance(port, DiallingPort):
+            port.dial_now()
 
     # Captures
 

@@ -4,6 +4,7 @@ Each reaches a tap of the host, 10.5.0.254 in a namespace, through a switch.
 """
 
 import asyncio
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,15 @@ from vbackend.images import BuiltImage
 pytestmark = [pytest.mark.guest, pytest.mark.root, pytest.mark.timeout(120)]
 
 HOST = "10.5.0.254"
-PINGS = ("-n", "-q", "-c", "20", "-i", "0.02", "-W", "3", "-p", "a55a")  # the payload is checked
+PINGS = ("-n", "-q", "-c", "20", "-i", "0.02", "-w", "10", "-p", "a55a")  # the payload is checked
+
+
+def pinged(host: Namespace) -> int:
+    """Answers until there were twenty; with a deadline, late ones count."""
+    said = host.run("ping", *PINGS, "10.5.0.9", check=False)
+    found = re.search(r"(\d+) received", said)
+    assert found is not None, said
+    return int(found[1])
 
 
 @pytest.fixture
@@ -86,7 +95,7 @@ def test_dpdk(keys: str, device: str, queues: int, host: Namespace, tmp_path: Pa
         dpdk_testpmd(tmp_path, vdev, mode="icmpecho", queues=queues) as pmd,
     ):
         pmd.command("start")
-        assert "20 received" in host.run("ping", *PINGS, "10.5.0.9", check=False)
+        assert pinged(host) >= 20
         assert pmd.stats()[0].received >= 20
         vhost = run.port("a").vhost
         assert vhost is not None
@@ -104,11 +113,11 @@ def test_dpdk_that_listens(layout: str, host: Namespace, tmp_path: Path) -> None
         with vbackend_run(tmp_path, *ports) as run:
             pmd.wait_ready()
             pmd.command("start")
-            assert "20 received" in host.run("ping", *PINGS, "10.5.0.9", check=False)
+            assert pinged(host) >= 20
             run.stop(signal.SIGKILL)
         with vbackend_run(tmp_path, *ports) as run:
             run.wait_connected("a")
-            assert "20 received" in host.run("ping", *PINGS, "10.5.0.9", check=False)
+            assert pinged(host) >= 20
 
 
 @pytest.mark.usefixtures("dpdk")

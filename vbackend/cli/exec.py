@@ -1,13 +1,16 @@
-"""`vbackend exec`: a backend and a QEMU in one command."""
+"""`vbackend exec`: a command in a guest of a lab, or a backend and a QEMU in one command."""
 
 from typing import Annotated
 
 import typer
 import typer.core
 
-from vbackend.cli.options import QueueLimitOption
+from vbackend.cli.guests import VM_WORD, run_in_guest
+from vbackend.cli.options import LabOption, QueueLimitOption
 
 __all__ = ["ExecCommand", "exec_"]
+
+NIC_WORDS = ("stream", "dgram", "vhost-user")
 
 
 class ExecCommand(typer.core.TyperCommand):
@@ -33,8 +36,20 @@ def exec_(
     ] = None,
     queue_limit: QueueLimitOption = 256,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log sessions, as `run` does.")] = False,
+    lab: LabOption = None,
+    timeout: Annotated[
+        float,
+        typer.Option("--timeout", metavar="S", help="Of a command in a guest: kill it after S seconds."),
+    ] = 3600.0,
 ) -> None:
-    """Start QEMU with its network cards joined to PORTs; exit with its status.
+    """Run a command in a guest of a lab, or start QEMU with its cards joined to PORTs.
+
+    \b
+    vbackend exec VM -- COMMAND     VM or LAB/VM: stdout, stderr and status are the command's.
+                                    One word is a shell script, several are quoted.
+
+    \b
+    vbackend exec PORT... -- QEMU   exits with QEMU's status
 
     \b
     PORT `stream`, `dgram` or `vhost-user`, without a place, is a card of this guest
@@ -46,6 +61,9 @@ def exec_(
     """
     import logging
     import os
+
+    if ports is not None and len(ports) == 1 and VM_WORD.fullmatch(ports[0]) and ports[0] not in NIC_WORDS:
+        raise typer.Exit(run_in_guest(ports[0], lab, ctx.obj, timeout))
 
     from vbackend.control.foreground import log_to_stderr, run_to_end
     from vbackend.control.launch import plan_launch, run_guest

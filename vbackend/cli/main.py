@@ -16,7 +16,11 @@ from vbackend.cli.args import args
 from vbackend.cli.capture import capture
 from vbackend.cli.doctor import doctor
 from vbackend.cli.exec import ExecCommand, exec_
+from vbackend.cli.graph import graph
+from vbackend.cli.guests import console, logs
 from vbackend.cli.image import image_app
+from vbackend.cli.lab import lab_app
+from vbackend.cli.labs import apply, down, plan, ps, up
 from vbackend.cli.remove import remove
 from vbackend.cli.run import run
 from vbackend.cli.set import set_
@@ -42,8 +46,17 @@ app.command("set")(set_)
 app.command("add")(add)
 app.command("remove")(remove)
 app.command("capture")(capture)
+app.command("graph")(graph)
 app.command("doctor")(doctor)
+app.command("up")(up)
+app.command("down")(down)
+app.command("ps")(ps)
+app.command("plan")(plan)
+app.command("apply")(apply)
+app.command("console")(console)
+app.command("logs")(logs)
 app.add_typer(image_app, name="image")
+app.add_typer(lab_app, name="lab")
 
 
 def _print_version(wanted: bool) -> None:

@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 import typer
 
-__all__ = ["PORT_HELP", "ControlOption", "NameOption", "QueueLimitOption"]
+__all__ = ["PORT_HELP", "ControlOption", "LabOption", "NameOption", "QueueLimitOption"]
 
 NameOption = Annotated[
     str | None, typer.Option("--name", metavar="NAME", help="Which backend, by name. [default: default]")
@@ -12,6 +12,9 @@ NameOption = Annotated[
 ControlOption = Annotated[
     str | None,
     typer.Option("--control", metavar="PATH", help="Which backend, by the path of its control socket."),
+]
+LabOption = Annotated[
+    str | None, typer.Option("--lab", metavar="LAB", help="Which lab, when several have a VM of this name.")
 ]
 QueueLimitOption = Annotated[
     int,

@@ -54,10 +54,16 @@ class ControlClient:
         except (EOFError, OSError, QMPError) as error:
             logging.getLogger(__name__).debug("control socket %s: %s", self.path, error)
 
-    async def execute(self, command: str, arguments: Mapping[str, JsonValue] | None = None) -> JsonValue:
+    async def execute(
+        self,
+        command: str,
+        arguments: Mapping[str, JsonValue] | None = None,
+        *,
+        timeout: float | None = _PATIENCE,
+    ) -> JsonValue:
         """Run a command and return its value. ConfigError, ControlError: see above."""
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(timeout):
                 return _JSON.validate_python(await self._qmp.execute(command, arguments))
         except ExecuteError as error:
             text = str(error)
@@ -81,12 +87,18 @@ class ControlClient:
             yield event
 
 
-def call(path: str, command: str, arguments: Mapping[str, JsonValue] | None = None) -> JsonValue:
+def call(
+    path: str,
+    command: str,
+    arguments: Mapping[str, JsonValue] | None = None,
+    *,
+    timeout: float | None = _PATIENCE,
+) -> JsonValue:
     """Connect, run one command, leave. For callers without an event loop."""
 
     async def once() -> JsonValue:
         async with ControlClient(path) as client:
-            return await client.execute(command, arguments)
+            return await client.execute(command, arguments, timeout=timeout)
 
     return asyncio.run(once())
 

@@ -4,8 +4,8 @@ Not the conversation (protocol.py) and not the socket (server.py). Rule: `perfor
 of vbackend's errors or `OSError`, whose text is one line for the user; anything else is a defect.
 """
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Final
 
@@ -20,7 +20,9 @@ from vbackend.ports.rates import BURST_MAX, RATE_MAX
 
 __all__ = [
     "COMMANDS",
+    "Arguments",
     "CaptureStart",
+    "Command",
     "CommandNotFoundError",
     "Desk",
     "NoArguments",
@@ -42,25 +44,28 @@ class Desk:
     backend: ControlledBackend
     quit: Callable[[], None]  # asks for the orderly end; the reply still goes out
     path: str = ""  # of the control socket; capture sockets lie beside it
+    more: "Mapping[str, Command]" = field(default_factory=dict)  # commands of whoever runs the backend
 
 
-class _Arguments(BaseModel):
+class Arguments(BaseModel):
+    """Of one command. Names with a dash are aliases."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class NoArguments(_Arguments):
+class NoArguments(Arguments):
     """`query-*` and `quit` take none."""
 
 
-class PortAdd(_Arguments):
+class PortAdd(Arguments):
     port: str  # KIND:WHERE[,key=value]...
 
 
-class PortRemove(_Arguments):
+class PortRemove(Arguments):
     name: str
 
 
-class PortSet(_Arguments):
+class PortSet(Arguments):
     """Only what is given changes."""
 
     name: str
@@ -71,7 +76,7 @@ class PortSet(_Arguments):
     burst: int | None = Field(None, ge=1, le=BURST_MAX)  # bytes
 
 
-class CaptureStart(_Arguments):
+class CaptureStart(Arguments):
     """No ports: all of them."""
 
     ports: list[str] = []
@@ -97,8 +102,8 @@ async def _query_version(desk: Desk, _: NoArguments) -> JsonValue:
     return version_object(desk.backend.snapshot().version)
 
 
-async def _query_commands(_desk: Desk, _: NoArguments) -> JsonValue:
-    return [{"name": name} for name in ("qmp_capabilities", *COMMANDS)]
+async def _query_commands(desk: Desk, _: NoArguments) -> JsonValue:
+    return [{"name": name} for name in ("qmp_capabilities", *COMMANDS, *desk.more)]
 
 
 async def _port_add(desk: Desk, arguments: PortAdd) -> JsonValue:
@@ -142,30 +147,32 @@ async def _quit(desk: Desk, _: NoArguments) -> JsonValue:
 
 
 @dataclass(frozen=True, slots=True)
-class _Command:
-    arguments: type[_Arguments]
+class Command:
+    """What is done when a client sends it."""
+
+    arguments: type[Arguments]
     run: Callable[[Desk, Any], Awaitable[JsonValue]]  # Any: the instance of `arguments`
 
 
-COMMANDS: Final[dict[str, _Command]] = {
-    "query-status": _Command(NoArguments, _query_status),
-    "query-ports": _Command(NoArguments, _query_ports),
-    "query-segments": _Command(NoArguments, _query_segments),
-    "query-version": _Command(NoArguments, _query_version),
-    "query-commands": _Command(NoArguments, _query_commands),
-    "port-add": _Command(PortAdd, _port_add),
-    "port-remove": _Command(PortRemove, _port_remove),
-    "port-set": _Command(PortSet, _port_set),
-    "capture-start": _Command(CaptureStart, _capture_start),
-    "quit": _Command(NoArguments, _quit),
+COMMANDS: Final[dict[str, Command]] = {
+    "query-status": Command(NoArguments, _query_status),
+    "query-ports": Command(NoArguments, _query_ports),
+    "query-segments": Command(NoArguments, _query_segments),
+    "query-version": Command(NoArguments, _query_version),
+    "query-commands": Command(NoArguments, _query_commands),
+    "port-add": Command(PortAdd, _port_add),
+    "port-remove": Command(PortRemove, _port_remove),
+    "port-set": Command(PortSet, _port_set),
+    "capture-start": Command(CaptureStart, _capture_start),
+    "quit": Command(NoArguments, _quit),
 }
 
 
 async def perform(desk: Desk, name: str, arguments: dict[str, JsonValue]) -> JsonValue:
     """Run one command. Raises `CommandNotFoundError`, `ConfigError`, and what the backend raises."""
-    command = COMMANDS.get(name)
+    command = desk.more.get(name) or COMMANDS.get(name)
     if command is None:
-        near = get_close_matches(name, COMMANDS, n=1)
+        near = get_close_matches(name, [*COMMANDS, *desk.more], n=1)
         hint = f"did you mean {near[0]!r}?" if near else "query-commands lists them"
         raise CommandNotFoundError(f"there is no command {name[:80]!r}; {hint}")
     try:
@@ -175,7 +182,7 @@ async def perform(desk: Desk, name: str, arguments: dict[str, JsonValue]) -> Jso
     return await command.run(desk, checked)
 
 
-def _first_problem(error: ValidationError, model: type[_Arguments]) -> str:
+def _first_problem(error: ValidationError, model: type[Arguments]) -> str:
     first = error.errors(include_url=False)[0]
     argument = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":

@@ -12,10 +12,22 @@ from typing import Final
 from vbackend.errors import ConfigError, HostError
 from vbackend.ports import values
 
-__all__ = ["DEFAULT_NAME", "checked_name", "control_path", "make_runtime_dir", "running_names", "runtime_dir"]
+__all__ = [
+    "DEFAULT_NAME",
+    "checked_name",
+    "control_path",
+    "lab_control_path",
+    "lab_folder",
+    "lab_names",
+    "make_private_dir",
+    "make_runtime_dir",
+    "running_names",
+    "runtime_dir",
+]
 
 DEFAULT_NAME: Final = "default"
 _SUFFIX: Final = ".sock"
+_REMEDY: Final = "set XDG_RUNTIME_DIR to a directory of yours, or give --control PATH"
 
 
 def checked_name(name: str) -> str:
@@ -39,23 +51,48 @@ def control_path(name: str | None, control: str | None, environ: Mapping[str, st
     return str(runtime_dir(environ) / f"{checked_name(name or DEFAULT_NAME)}{_SUFFIX}")
 
 
+def lab_folder(name: str, environ: Mapping[str, str]) -> Path:
+    """Where a lab keeps its sockets and its state."""
+    return runtime_dir(environ) / "labs" / checked_name(name)
+
+
+def lab_control_path(name: str, environ: Mapping[str, str]) -> str:
+    """The control socket of a lab's daemon."""
+    return str(lab_folder(name, environ) / "control.sock")
+
+
+def lab_names(environ: Mapping[str, str]) -> list[str]:
+    """Labs with a folder, sorted; their daemon may be dead."""
+    try:
+        return sorted(path.name for path in (runtime_dir(environ) / "labs").iterdir() if path.is_dir())
+    except OSError:
+        return []
+
+
 def make_runtime_dir(path: str, environ: Mapping[str, str]) -> None:
     """When `path` lies in the runtime directory, make that, for its owner only. HostError: impossible."""
     directory = runtime_dir(environ)
-    if Path(path).parent != directory:
-        return
-    remedy = "set XDG_RUNTIME_DIR to a directory of yours, or give --control PATH"
+    if Path(path).parent == directory:
+        try:
+            make_private_dir(directory)
+        except FileNotFoundError:
+            raise HostError(f"control socket {path}: there is no {directory.parent}; {_REMEDY}") from None
+
+
+def make_private_dir(directory: Path) -> None:
+    """Make a directory, or see to it that it is its owner's only. FileNotFoundError: its parent is not there;
+    HostError: impossible."""
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
         found = directory.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-            raise HostError(f"control socket {path}: {directory} is not a directory of this user; {remedy}")
+            raise HostError(f"{directory} is not a directory of this user; {_REMEDY}")
         if found.st_mode & 0o077:
             directory.chmod(0o700)
+    except FileNotFoundError:
+        raise
     except OSError as error:
-        raise HostError(
-            f"control socket {path}: cannot make {directory}: {error.strerror}; {remedy}"
-        ) from None
+        raise HostError(f"cannot make {directory}: {error.strerror}; {_REMEDY}") from None
 
 
 def running_names(environ: Mapping[str, str]) -> list[str]:

@@ -9,12 +9,12 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Final, Self
 
 from vbackend.control.api import ControlledBackend, Event
-from vbackend.control.commands import CommandNotFoundError, Desk, perform
+from vbackend.control.commands import Command, CommandNotFoundError, Desk, perform
 from vbackend.control.place import make_runtime_dir
 from vbackend.control.protocol import (
     Call,
@@ -82,11 +82,16 @@ class ControlServer:
             raise
         self._listener = listener
 
-    async def serve(self, backend: ControlledBackend, on_quit: Callable[[], None]) -> None:
-        """Answer clients from now on. `on_quit` is called when one sends `quit`."""
+    async def serve(
+        self,
+        backend: ControlledBackend,
+        on_quit: Callable[[], None],
+        more: Mapping[str, Command] | None = None,
+    ) -> None:
+        """Answer clients from now on. `on_quit` is called when one sends `quit`; `more`: further commands."""
         assert self._listener is not None, "serve comes after open"
-        self._desk = Desk(backend, on_quit, self.path)
-        self._unsubscribe = backend.subscribe(self._tell)
+        self._desk = Desk(backend, on_quit, self.path, more or {})
+        self._unsubscribe = backend.subscribe(self.tell)
         self._server = await asyncio.start_unix_server(self._accepted, sock=self._listener)
         self._listener = None
 
@@ -108,7 +113,8 @@ class ControlServer:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _tell(self, event: Event) -> None:
+    def tell(self, event: Event) -> None:
+        """Send an event to every client."""
         line = encode(event_message(event.name, event.data, event.time))
         for client in self._clients.values():
             if client.session.negotiated:

@@ -49,6 +49,7 @@ class Wanted:
     owner: int | None
     mtu: int | None
     mac: str | None
+    made_mac: str | None  # of a device that is made, when `mac` is None
     bridge: str | None
     offloads: bool  # all the host has; frames have a virtio-net header then
     packet_info: bool
@@ -160,9 +161,10 @@ class _Setup:
         if wanted.mtu is not None and wanted.mtu != link.mtu:
             self._noted_set("mtu", str(link.mtu), str(wanted.mtu))
             links.set_link(link, mtu=wanted.mtu)
-        if wanted.mac is not None and wanted.mac != link.mac:
-            self._noted_set("mac", link.mac, wanted.mac)
-            links.set_link(link, mac=wanted.mac)
+        mac = wanted.mac or (wanted.made_mac if self._before is None else None)
+        if mac is not None and mac != link.mac:
+            self._noted_set("mac", link.mac, mac)
+            links.set_link(link, mac=mac)
         addressed, is_ours = link, self._before is None
         if wanted.bridge is not None:
             addressed, is_ours = self._join(wanted.bridge)

@@ -15,7 +15,16 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from vbackend.errors import ConfigError
 from vbackend.ports import values
@@ -35,12 +44,15 @@ __all__ = [
     "Ra",
     "Switch",
     "Vm",
+    "Where",
     "end_name",
     "is_vm_end",
+    "lab_problems",
     "split_end",
 ]
 
 NAME_MAX: Final = 20
+Where = tuple[str | int, ...]  # a way through the file: tables, keys, positions in arrays
 _VM_END: Final = re.compile(r"([a-z][a-z0-9-]*):([a-z][a-z0-9._-]*)")
 PORT_KINDS: Final = frozenset(
     {"stream", "dgram", "socket", "tap", "tun", "unit", "tunfile", "vhost-user", "vde"}
@@ -123,22 +135,25 @@ End = Annotated[str, AfterValidator(_end)]
 Mac = Annotated[str, AfterValidator(_mac)]
 Cidr = Annotated[str, AfterValidator(_cidr)]
 Ip = Annotated[str, AfterValidator(_ip)]
-Quantity = Annotated[str, BeforeValidator(_text)]
+Quantity = Annotated[str, BeforeValidator(_text), WithJsonSchema({"type": ["string", "number"]})]
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Nic(Strict):
     """A network card of a VM."""
 
-    mac: Mac | None = None  # None: derived from the names of lab, VM and NIC
+    mac: Mac | None = None
+    """Not given: derived from the names of lab, VM and NIC."""
     model: str = Field(default="virtio-net-pci", pattern=r"^[A-Za-z0-9._-]+$")
     transport: Literal["stream", "vhost-user"] = "stream"
-    queues: int = Field(default=1, ge=1, le=16)  # pairs; more than one needs vhost-user
+    queues: int = Field(default=1, ge=1, le=16)
+    """Pairs; more than one needs vhost-user."""
     mtu: int | None = Field(default=None, ge=68, le=65_535)
-    addr: tuple[Cidr, ...] = ()  # set by the guest's agent after boot
+    addr: tuple[Cidr, ...] = ()
+    """Set by the guest's agent after boot."""
 
     @model_validator(mode="after")
     def _queues_need_rings(self) -> Self:
@@ -150,18 +165,25 @@ class Nic(Strict):
 class Vm(Strict):
     """A guest: an image of ours, or anything QEMU boots."""
 
-    image: str | None = None  # a recipe's name, or the path of one
+    image: str | None = None
+    """A recipe's name, or the path of one."""
     kernel: str | None = None
     initrd: str | None = None
-    append: str = ""  # to the kernel's command line
-    disk: str | None = None  # qcow2 or raw; changes are thrown away unless `persistent`
+    append: str = ""
+    """To the kernel's command line."""
+    disk: str | None = None
+    """In qcow2 or raw format; changes are thrown away unless `persistent`."""
     persistent: bool = False
-    memory: Annotated[str, AfterValidator(_memory)] | None = None  # None: the image's, else 512M
+    memory: Annotated[str, AfterValidator(_memory)] | None = Field(default=None, examples=["256M"])
+    """Not given: the image's, else 512M."""
     cpus: int = Field(default=1, ge=1, le=255)
     machine: str = Field(default="pc", pattern=r"^[A-Za-z0-9._,=-]+$")
-    args: tuple[str, ...] = ()  # for QEMU
-    files: dict[str, str] = {}  # guest path -> path of a file on the host, copied in before `start`
-    start: tuple[str, ...] = ()  # shell commands for the guest's agent, after boot
+    args: tuple[str, ...] = ()
+    """For QEMU."""
+    files: dict[str, str] = {}
+    """Guest path -> path of a file on the host, copied in before `start`."""
+    start: tuple[str, ...] = ()
+    """Shell commands for the guest's agent, after boot."""
     nic: dict[NicName, Nic] = {}
 
     @model_validator(mode="after")
@@ -183,16 +205,26 @@ class Vm(Strict):
 class Impair(Strict):
     """What a direction of a cable does to its frames; the same words and values as the keys of a PORT."""
 
-    delay: Quantity | None = None
-    jitter: Quantity | None = None
-    rate: Quantity | None = None
-    burst: Quantity | None = None
-    queue: Quantity | None = None
-    loss: Quantity | None = None
-    duplicate: Quantity | None = None
-    corrupt: Quantity | None = None
-    reorder: Quantity | None = None
-    seed: Quantity | None = None
+    delay: Quantity | None = Field(default=None, examples=["50ms"])
+    """How long frames take."""
+    jitter: Quantity | None = Field(default=None, examples=["5ms"])
+    """How much later they may be."""
+    rate: Quantity | None = Field(default=None, examples=["10M"])
+    """Bits a second."""
+    burst: Quantity | None = Field(default=None, examples=["64k"])
+    """Bytes that may go faster than `rate`."""
+    queue: Quantity | None = Field(default=None, examples=[1000])
+    """Frames that may wait."""
+    loss: Quantity | None = Field(default=None, examples=["1%", 0.01])
+    """Part of the frames that is lost."""
+    duplicate: Quantity | None = Field(default=None, examples=["1%", 0.01])
+    """Part that arrives twice."""
+    corrupt: Quantity | None = Field(default=None, examples=["1%", 0.01])
+    """Part that has a bit flipped."""
+    reorder: Quantity | None = Field(default=None, examples=["1%", 0.01])
+    """Part that overtakes those before it."""
+    seed: Quantity | None = Field(default=None, examples=[7])
+    """The same seed loses the same frames."""
 
     def keys(self) -> dict[str, str]:
         """Those that are given."""
@@ -205,10 +237,10 @@ class Cable(Impair):
     ends: tuple[End, End]
     name: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9-]{0,19}$")
     up: bool = True
-    carrier: Quantity | Literal[False] = (
-        "0"  # for how long a lost carrier stays away; False: ends do not notice
-    )
-    forward: Impair = Impair()  # from the first end to the second
+    carrier: Quantity | Literal[False] = "0"
+    """For how long a lost carrier stays away; False: ends do not notice."""
+    forward: Impair = Impair()
+    """From the first end to the second."""
     back: Impair = Impair()
 
     @property
@@ -225,10 +257,13 @@ class Cable(Impair):
 class Dhcp(Strict):
     """DHCPv4 on a switch."""
 
-    range: str = Field(pattern=r"^[0-9.]+-[0-9.]+$")  # FIRST-LAST
+    range: str = Field(pattern=r"^[0-9.]+-[0-9.]+$", examples=["10.0.0.100-10.0.0.150"])
+    """FIRST-LAST."""
     lease: Quantity = "1h"
-    router: Ip | None = None  # None: the NAT's address, else none
-    hosts: dict[str, Ip] = {}  # VM, VM:NIC or MAC address -> reserved address
+    router: Ip | None = None
+    """Not given: the NAT's address, else none."""
+    hosts: dict[str, Ip] = {}
+    """VM, VM:NIC or MAC address -> reserved address."""
 
     @property
     def bounds(self) -> tuple[IPv4Address, IPv4Address]:
@@ -246,14 +281,16 @@ class Dhcp(Strict):
 class Ra(Strict):
     """Router advertisements of the switch's IPv6 prefixes, and stateless DHCPv6."""
 
-    lifetime: Quantity = "30m"  # of the advertised router; 0: prefixes only
+    lifetime: Quantity = "30m"
+    """Of the advertised router; 0: prefixes only."""
 
 
 class Dns(Strict):
     """A name server for the lab's names."""
 
     domain: str = Field(default="lab", pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)*$")
-    forward: bool = False  # ask the host's resolvers for the rest
+    forward: bool = False
+    """Ask the host's resolvers for the rest."""
     records: dict[str, Ip] = {}
 
 
@@ -278,7 +315,8 @@ class Switch(Strict):
     """A learning switch, and the services on it."""
 
     ports: tuple[End, ...] = ()
-    addr: tuple[Cidr, ...] = ()  # of the station that serves dhcp, ra and dns; it answers pings too
+    addr: tuple[Cidr, ...] = ()
+    """Of the station that serves dhcp, ra and dns; it answers pings too."""
     dhcp: Dhcp | None = None
     ra: Annotated[Ra | None, _flag(Ra)] = None
     dns: Annotated[Dns | None, _flag(Dns)] = None
@@ -306,7 +344,8 @@ class Capture(Strict):
     """A pcapng file that is written while the lab runs."""
 
     file: str
-    links: tuple[str, ...] = ()  # none: all
+    links: tuple[str, ...] = ()
+    """Not given: all."""
     filter: str | None = None
 
 
@@ -349,22 +388,66 @@ class Lab(Strict):
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
-        for end in self.ends():
-            if is_vm_end(end) and split_end(end)[0] not in self.vm:
-                known = ", ".join(self.vm) or "none"
-                raise ValueError(f"end {end!r}: there is no VM {split_end(end)[0]!r}; there are {known}")
-        twice = [end for end, count in Counter(map(end_name, self.ends())).items() if count > 1]
-        if twice:
-            raise ValueError(
-                f"end {twice[0]!r} is joined twice; a NIC or PORT has one place, name= tells PORTs apart"
-            )
-        same = [title for title, count in Counter(self.links()).items() if count > 1]
-        if same:
-            raise ValueError(f"two links are called {same[0]!r}; give one another name")
-        for capture in self.capture:
-            for link in capture.links:
-                if link not in self.links():
-                    raise ValueError(
-                        f"capture {capture.file!r}: there is no link {link!r}; there are {', '.join(self.links())}"
-                    )
+        for where, what in lab_problems(self):
+            raise PydanticCustomError("lab", "{what}", {"what": what, "where": where})
         return self
+
+
+def lab_problems(lab: Lab) -> Iterator[tuple[Where, str]]:
+    """What is wrong with the parts of a lab taken together, and where."""
+    yield from _end_problems(lab)
+    named = Counter(lab.links())
+    for number, cable in enumerate(lab.cable):
+        if named[cable.title] > 1:
+            yield ("cable", number, "name"), f"two links are called {cable.title!r}; give one another name"
+        if cable.title in lab.switch:
+            yield ("cable", number, "name"), f"a switch is called {cable.title!r} too; give one another name"
+    for name, switch in lab.switch.items():
+        for host in switch.dhcp.hosts if switch.dhcp is not None else ():
+            if what := _host_problem(lab, switch, host):
+                yield ("switch", name, "dhcp", "hosts", host), what
+    files = Counter(capture.file for capture in lab.capture)
+    for number, capture in enumerate(lab.capture):
+        if files[capture.file] > 1:
+            yield ("capture", number, "file"), f"two captures write {capture.file!r}; give one another file"
+        for place, link in enumerate(capture.links):
+            if link not in named:
+                known = ", ".join(named) or "none"
+                yield ("capture", number, "links", place), f"there is no link {link!r}; there are {known}"
+
+
+def _end_problems(lab: Lab) -> Iterator[tuple[Where, str]]:
+    places: list[tuple[Where, str]] = []
+    for name, switch in lab.switch.items():
+        places += [(("switch", name, "ports", place), end) for place, end in enumerate(switch.ports)]
+    for number, cable in enumerate(lab.cable):
+        places += [(("cable", number, "ends", place), end) for place, end in enumerate(cable.ends)]
+    seen = set[str]()
+    for where, end in places:
+        if is_vm_end(end) and split_end(end)[0] not in lab.vm:
+            known = ", ".join(lab.vm) or "none"
+            yield where, f"end {end!r}: there is no VM {split_end(end)[0]!r}; there are {known}"
+        if end_name(end) in seen:
+            yield (
+                where,
+                f"end {end_name(end)!r} is joined twice; a NIC or PORT has one place, name= tells PORTs apart",
+            )
+        seen.add(end_name(end))
+    for name, vm in lab.vm.items():
+        for nic, config in vm.nic.items():
+            if config.transport == "vhost-user" and f"{name}:{nic}" not in seen:
+                what = f"{name}:{nic} is vhost-user and joined to nothing, which QEMU does not start with; join it"
+                yield ("vm", name, "nic", nic), what
+
+
+def _host_problem(lab: Lab, switch: Switch, host: str) -> str | None:
+    """What is wrong with a reservation's key."""
+    owner, colon, _ = host.partition(":")
+    if owner in lab.vm:
+        here = {end if colon else split_end(end)[0] for end in switch.ports if is_vm_end(end)}
+        return None if host in here else f"{host!r} is not on this switch; reservations are for what is on it"
+    try:
+        values.mac_address("it", host)
+    except ValueError:
+        return f"{host!r} is no VM, VM:NIC or MAC address"
+    return None

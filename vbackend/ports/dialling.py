@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 from abc import abstractmethod
+from contextlib import suppress
 from typing import Final
 
 from vbackend.errors import ConfigError
@@ -34,6 +35,11 @@ class DiallingPort(Port):
         super().__init__(context, name, spec)
         self._task: asyncio.Task[None] | None = None
         self._over = asyncio.Event()
+        self._hurry = asyncio.Event()
+
+    def dial_now(self) -> None:
+        """Try again without further delay: the peer has just begun to listen."""
+        self._hurry.set()
 
     @property
     @abstractmethod
@@ -84,7 +90,10 @@ class DiallingPort(Port):
                     backoff.reset()
             delay_s = backoff.next_s()
             self.state, self.detail = "dialling", f"{problem}, again in {delay_s:.1f} s"
-            await asyncio.sleep(delay_s)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), delay_s)
+                backoff.reset()
+            self._hurry.clear()
 
     async def _connect(self) -> tuple[socket.socket, str]:
         address = self.address

@@ -107,6 +107,7 @@ class TapSpec:
     offloads: bool = (
         True  # frames carry a virtio-net header: partial checksums and 64 KiB of TCP cross as they are
     )
+    made_mac: bytes | None = None  # address of a device that is made, when `mac` says none; has no text form
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,13 +128,17 @@ def _parse(line: bytes) -> Hello | Ended | None:
 
 
 class Agent:
-    """Commands in one guest, any number at a time, for as long as its port's socket lives."""
+    """Commands in one guest, any number at a time, for as long as its port's socket lives.
 
-    def __init__(self, sock: socket.socket) -> None:
+    `first_job`: where its numbers begin. Whoever takes over a guest that others have used begins at random, so that
+    what still comes of theirs is nobody's.
+    """
+
+    def __init__(self, sock: socket.socket, *, first_job: int = 1) -> None:
         sock.setblocking(False)
         self._sock: Final = sock
         self._jobs: Final[dict[int, asyncio.Future[Result]]] = {}
-        self._ids: Final = itertools.count(1)
+        self._ids: Final = itertools.count(first_job)
         self._starts = 0
         self._changed: Final = asyncio.Condition()
         self._lost: str | None = None
@@ -152,6 +156,15 @@ class Agent:
             await self._changed.wait_for(lambda: self._starts >= times or self._lost is not None)
         if self._starts < times:
             raise AgentError(f"the guest's agent did not start: {self._lost}")
+
+    async def take_over(self, *, timeout: float = 30.0) -> None:
+        """Wait until the agent answers, whether it says hello or did so to somebody else long ago.
+
+        AgentError: the guest is gone; CommandTimeoutError: it does not answer.
+        """
+        await self._send(b"\n")  # ends what the predecessor's end cut off
+        await self.run("true", timeout=timeout)
+        self._starts = max(1, self._starts)
 
     async def run(self, command: str, *, timeout: float = 30.0) -> Result:
         """Run a shell script and wait for its end. Its status is not judged here.

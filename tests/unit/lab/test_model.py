@@ -10,7 +10,7 @@ from vbackend.lab.model import Lab, end_name, is_vm_end
 
 TWO = """
 name = "two"
-vm.r1 = {image = "router", nic = {mgmt = {transport = "vhost-user", queues = 2}}}
+vm.r1 = {image = "router", nic = {mgmt = {mtu = 1400}}}
 vm.r2 = {image = "router"}
 [switch.lan]
 ports = ["r1:eth0", "tap:lab0,addr=10.0.0.254/24", "r2:eth0"]
@@ -92,7 +92,26 @@ def test_ends(end: str, of_vm: bool, name: str) -> None:
             ("switch", "s", "dhcp"),
             "ends before it begins",
         ),
+        ("vm.a = {image = 'small', nic = {e = {transport = 'vhost-user'}}}", (), "joined to nothing"),
         ("cable = [{ends = ['tap:a', 'tap:a']}]", (), "is joined twice"),
+        (
+            "switch.s = {}\ncable = [{ends = ['tap:a', 'tap:b'], name = 's'}]",
+            (),
+            "a switch is called 's' too",
+        ),
+        ("capture = [{file = 'x'}, {file = 'x'}]", (), "two captures write 'x'"),
+        (
+            "vm.a = {image = 'small'}\n[switch.s]\naddr = ['10.0.0.1/24']\n"
+            "dhcp = {range = '10.0.0.2-10.0.0.3', hosts = {a = '10.0.0.9'}}",
+            (),
+            "'a' is not on this switch",
+        ),
+        (
+            "[switch.s]\naddr = ['10.0.0.1/24']\n"
+            "dhcp = {range = '10.0.0.2-10.0.0.3', hosts = {b = '10.0.0.9'}}",
+            (),
+            "'b' is no VM, VM:NIC or MAC address",
+        ),
         ("cable = [{ends = ['tap:a', 'tap:b']}]\ncapture = [{file = 'x', links = ['y']}]", (), "no link 'y'"),
         (
             "cable = [{ends = ['tap:a', 'tap:b'], name = 'x'}, {ends = ['tap:c', 'tap:d'], name = 'x'}]",

@@ -1,0 +1,244 @@
+"""Labs of real guests, driven by the command line: up, changed under their feet, their vbackend killed, down."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.lab_run import Labs, dumb_disk, lab_runtime
+from tests.support.netns import Namespace, netns
+from tests.support.run import wait_until
+from vbackend.control.client import call
+from vbackend.errors import ConfigError
+
+__all__ = ["netns"]
+
+pytestmark = [pytest.mark.root, pytest.mark.guest]
+
+PAIR = """
+[vm.r1]
+image = "small"
+files = {{ "/etc/greeting" = "greeting" }}
+start = ["ip addr add 10.0.0.1/24 dev eth0", "ip link set eth0 up"]
+[vm.r2]
+image = "small"
+[vm.r2.nic.eth0]
+addr = ["10.0.0.2/24"]
+[[cable]]
+ends = ["r1:eth0", "r2:eth0"]
+name = "core"
+[switch.lan]
+ports = ["tap:lab0,netns={netns},addr=10.1.0.254/24"]
+"""
+GROWN = """
+[vm.r1]
+image = "small"
+files = {{ "/etc/greeting" = "greeting" }}
+start = ["ip addr add 10.0.0.1/24 dev eth0", "ip link set eth0 up"]
+[vm.r2]
+image = "small"
+[vm.r2.nic.eth0]
+addr = ["10.0.0.2/24"]
+[vm.r2.nic.eth1]
+addr = ["10.1.0.2/24"]
+[vm.r3]
+image = "small"
+[vm.r3.nic.lan]
+addr = ["10.1.0.3/24"]
+transport = "vhost-user"
+[[cable]]
+ends = ["r1:eth0", "r2:eth0"]
+name = "core"
+[switch.lan]
+ports = ["tap:lab0,netns={netns},addr=10.1.0.254/24", "r2:eth1", "r3:lan"]
+"""
+BROKEN = """
+[vm.r4]
+image = "small"
+start = ["echo no luck >&2; exit 3"]
+[[cable]]
+ends = ["r4:eth0", "r1:eth1"]
+"""
+
+
+@pytest.fixture
+def labs() -> Iterator[Labs]:
+    with lab_runtime() as found:
+        yield found
+
+
+def write(folder: Path, text: str, netns: Namespace) -> str:
+    """The lab file, always of the same name, so of the same lab."""
+    (folder / "greeting").write_text("hello\n")
+    path = folder / "life.toml"
+    path.write_text(text.format(netns=netns.name))
+    return str(path)
+
+
+def ping(labs: Labs, vm: str, address: str) -> None:
+    labs.guest(vm, f"ping -c 3 -W 5 -i 0.2 {address}")
+
+
+def uptime(labs: Labs, vm: str) -> float:
+    return float(labs.guest(vm, "cat /proc/uptime").split()[0])
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.usefixtures("image")
+def test_the_life_of_a_lab(labs: Labs, netns: Namespace, tmp_path: Path) -> None:
+    before = netns.state()
+    labs.vbackend("up", write(tmp_path, PAIR, netns))
+    ping(labs, "r1", "10.0.0.2")
+    assert labs.guest("life/r1", "cat /etc/greeting") == "hello\n"
+    assert {vm.name: vm.state for vm in labs.status("life").vms} == {"r1": "running", "r2": "running"}
+    assert "r1" in labs.vbackend("ps").out
+
+    grown = write(tmp_path, GROWN, netns)
+    planned = labs.vbackend("plan", grown).out.splitlines()
+    assert planned == [
+        "+ lan: r2:eth1",
+        "+ lan: r3:lan",
+        "+ nic r2:eth1 (virtio-net-pci, stream)",
+        "+ vm r3 (small: lan)",
+    ]
+    first = labs.pids("life")
+    labs.vbackend("apply", grown)
+    ping(labs, "r2", "10.1.0.254")
+    ping(labs, "r3", "10.1.0.2")
+    ping(labs, "r1", "10.0.0.2")
+    assert "lan:" in labs.guest("r3", "ip -o link"), "the interface has the NIC's name"
+    assert labs.pids("life").items() > first.items()
+
+    labs.guest("r1", "echo kept >/root/mark")
+    pids, up_since = labs.pids("life"), uptime(labs, "r3")
+    labs.kill_daemon("life")
+    assert "dead" in labs.vbackend("ps").out
+    labs.vbackend("up", grown)
+    assert labs.pids("life") == pids
+    assert uptime(labs, "r3") > up_since
+    assert labs.guest("r1", "cat /root/mark") == "kept\n"
+    ping(labs, "r2", "10.1.0.254")
+    ping(labs, "r3", "10.1.0.2")
+    ping(labs, "r1", "10.0.0.2")
+
+    failed = labs.vbackend("apply", write(tmp_path, GROWN + BROKEN, netns), status=1)
+    assert "step '+ vm r4 (small: eth0)' failed" in failed.err
+    assert "status 3: no luck; what was done before is undone" in failed.err
+    assert labs.pids("life") == pids
+    assert labs.vbackend("plan", write(tmp_path, GROWN, netns)).out == ""
+    ping(labs, "r1", "10.0.0.2")
+
+    labs.vbackend("down", "life")
+    assert not labs.left()
+    assert netns.state() == before
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.usefixtures("image")
+def test_one_guest_and_its_commands(labs: Labs, tmp_path: Path) -> None:
+    path = tmp_path / "one.toml"
+    path.write_text(
+        f"""
+[vm.r1]
+image = "small"
+[vm.dumb]
+disk = "{dumb_disk(tmp_path / "disk.img")}"
+memory = "16M"
+[[cable]]
+ends = ["r1:eth0", "dumb:eth0"]
+name = "core"
+"""
+    )
+    labs.vbackend("up", str(path))
+    control = str(labs.folder("one").control)
+
+    outcome = labs.vbackend("exec", "r1", "--", "sh", "-c", "echo out; echo err >&2; exit 7", status=7)
+    assert (outcome.out, outcome.err) == ("out\n", "err\n")
+    refused = labs.vbackend("exec", "dumb", "--", "true", status=2).err
+    assert "VM 'dumb' has no agent to run commands" in refused
+    assert "there is no VM 'r9'" in labs.vbackend("exec", "r9", "--", "true", status=2).err
+
+    call(control, "vm-save", {"vm": "r1", "tag": "clean"})
+    labs.guest("r1", "echo gone >/root/mark")
+    call(control, "vm-restore", {"vm": "r1", "tag": "clean"})
+    labs.guest("r1", "test ! -e /root/mark")
+    call(control, "vm-save", {"vm": "r1", "tag": "clean"})
+    with pytest.raises(ConfigError, match="VM 'r1' has no snapshot 'other'; there are clean"):
+        call(control, "vm-restore", {"vm": "r1", "tag": "other"})
+
+    labs.guest("r1", "ip link set eth0 up")
+    call(control, "cable-set", {"cable": "core", "up": False})
+    assert "NO-CARRIER" in labs.guest("r1", "ip -o link show eth0")
+    assert not labs.status("one").links[0].up
+    call(control, "cable-set", {"cable": "core", "up": True})
+    assert "NO-CARRIER" not in labs.guest("r1", "ip -o link show eth0")
+
+    typed = subprocess.Popen(
+        [sys.executable, "-c", "from vbackend.cli.main import main; main()", "console", "r1"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=dict(labs.environ),
+    )
+    with typed:
+        assert typed.stdin is not None
+        typed.stdin.write(b"\recho $((6*7))\r")
+        typed.stdin.flush()
+        wait_until(lambda: "42" in labs.vbackend("logs", "r1").out, "the console's echo in the log")
+        typed.stdin.write(b"\x1d")
+        typed.stdin.flush()
+        assert typed.wait(20) == 0
+        assert typed.stdout is not None
+        assert b"42" in typed.stdout.read()
+
+    (pid,) = (vm.pid for vm in labs.status("one").vms if vm.name == "dumb")
+    call(control, "vm-restart", {"vm": "dumb"})
+    assert labs.pids("one")["dumb"] != pid
+    call(control, "vm-stop", {"vm": "dumb"})
+    assert labs.pids("one").keys() == {"r1"}
+    call(control, "vm-start", {"vm": "dumb"})
+    subprocess.run(["kill", "-9", str(labs.pids("one")["dumb"])], check=True)
+    wait_until(lambda: labs.status("one").vms[1].state == "failed", "the VM is seen as failed")
+    labs.vbackend("up", "one")
+    wait_until(lambda: all(end.connected for end in labs.status("one").links[0].ends), "the cable is plugged")
+    assert [vm.state for vm in labs.status("one").vms] == ["running", "running"]
+
+
+@pytest.mark.timeout(120)
+def test_a_foreground_lab_ends_with_its_command(labs: Labs, tmp_path: Path) -> None:
+    path = tmp_path / "front.toml"
+    path.write_text(f'[vm.a]\ndisk = "{dumb_disk(tmp_path / "disk.img")}"\nmemory = "16M"\n')
+    log = tmp_path / "log"
+    with log.open("wb") as sink:
+        child = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                "from vbackend.cli.main import main; main()",
+                "up",
+                str(path),
+                "--foreground",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=sink,
+            env=dict(labs.environ),
+        )
+    with child:
+        wait_until(lambda: labs.pids("front") and "done: + vm a" in log.read_text(), "the VM is up")
+        child.terminate()
+        started = time.monotonic()
+        assert child.wait(20) == 0, log.read_text()
+        assert time.monotonic() - started < 20
+    assert not labs.left()
+
+
+@pytest.mark.usefixtures("image")
+def test_a_lab_that_cannot_start_leaves_nothing(labs: Labs, tmp_path: Path) -> None:
+    path = tmp_path / "no.toml"
+    path.write_text(f'[vm.a]\ndisk = "{dumb_disk(tmp_path / "disk.img")}"\nargs = ["-no-such-option"]\n')
+    assert "invalid option" in labs.vbackend("up", str(path), status=1).err
+    assert not labs.left()

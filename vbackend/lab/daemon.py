@@ -1,0 +1,323 @@
+"""The process that runs a lab: takes the lock, takes guests over, serves the control socket until it is told to end.
+
+    python -m vbackend.lab.daemon NAME      what `vbackend up` starts; its words go to daemon.log
+
+Guests are not its children in spirit: SIGTERM ends the daemon and leaves them, and the next one takes them over. Only
+`lab-down` ends everything. Rule: everything that changes the lab holds `_turn`; state.json is written before the first
+step and after the last one.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import JsonValue
+
+from vbackend import __version__
+from vbackend.backend import Backend
+from vbackend.control.server import ControlServer
+from vbackend.errors import ConfigError, HostError, VbackendError
+from vbackend.lab.apply import Progress, apply
+from vbackend.lab.machines import VmNow
+from vbackend.lab.model import Cable, Impair, Lab
+from vbackend.lab.orders import lab_commands
+from vbackend.lab.picture import NOTHING, Picture, after
+from vbackend.lab.plan import plan, summary
+from vbackend.lab.state import LabFolder, LabLock, LabRecord
+from vbackend.lab.status import LabStatus, VmSeen, lab_status
+from vbackend.lab.steps import Step, describe
+from vbackend.lab.world import LabWorld
+from vbackend.qemu.agent import Result
+
+__all__ = ["LabDaemon", "LabEvent", "main"]
+
+log = logging.getLogger(__name__)
+
+_IDLE_S: Final = 60.0  # a daemon whose client died before it said what to run ends by itself
+_LOCK_TRIES: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class LabEvent:
+    """What clients are told.
+
+    LAB_PROGRESS  step, state (begin, done, failed), undo, error    while something is applied
+    VM_STATE      vm, state, reason
+    """
+
+    name: str
+    data: Mapping[str, JsonValue]
+    time: float  # seconds since the epoch
+
+
+class LabDaemon:
+    """One lab. `serve` is its life; the other methods are its commands."""
+
+    def __init__(self, name: str, environ: Mapping[str, str]) -> None:
+        self._folder: Final = LabFolder(name, environ)
+        self._backend: Final = Backend(name=name, segment=None)
+        self._world: Final = LabWorld(self._folder, self._backend, self._vm_changed)
+        self._server: Final = ControlServer(str(self._folder.control), version=__version__)
+        self._record = LabRecord()
+        self._now: Picture = NOTHING
+        self._healed = False  # what ran before this daemon has been made to run again, or replaced
+        self._turn: Final = asyncio.Lock()
+        self._end: Final = asyncio.Event()
+        self._remove = False
+
+    async def serve(self, *, wanted: Lab | None = None, file: str | None = None) -> None:
+        """Until the end. `wanted`: what to run, in the foreground; then the end takes everything down.
+
+        ConfigError: another daemon runs the lab. ApplyError: `wanted` cannot be run.
+        """
+        lock = await _take_lock(self._folder)
+        if lock is None:
+            raise ConfigError(
+                f"lab {self._folder.name!r} runs already, in process {LabLock.holder(self._folder)}"
+            )
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                stack.push_async_callback(self._backend.stop)
+                self._record = self._folder.read()
+                await stack.enter_async_context(self._server)
+                await self._backend.start([])
+                self._backend.failure.add_done_callback(self._fail)
+                self._now = await self._world.take_over()
+                stack.push_async_callback(self._world.machines.leave)
+                await self._server.serve(self._backend, self._end.set, lab_commands(self))
+                log.info("lab %s: %d guests taken over", self._folder.name, len(self._now.vms))
+                if wanted is not None:
+                    try:
+                        await self.apply(wanted, file)
+                        await self._end.wait()
+                    finally:
+                        await self.down()
+                else:
+                    await self._serve()
+            if self._remove:
+                self._folder.remove()
+        finally:
+            lock.release()
+
+    async def _serve(self) -> None:
+        """Wait for the end, but not for ever for a first client."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._end.wait(), _IDLE_S)
+        if not self._healed and not self._turn.locked() and not self._now.vms:
+            self._remove = True
+            return
+        await self._end.wait()
+
+    def end(self) -> None:
+        """Ask for the end; guests stay."""
+        self._end.set()
+
+    # Commands
+
+    def status(self) -> LabStatus:
+        vms = {
+            name: VmSeen(
+                machine=now.machine,
+                state=now.state,
+                reason=now.reason,
+                pid=None if now.guest is None else now.guest.process.pid,
+                since=now.since,
+            )
+            for name, now in self._world.machines.vms.items()
+        }
+        return lab_status(
+            self._now,
+            vms,
+            self._backend.snapshot(),
+            file=self._record.file,
+            changing=self._turn.locked(),
+            ending=self._end.is_set(),
+        )
+
+    def planned(self, lab: Lab | None) -> list[str]:
+        """What `apply` would do. ConfigError as `apply`."""
+        return list(summary(plan(self._seen(), self._wanted(lab))))
+
+    async def apply(self, lab: Lab | None, file: str | None) -> None:
+        """Become this lab, or (None) the one that ran last. ApplyError: it is as before."""
+        async with self._turn:
+            self._now = self._seen()
+            await self._apply(self._wanted(lab), file)
+
+    async def down(self) -> None:
+        """Take everything away; the daemon ends."""
+        async with self._turn:
+            try:
+                await apply(plan(self._now, None), self._world, self._progress, undo=False)
+            except VbackendError as error:
+                log.warning("lab-down: %s", error)
+            for name in list(self._world.machines.vms):
+                await self._world.machines.stop(name)
+            self._remove = True
+            self._end.set()
+
+    async def run(self, vm: str, command: str, timeout: float) -> Result:
+        try:
+            return await self._world.machines.guest(vm).run(command, timeout=timeout)
+        except TimeoutError as error:
+            raise HostError(f"VM {vm!r}: {error}") from None
+
+    async def vm_start(self, vm: str) -> None:
+        async with self._turn:
+            await self._world.machines.again(vm)
+
+    async def vm_stop(self, vm: str) -> None:
+        async with self._turn:
+            self._world.machines.now(vm)
+            await self._world.machines.halt(vm, "asked for")
+
+    async def vm_restart(self, vm: str) -> None:
+        async with self._turn:
+            self._world.machines.now(vm)
+            await self._world.machines.halt(vm, "restarts")
+            await self._world.machines.again(vm)
+
+    async def vm_save(self, vm: str, tag: str) -> None:
+        async with self._turn:
+            await self._world.machines.guest(vm).save(tag)
+
+    async def vm_restore(self, vm: str, tag: str) -> None:
+        async with self._turn:
+            await self._world.machines.guest(vm).restore(tag)
+
+    async def set_cable(
+        self, cable: str, up: bool | None, forward: Impair | None, back: Impair | None
+    ) -> None:
+        async with self._turn:
+            lab = self._wanted(None)
+            await self._apply(_with_cable(lab, cable, up, forward, back), None)
+
+    async def _apply(self, wanted: Lab, file: str | None) -> None:
+        before, file = self._record.running, file or self._record.file
+        self._folder.write(LabRecord(file=file, running=before, wanted=wanted))
+        try:
+            await apply(plan(self._now, wanted), self._world, self._progress)
+        except BaseException:
+            if before is not None and not self._healed and before != wanted:
+                await self._heal(before)
+            if before is None:
+                self._remove = True
+                self._end.set()
+            else:
+                self._folder.write(LabRecord(file=self._record.file, running=before))
+            raise
+        self._healed = True
+        self._record = LabRecord(file=file, running=wanted)
+        self._folder.write(self._record)
+
+    async def _heal(self, before: Lab) -> None:
+        """Give the guests of a dead daemon their network again."""
+        try:
+            await apply(plan(self._now, before), self._world, self._progress)
+            self._healed = True
+        except VbackendError as error:
+            log.error("what ran before cannot be made to run again: %s", error)
+
+    def _wanted(self, lab: Lab | None) -> Lab:
+        lab = lab or self._record.wanted or self._record.running
+        if lab is None:
+            raise ConfigError(f"lab {self._folder.name!r}: nothing ran before; give its file")
+        if lab.name != self._folder.name:
+            raise ConfigError(f"this is lab {self._folder.name!r}, not {lab.name!r}")
+        return lab
+
+    def _seen(self) -> Picture:
+        """What runs, without VMs that ended by themselves: those are started again."""
+        return self._world.seen(self._now)
+
+    def _progress(self, progress: Progress) -> None:
+        if progress.state == "done":
+            self._now = after(self._now, progress.step)
+        self._event("LAB_PROGRESS", _words(progress.step, progress))
+        log.info(
+            "%s: %s%s",
+            progress.state,
+            describe(progress.step),
+            f": {progress.error}" if progress.error else "",
+        )
+
+    def _vm_changed(self, name: str, now: VmNow) -> None:
+        self._event("VM_STATE", {"vm": name, "state": now.state, "reason": now.reason})
+
+    def _event(self, name: str, data: Mapping[str, JsonValue]) -> None:
+        self._server.tell(LabEvent(name, data, time.time()))
+
+    def _fail(self, failure: asyncio.Future[str]) -> None:
+        if not failure.cancelled():
+            log.critical("%s; `vbackend up` takes the guests over", failure.result())
+            self._end.set()
+
+
+def _words(step: Step, progress: Progress) -> dict[str, JsonValue]:
+    return {
+        "step": describe(step),
+        "state": progress.state,
+        "undo": progress.undo,
+        "error": progress.error,
+    }
+
+
+def _with_cable(lab: Lab, title: str, up: bool | None, forward: Impair | None, back: Impair | None) -> Lab:
+    """The lab with one cable changed. ConfigError: there is no such cable."""
+    if title not in [cable.title for cable in lab.cable]:
+        known = ", ".join(cable.title for cable in lab.cable) or "none"
+        raise ConfigError(f"there is no cable {title!r}; there are {known}")
+
+    def changed(cable: Cable) -> Cable:
+        there, back_now = cable.directions()
+        return Cable(
+            ends=cable.ends,
+            name=cable.name,
+            up=cable.up if up is None else up,
+            carrier=cable.carrier,
+            forward=forward or Impair.model_validate(there),
+            back=back or Impair.model_validate(back_now),
+        )
+
+    cables = tuple(changed(cable) if cable.title == title else cable for cable in lab.cable)
+    return lab.model_copy(update={"cable": cables})
+
+
+async def _take_lock(folder: LabFolder) -> LabLock | None:
+    """Somebody who only looks may hold it for a moment."""
+    for _ in range(_LOCK_TRIES):
+        folder.make()
+        if (lock := LabLock.take(folder)) is not None:
+            return lock
+        await asyncio.sleep(0.05)
+    return None
+
+
+async def _live(name: str) -> None:
+    daemon = LabDaemon(name, os.environ)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, daemon.end)
+    await daemon.serve()
+
+
+def main() -> None:
+    """The process's entry: its one argument is the lab's name."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
+    )
+    try:
+        asyncio.run(_live(sys.argv[1]))
+    except (VbackendError, OSError) as error:
+        print(f"vbackend: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""The commands that a lab's daemon adds to the control socket, and their arguments.
+
+    lab-status                    LabStatus
+    lab-plan lab                  lines: what lab-apply would do
+    lab-apply [lab] [file]        become this lab (the Lab as JSON); none: the one that ran last
+    lab-down                      everything away; the daemon ends
+    vm-exec vm command [timeout]  {stdout, stderr, status}, base64 of at most 1 MiB each
+    vm-start, vm-stop, vm-restart vm
+    vm-save, vm-restore vm tag
+    cable-set cable [up] [forward] [back]    impairments: all keys of a direction
+
+Everything that changes takes its turn: one after the other.
+"""
+
+import base64
+from typing import Final, Protocol
+
+from pydantic import Field, JsonValue
+
+from vbackend.control.commands import Arguments, Command, Desk
+from vbackend.errors import ConfigError
+from vbackend.lab.model import Impair, Lab
+from vbackend.lab.status import LabStatus
+from vbackend.qemu.agent import Result
+
+__all__ = ["EXEC_MAX", "LabDaemonLike", "lab_commands"]
+
+EXEC_MAX: Final = 1 << 20  # bytes of output of each kind
+
+
+class LabDaemonLike(Protocol):
+    """What the commands need of the daemon."""
+
+    def status(self) -> LabStatus: ...
+    def planned(self, lab: Lab | None) -> list[str]: ...
+    async def apply(self, lab: Lab | None, file: str | None) -> None: ...
+    async def down(self) -> None: ...
+    async def run(self, vm: str, command: str, timeout: float) -> Result: ...
+    async def vm_start(self, vm: str) -> None: ...
+    async def vm_stop(self, vm: str) -> None: ...
+    async def vm_restart(self, vm: str) -> None: ...
+    async def vm_save(self, vm: str, tag: str) -> None: ...
+    async def vm_restore(self, vm: str, tag: str) -> None: ...
+    async def set_cable(
+        self, cable: str, up: bool | None, forward: Impair | None, back: Impair | None
+    ) -> None: ...
+
+
+class LabArguments(Arguments):
+    lab: JsonValue = None
+    file: str | None = None
+
+
+class NoneArguments(Arguments):
+    pass
+
+
+class VmArguments(Arguments):
+    vm: str
+
+
+class ExecArguments(Arguments):
+    vm: str
+    command: str
+    timeout: float = Field(30.0, gt=0, le=86_400)
+
+
+class TagArguments(Arguments):
+    vm: str
+    tag: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9._-]{0,62}$")
+
+
+class CableArguments(Arguments):
+    cable: str
+    up: bool | None = None
+    forward: dict[str, str] | None = None
+    back: dict[str, str] | None = None
+
+
+def lab_commands(daemon: LabDaemonLike) -> dict[str, Command]:
+    """The table, bound to a daemon."""
+
+    async def status(_desk: Desk, _: NoneArguments) -> JsonValue:
+        return daemon.status().model_dump(mode="json")
+
+    async def plan(_desk: Desk, given: LabArguments) -> JsonValue:
+        return list(daemon.planned(_lab(given.lab)))
+
+    async def apply(_desk: Desk, given: LabArguments) -> JsonValue:
+        await daemon.apply(_lab(given.lab), given.file)
+        return {}
+
+    async def down(_desk: Desk, _: NoneArguments) -> JsonValue:
+        await daemon.down()
+        return {}
+
+    async def run(_desk: Desk, given: ExecArguments) -> JsonValue:
+        result = await daemon.run(given.vm, given.command, given.timeout)
+        if max(len(result.stdout), len(result.stderr)) > EXEC_MAX:
+            raise ConfigError(
+                f"vm-exec: the command ended with status {result.status} and wrote more than {EXEC_MAX >> 20} MiB; "
+                "let it write to a file in the guest"
+            )
+        return {
+            "stdout": base64.b64encode(result.stdout).decode(),
+            "stderr": base64.b64encode(result.stderr).decode(),
+            "status": result.status,
+        }
+
+    async def start(_desk: Desk, given: VmArguments) -> JsonValue:
+        await daemon.vm_start(given.vm)
+        return {}
+
+    async def stop(_desk: Desk, given: VmArguments) -> JsonValue:
+        await daemon.vm_stop(given.vm)
+        return {}
+
+    async def restart(_desk: Desk, given: VmArguments) -> JsonValue:
+        await daemon.vm_restart(given.vm)
+        return {}
+
+    async def save(_desk: Desk, given: TagArguments) -> JsonValue:
+        await daemon.vm_save(given.vm, given.tag)
+        return {}
+
+    async def restore(_desk: Desk, given: TagArguments) -> JsonValue:
+        await daemon.vm_restore(given.vm, given.tag)
+        return {}
+
+    async def cable(_desk: Desk, given: CableArguments) -> JsonValue:
+        forward, back = (None if keys is None else _impair(keys) for keys in (given.forward, given.back))
+        await daemon.set_cable(given.cable, given.up, forward, back)
+        return {}
+
+    return {
+        "lab-status": Command(NoneArguments, status),
+        "lab-plan": Command(LabArguments, plan),
+        "lab-apply": Command(LabArguments, apply),
+        "lab-down": Command(NoneArguments, down),
+        "vm-exec": Command(ExecArguments, run),
+        "vm-start": Command(VmArguments, start),
+        "vm-stop": Command(VmArguments, stop),
+        "vm-restart": Command(VmArguments, restart),
+        "vm-save": Command(TagArguments, save),
+        "vm-restore": Command(TagArguments, restore),
+        "cable-set": Command(CableArguments, cable),
+    }
+
+
+def _lab(value: JsonValue) -> Lab | None:
+    return None if value is None else Lab.model_validate(value)
+
+
+def _impair(keys: dict[str, str]) -> Impair:
+    return Impair.model_validate(keys)
