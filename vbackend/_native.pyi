@@ -128,6 +128,10 @@ class Capture:
     def __new__(cls, interfaces: int, *, limit_bytes: int = 4_194_304, count: int | None = None) -> Capture:
         """For so many ports. What does not fit into `limit_bytes` is lost and counted; `count` packets end it."""
 
+    def add_interface(self, description: bytes) -> int | None:
+        """Another interface, whose description (a whole block) comes in front of its first packet; its number.
+        None: the capture has ended, or has 4096."""
+
     def fileno(self) -> int:
         """An fd that polls readable exactly while there is something to read, or the capture has ended."""
 
@@ -189,6 +193,32 @@ class Engine:
         burst: int | None = None,
     ) -> None:
         """Change what is not None. `rate`: bits/s to the peer, with `burst` in bytes; 0, without one: no limit."""
+
+    def set_impairment(
+        self,
+        port: int,
+        *,
+        delay_us: int,
+        jitter_us: int,
+        overtake: bool,
+        loss: float,
+        gilbert: tuple[float, float, float, float] | None,
+        duplicate: float,
+        corrupt: float,
+        reorder: float,
+        seed: int,
+        limit_frames: int,
+        limit_bytes: int,
+    ) -> None:
+        """Let the way to the port's peer be a bad line; `gilbert` is p, r, 1-h, 1-k in the place of `loss`. The random
+        numbers and the counts begin anew, what is on its way keeps its time. ValueError: no probability, a jitter above
+        the delay, reordering without one."""
+
+    def clear_impairment(self, port: int) -> None:
+        """A good line again; what is on its way keeps its time, and what comes stays behind it."""
+
+    def impairment(self, port: int) -> dict[str, int] | None:
+        """lost, duplicated, corrupted, delayed, reordered since it was set; held_frames, held_bytes. None: no such."""
 
     def attach_stream(self, port: int, fd: int) -> int:
         """Start a session on a connected stream socket; returns its number. ValueError while one runs."""
@@ -301,16 +331,19 @@ class Engine:
         capture: Capture,
         interface: int,
         *,
+        lane: str,
         link: str,
         snaplen: int,
         filter: list[tuple[int, int, int, int]] | None,
     ) -> None:
         """Record the port's frames as number `interface` of the capture, up to `snaplen` bytes of those that `filter`
-        accepts: a BPF program as (code, jt, jf, k). `link`: "ethernet"; packets of a unit: "null", "loop", "raw".
-        ValueError: no such interface or link, or no valid program."""
+        accepts: a BPF program as (code, jt, jf, k). `lane`: "both" (each packet has its direction), "rx", "tx", or
+        "rx-lost": what the peer sent and no other port got. `link`: "ethernet"; packets of a unit: "null", "loop" or
+        "raw".
+        ValueError: no such interface, lane or link, or no valid program."""
 
     def uncapture(self, port: int, capture: Capture) -> None:
-        """End the port's part in the capture, if it has one."""
+        """End the port's part in the capture, in all interfaces, if it has one."""
 
     def inject(self, port: int, frame: bytes) -> None:
         """Forward a frame as if the port's peer had sent it. ValueError: it is too short or too long."""

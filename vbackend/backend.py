@@ -13,7 +13,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Final, Literal, Self, assert_never
@@ -21,7 +21,7 @@ from typing import Final, Literal, Self, assert_never
 from pydantic import JsonValue
 
 from vbackend import __version__
-from vbackend.capture.captures import Captures
+from vbackend.capture.captures import CaptureChoice, Captures
 from vbackend.capture.pcapng import DEFAULT_SNAPLEN, UnitLink
 from vbackend.dataplane import Dataplane, EventsLost, RingStopped, SessionEnded, WorkerDied
 from vbackend.errors import ConfigError
@@ -30,6 +30,7 @@ from vbackend.ports.adopted import adopted_port
 from vbackend.ports.base import EventName, Port, PortContext
 from vbackend.ports.channel import Channel, ChannelPort
 from vbackend.ports.dialling import DiallingPort
+from vbackend.ports.impairment import Impairment, changed_impairment
 from vbackend.ports.make import make_port
 from vbackend.ports.multi import MultiPort
 from vbackend.ports.names import derived_name, unique_name
@@ -100,7 +101,7 @@ class Backend:
         self._engine = engine
         self._open: _Open | None = None
         self._ports: dict[str, Port] = {}
-        self._captures = Captures()
+        self._captures = Captures(lambda: self._ports.values(), self._joined)
         self._callbacks: list[Callable[[BackendEvent], None]] = []
         self._failure: asyncio.Future[str] | None = None
         self._lock = asyncio.Lock()
@@ -248,10 +249,12 @@ class Backend:
         queue_bytes: int | None = None,
         rate: int | None = None,
         burst: int | None = None,
+        impairment: Impairment | Mapping[str, str] | None = None,
     ) -> PortSnapshot:
         """Change what is not None, of a `multi` port for all its peers. A `rate` of 0 ends the limit.
 
-        ConfigError: no such port, a limit that is none, a burst without a rate.
+        `impairment`: a new one, or words for `changed_impairment`, which change the one there is.
+        ConfigError: no such port, a limit that is none, a burst without a rate, an impairment that makes no sense.
         """
         port = self._find(name)
         for what, limit in (("queue", queue_frames), ("queue-bytes", queue_bytes)):
@@ -259,7 +262,19 @@ class Backend:
                 raise ConfigError(f"port {name!r}: {what} is {limit}; give a number above 0")
         if burst is not None and not (port.rate if rate is None else rate):
             raise ConfigError(f"port {name!r}: a burst is of no use without a rate; give a rate too")
-        port.set(up=up, queue_frames=queue_frames, queue_bytes=queue_bytes, rate=rate, burst=burst)
+        if isinstance(impairment, Mapping):
+            try:
+                impairment = changed_impairment(port.impairment, impairment)
+            except ValueError as error:
+                raise ConfigError(f"port {name!r}: {error}") from None
+        port.set(
+            up=up,
+            queue_frames=queue_frames,
+            queue_bytes=queue_bytes,
+            rate=rate,
+            burst=burst,
+            impairment=impairment,
+        )
         return port.snapshot()
 
     def dial_now(self, name: str) -> None:
@@ -275,37 +290,29 @@ class Backend:
         names: Sequence[str] = (),
         *,
         beside: str,
+        links: Sequence[str] | None = None,
         expression: str | None = None,
         snaplen: int = DEFAULT_SNAPLEN,
         count: int | None = None,
         unit_link: UnitLink | None = None,
     ) -> str:
-        """Offer a pcapng stream of these ports, or of all. Returns the path of the Unix socket that has it.
+        """Offer a pcapng stream of these ports, or of all; of `links` unless they are None: of these, or of all.
+        Returns the path of the Unix socket that has it.
 
         It waits some seconds for its one client, ends after `count` packets or when the client leaves, and lies at a
         path that begins with `beside`. `expression`: a filter in libpcap's language. `unit_link`: how packets of tun
-        units begin, None: as the unit has it. ConfigError: no such port, not a filter; HostError: there is no libpcap.
+        units begin, None: as the unit has it. ConfigError: no such port or link, not a filter; HostError: there is no
+        libpcap.
         """
-
+        choice = CaptureChoice(tuple(names), None if links is None else tuple(links), expression, unit_link)
         return await self._captures.start(
-            lambda: self._running().dataplane,
-            lambda: self._captured(names),
-            beside=beside,
-            expression=expression,
-            snaplen=snaplen,
-            count=count,
-            unit_link=unit_link,
+            lambda: self._running().dataplane, choice, beside=beside, snaplen=snaplen, count=count
         )
 
-    def _captured(self, names: Sequence[str]) -> list[Port]:
-        """Ports with frames of their own; a `multi` port stands for its peers."""
-        self._running()
-        named = [self._find(name) for name in dict.fromkeys(names)] or list(self._ports.values())
-        found: dict[str, Port] = {}
-        for port in named:
-            for one in port.peers.values() if isinstance(port, MultiPort) else [port]:
-                found[one.name] = one
-        return list(found.values())
+    def _joined(self) -> list[SegmentSnapshot]:
+        """Which ports are on which segment."""
+        names = tuple(port.name for port in self._ports.values() if port.engine_port is not None)
+        return [SegmentSnapshot(name=self.name, kind=self.kind, ports=names)]
 
     # What it looks like
 
@@ -459,6 +466,8 @@ class Backend:
         event = BackendEvent(name, data, time.time())
         for callback in list(self._callbacks):
             callback(event)
+        if name in ("PORT_ADDED", "PORT_REMOVED"):
+            self._captures.changed()
 
     def _running(self) -> _Open:
         if self._open is None:

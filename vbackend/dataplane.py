@@ -18,9 +18,11 @@ from vbackend.snapshot import LaneCounters
 
 __all__ = [
     "AdapterConfig",
+    "CaptureLane",
     "Dataplane",
     "DataplaneEvent",
     "EventsLost",
+    "ImpairmentConfig",
     "NativeCapture",
     "NativeChannel",
     "NativeUnit",
@@ -33,6 +35,7 @@ __all__ = [
 ]
 
 EndReason = Literal["eof", "oversize", "error", "detached", "memory"]
+CaptureLane = Literal["both", "rx", "rx-lost", "tx"]  # which frames of a port a capture has
 NativeCapture = _native.Capture
 NativeChannel = _native.Channel
 NativeUnit = _native.TunUnit
@@ -107,6 +110,23 @@ class AdapterConfig:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class ImpairmentConfig:
+    """What a bad line does, as the engine is told. Times are microseconds, probabilities from 0 to 1."""
+
+    delay_us: int = 0
+    jitter_us: int = 0
+    overtake: bool = False
+    loss: float = 0.0
+    gilbert: tuple[float, float, float, float] | None = None  # in the place of `loss`: p, r, 1-h, 1-k
+    duplicate: float = 0.0
+    corrupt: float = 0.0
+    reorder: float = 0.0
+    seed: int = 0
+    limit_frames: int = 1 << 18  # what may be on its way
+    limit_bytes: int = 1 << 26
+
+
 class Dataplane:
     """The engine, with owned descriptors. Close it, or use it in a `with`."""
 
@@ -166,6 +186,29 @@ class Dataplane:
         self._engine.set_port(
             port, up=up, queue_frames=queue_frames, queue_bytes=queue_bytes, rate=rate, burst=burst
         )
+
+    def set_impairment(self, port: int, config: ImpairmentConfig | None) -> None:
+        """None: a good line again; what is on its way keeps its time."""
+        if config is None:
+            self._engine.clear_impairment(port)
+            return
+        self._engine.set_impairment(
+            port,
+            delay_us=config.delay_us,
+            jitter_us=config.jitter_us,
+            overtake=config.overtake,
+            loss=config.loss,
+            gilbert=config.gilbert,
+            duplicate=config.duplicate,
+            corrupt=config.corrupt,
+            reorder=config.reorder,
+            seed=config.seed,
+            limit_frames=config.limit_frames,
+            limit_bytes=config.limit_bytes,
+        )
+
+    def impairment(self, port: int) -> dict[str, int] | None:
+        return self._engine.impairment(port)
 
     def attach_stream(self, port: int, sock: OwnedFd | socket.socket) -> int:
         return self._engine.attach_stream(port, sock.detach())
@@ -269,10 +312,11 @@ class Dataplane:
         *,
         snaplen: int,
         program: Sequence[tuple[int, int, int, int]] | None = None,
+        lane: CaptureLane = "both",
         link: str = "ethernet",
     ) -> None:
         program = None if program is None else list(program)
-        self._engine.capture(port, capture, interface, link=link, snaplen=snaplen, filter=program)
+        self._engine.capture(port, capture, interface, lane=lane, link=link, snaplen=snaplen, filter=program)
 
     def uncapture(self, port: int, capture: NativeCapture) -> None:
         self._engine.uncapture(port, capture)

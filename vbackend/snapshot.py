@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 __all__ = [
     "BackendSnapshot",
     "FdbEntry",
+    "ImpairmentSnapshot",
     "LaneCounters",
     "PortSnapshot",
     "RingSnapshot",
@@ -93,6 +94,19 @@ class VhostSnapshot(_Model):
     memory: int  # bytes of guest memory
 
 
+class ImpairmentSnapshot(_Model):
+    """What happens to the frames for a port's peer, and to how many it did since it was set."""
+
+    settings: dict[str, str]  # as `vbackend set` takes them: {"delay": "50ms", "loss": "1%", "seed": "7"}
+    lost: int = 0
+    duplicated: int = 0
+    corrupted: int = 0
+    delayed: int = 0
+    reordered: int = 0
+    held_frames: int = 0  # on their way now; they are among the lane's queued ones
+    held_bytes: int = 0  # the memory they take
+
+
 class PortSnapshot(_Model):
     name: str
     kind: Literal["stream", "dgram", "tap", "tun", "unit", "tunfile", "channel", "vhost-user"]
@@ -108,6 +122,7 @@ class PortSnapshot(_Model):
     queue_bytes: int
     rate: int | None = None  # bits/s to the peer at most
     burst: int | None = None  # bytes that may leave at once after a silence; None without a rate
+    impairment: ImpairmentSnapshot | None = None  # of what goes to the peer
     mac: str | None = None  # anti-spoof address
     isolated: bool = False
     parent: str | None = None  # the `multi` port this one was accepted on

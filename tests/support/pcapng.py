@@ -12,7 +12,7 @@ from typing import Final
 __all__ = ["Capture", "CapturedPacket", "InterfaceDescription", "parse", "read"]
 
 _SECTION: Final = 0x0A0D0D0A
-_DIRECTIONS: Final = {1: "in", 2: "out"}
+_DIRECTIONS: Final = {0: "", 1: "in", 2: "out"}
 
 Options = dict[int, bytes]
 
@@ -29,7 +29,7 @@ class InterfaceDescription:
 @dataclass(frozen=True, slots=True)
 class CapturedPacket:
     interface: str
-    direction: str  # "in": from the port's peer, "out": to it
+    direction: str  # "in": from the port's peer, "out": to it, "": the interface has only one
     time_ns: int
     data: bytes
     length: int  # before it was cut
@@ -86,7 +86,7 @@ def _section(body: bytes) -> Capture:
 
 
 def _interface(capture: Capture, body: bytes) -> None:
-    assert not capture.packets, "an interface after packets"
+    assert not capture.statistics, "an interface after statistics"
     link_type, reserved, snaplen = struct.unpack_from("<HHI", body)
     options = _options(body[8:])
     assert reserved == 0, "interface description: reserved field"
@@ -113,7 +113,7 @@ def _packet(capture: Capture, body: bytes) -> None:
     padded = end + -captured % 4
     assert not any(body[end:padded]), "packet: padding"
     options = _options(body[padded:])
-    (flags,) = struct.unpack("<I", options[2])
+    (flags,) = struct.unpack("<I", options.get(2, bytes(4)))
     comment = options.get(1)
     capture.packets.append(
         CapturedPacket(

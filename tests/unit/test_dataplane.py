@@ -19,6 +19,7 @@ import pytest
 from vbackend.dataplane import (
     AdapterConfig,
     Dataplane,
+    ImpairmentConfig,
     NativeCapture,
     NativeUnit,
     RingStopped,
@@ -120,6 +121,33 @@ def test_a_channel_is_readable_exactly_while_it_holds_a_frame(plane: Dataplane) 
     assert error.value.errno == 6
 
 
+def test_a_bad_line_does_the_same_again_and_says_so(plane: Dataplane) -> None:
+    segment = plane.add_cable()
+    _, peer_a = stream(plane, segment)
+    b, peer_b = stream(plane, segment)
+    frames = [frame(2, 1, 60)[:-1] + bytes([number]) for number in range(200)]
+    config = ImpairmentConfig(
+        gilbert=(0.1, 0.5, 0.9, 0.05), duplicate=0.1, corrupt=0.1, delay_us=1000, seed=7
+    )
+    seen = []
+    with peer_a, peer_b:
+        assert plane.impairment(b) is None
+        for batch in (200, 7):
+            plane.set_impairment(b, config)
+            for at in range(0, 200, batch):
+                peer_a.sendall(b"".join(map(wire, frames[at : at + batch])))
+            eventually(lambda: sum((plane.impairment(b) or {})[key] for key in ("lost", "delayed")) == 200)
+            counts = plane.impairment(b)
+            assert counts is not None
+            arrived = counts["delayed"] + counts["duplicated"]
+            seen.append((counts["lost"], peer_b.recv(64 * arrived, socket.MSG_WAITALL)))
+        assert seen[0] == seen[1]
+        assert seen[0][0] == plane.counters(b)[1].drops["loss"] / 2
+        assert balanced(plane.counters(b)[1])
+        plane.set_impairment(b, None)
+        assert plane.impairment(b) is None
+
+
 @pytest.mark.parametrize(
     ("call", "expected"),
     [
@@ -137,6 +165,12 @@ def test_a_channel_is_readable_exactly_while_it_holds_a_frame(plane: Dataplane) 
         (lambda plane: plane.set_port(plane.add_port(), rate=0, burst=5), ValueError),
         (lambda plane: plane.set_port(plane.add_port(), burst=5), ValueError),
         (lambda plane: plane.set_port(7, rate=1000, burst=5), KeyError),
+        (lambda plane: plane.set_impairment(7, ImpairmentConfig()), KeyError),
+        (lambda plane: plane.set_impairment(7, None), KeyError),
+        (lambda plane: plane.impairment(7), KeyError),
+        (lambda plane: plane.set_impairment(plane.add_port(), ImpairmentConfig(loss=1.5)), ValueError),
+        (lambda plane: plane.set_impairment(plane.add_port(), ImpairmentConfig(jitter_us=1)), ValueError),
+        (lambda plane: plane.set_impairment(plane.add_port(), ImpairmentConfig(seed=-1)), ValueError),
         (lambda plane: plane.add_switch(max_entries=-1), ValueError),
         (lambda plane: plane.add_switch(max_entries=1 << 60), ValueError),
         (lambda plane: plane.add_switch(ageing_ms=1 << 70), ValueError),
@@ -292,6 +326,32 @@ def test_what_passes_a_port_is_captured(plane: Dataplane) -> None:
     fresh = NativeCapture(1)
     fresh.end()
     assert fresh.ended
+
+
+def test_lanes_of_a_port_go_to_interfaces_of_their_own(plane: Dataplane) -> None:
+    segment = plane.add_switch()
+    (a, peer_a), (b, peer_b) = stream(plane, segment), stream(plane, segment)
+    capture = NativeCapture(0)
+    assert (
+        capture.add_interface(b"to "),
+        capture.add_interface(b"lost"),
+        capture.add_interface(b"from"),
+    ) == (0, 1, 2)
+    for port, lane, interface in ((b, "tx", 0), (a, "rx-lost", 1), (b, "rx-lost", 1), (a, "rx", 2)):
+        plane.capture(port, capture, interface, snaplen=20, lane=lane)  # type: ignore[arg-type]
+    with peer_a, peer_b:
+        peer_a.sendall(wire(frame(2, 1)) * 3)
+        eventually(lambda: plane.counters(b)[1].frames_out == 3)
+        plane.set_port(b, up=False)
+        peer_b.sendall(wire(frame(1, 2)))
+        eventually(lambda: plane.counters(b)[0].frames_in == 1)
+        assert [seen for seen, _, _ in capture.counts()] == [3, 1, 3]
+        assert capture.read(11) == b"to lostfrom"
+        assert b"dropped: port-down" in capture.read(10_000)
+        with pytest.raises(ValueError, match='"up" is no lane of a port'):
+            plane.capture(a, capture, 0, snaplen=20, lane="up")  # type: ignore[arg-type]
+    capture.end()
+    assert capture.add_interface(b"late") is None
 
 
 def test_captures_that_make_no_sense(plane: Dataplane) -> None:

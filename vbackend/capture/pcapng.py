@@ -20,7 +20,9 @@ __all__ = [
     "Statistics",
     "Tally",
     "UnitLink",
+    "description",
     "head",
+    "section",
     "statistics",
 ]
 
@@ -50,7 +52,7 @@ class LinkType(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """One captured port."""
+    """What packets are recorded under: a port, or one direction of a link."""
 
     name: str
     description: str
@@ -66,17 +68,24 @@ class Statistics:
     lost: int
 
 
+def section(application: str) -> bytes:
+    """The section header, what a file begins with (section 4.1)."""
+    fixed = struct.pack("<IHHQ", _BYTE_ORDER_MAGIC, 1, 0, _SECTION_LENGTH_UNKNOWN)
+    return _block(_SECTION, fixed + _options([(4, application.encode())]))  # shb_userappl
+
+
+def description(interface: Interface, snaplen: int, expression: str | None) -> bytes:
+    """An interface's description, anywhere in front of its first packet (section 4.2)."""
+    options = [(2, interface.name.encode()), (3, interface.description.encode()), (9, bytes([_NANOSECONDS]))]
+    if expression:
+        options.append((11, b"\0" + expression.encode()))  # if_filter, as libpcap's text
+    fixed = struct.pack("<HHI", interface.link_type, 0, snaplen)
+    return _block(_INTERFACE, fixed + _options(options))
+
+
 def head(application: str, interfaces: Sequence[Interface], snaplen: int, expression: str | None) -> bytes:
-    """Section header and interface descriptions: what a file begins with (sections 4.1 and 4.2)."""
-    section = struct.pack("<IHHQ", _BYTE_ORDER_MAGIC, 1, 0, _SECTION_LENGTH_UNKNOWN)
-    blocks = [_block(_SECTION, section + _options([(4, application.encode())]))]  # shb_userappl
-    for one in interfaces:
-        options = [(2, one.name.encode()), (3, one.description.encode()), (9, bytes([_NANOSECONDS]))]
-        if expression:
-            options.append((11, b"\0" + expression.encode()))  # if_filter, as libpcap's text
-        fixed = struct.pack("<HHI", one.link_type, 0, snaplen)
-        blocks.append(_block(_INTERFACE, fixed + _options(options)))
-    return b"".join(blocks)
+    """A file whose interfaces are all known at its beginning, up to their first packet."""
+    return section(application) + b"".join(description(one, snaplen, expression) for one in interfaces)
 
 
 def statistics(interfaces: Sequence[Statistics], *, started_ns: int, ended_ns: int, filtered: bool) -> bytes:

@@ -1,8 +1,8 @@
 """One capture: from ports of the engine to one client on a Unix socket, as a pcapng stream.
 
-The life of a session: listen → one client connects → ports are tapped, head is sent → packets as they come →
-the end → statistics. What ends it: the client (it closes, or says anything), the count, `close`. All of them end the
-engine's sink, and what it holds is still sent.
+The life of a session: listen → one client connects → ports are tapped, the section header is sent → descriptions and
+packets as they come, also of ports that join → the end → statistics. What ends it: the client (it closes, or says
+anything), the count, `close`. All of them end the engine's sink, and what it holds is still sent.
 
 Rule: a client that does not read costs the sink's bytes and one chunk, never traffic. Nobody who connects in time is
 the end, too. The socket's path is gone as soon as a client has it.
@@ -12,15 +12,15 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from vbackend import __version__
 from vbackend.capture.filter import Instruction
-from vbackend.capture.pcapng import Interface, Statistics, head, statistics
-from vbackend.dataplane import Dataplane, NativeCapture
+from vbackend.capture.pcapng import Interface, Statistics, description, section, statistics
+from vbackend.dataplane import CaptureLane, Dataplane, NativeCapture
 from vbackend.ports.unixsock import SocketIdentity, bind_unix, release_path
 
 __all__ = ["CaptureSession", "Tapped"]
@@ -32,22 +32,28 @@ _LAST_WORDS_S: Final = 0.5  # for it to take the rest when the backend stops
 _CHUNK: Final = 256 << 10  # bytes read from the sink at once
 
 
+Program = Sequence[Instruction] | None  # None: every packet
+
+
 @dataclass(frozen=True, slots=True)
 class Tapped:
-    """A port to capture."""
+    """An interface of a capture: what of which ports of the engine it has."""
 
-    engine_port: int
     interface: Interface
-    program: Sequence[Instruction] | None  # None: every packet
+    taps: tuple[tuple[int, CaptureLane], ...]
+    program: Program = None
+
+
+_Tap = tuple[CaptureLane, int, Interface, Program]  # of one port, for an interface by its number
 
 
 class CaptureSession:
-    """Made by `open`; `finished` is done when all is taken away again."""
+    """`wanted` says what is to be captured now; it is asked when the client comes, and whenever there were changes."""
 
     def __init__(
         self,
         dataplane: Dataplane,
-        ports: Sequence[Tapped],
+        wanted: Callable[[], Awaitable[Sequence[Tapped]]],
         *,
         snaplen: int,
         count: int | None = None,
@@ -56,11 +62,14 @@ class CaptureSession:
         patience_s: float = _PATIENCE_S,
     ) -> None:
         self._dataplane = dataplane
-        self._ports = ports
+        self._wanted = wanted
         self._snaplen = snaplen
         self._expression = expression
         self._patience_s = patience_s
-        self._sink = NativeCapture(len(ports), limit_bytes=limit_bytes, count=count)
+        self._sink = NativeCapture(0, limit_bytes=limit_bytes, count=count)
+        self._numbers: dict[Interface, int] = {}
+        self._tapped: dict[int, list[_Tap]] = {}
+        self._changes = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def open(self, path: str) -> asyncio.Task[None]:
@@ -73,6 +82,10 @@ class CaptureSession:
             raise
         self._task = asyncio.create_task(self._run(listener, path, identity), name=f"capture {path}")
         return self._task
+
+    def changed(self) -> None:
+        """What is wanted may be something else now."""
+        self._changes.set()
 
     async def close(self) -> None:
         """End in order: what was recorded is sent, if the client takes it soon. A second call does nothing."""
@@ -99,7 +112,7 @@ class CaptureSession:
             finally:
                 self._untap()
         counts = self._sink.counts()
-        captured, lost = (sum(each) for each in list(zip(*counts, strict=True))[1:])
+        captured, lost = (sum(one[what] for one in counts) for what in (1, 2))
         log.info("capture: ended after %d packets, %d were lost", captured, lost)
 
     async def _client(self, listener: socket.socket) -> socket.socket | None:
@@ -126,13 +139,13 @@ class CaptureSession:
     async def _serve(self, client: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         started_ns = time.time_ns()
-        self._tap()
+        await self._tap()
         leaving = asyncio.ensure_future(loop.sock_recv(client, 1))
-        leaving.add_done_callback(lambda _: self._sink.end())
+        following = asyncio.create_task(self._follow())
+        for each in (leaving, following):
+            each.add_done_callback(lambda _: self._sink.end())
         try:
-            interfaces = [port.interface for port in self._ports]
-            application = f"vbackend {__version__}"
-            await loop.sock_sendall(client, head(application, interfaces, self._snaplen, self._expression))
+            await loop.sock_sendall(client, section(f"vbackend {__version__}"))
             while not self._sink.ended:
                 await _readable(self._sink.fileno())
                 await loop.sock_sendall(client, self._sink.read(_CHUNK))
@@ -141,26 +154,55 @@ class CaptureSession:
             last = statistics(found, started_ns=started_ns, ended_ns=time.time_ns(), filtered=filtered)
             await loop.sock_sendall(client, last)
         finally:
-            leaving.cancel()
-            await asyncio.gather(leaving, return_exceptions=True)
+            for each in (leaving, following):
+                each.cancel()
+            _, fault = await asyncio.gather(leaving, following, return_exceptions=True)
+            if isinstance(fault, Exception):
+                log.error("capture: ended early: %s", fault, exc_info=fault)
 
-    def _tap(self) -> None:
-        for number, port in enumerate(self._ports):
-            with suppress(KeyError, RuntimeError):  # gone before the client came: its interface stays empty
+    async def _follow(self) -> None:
+        while True:
+            await self._changes.wait()
+            await self._tap()
+
+    async def _tap(self) -> None:
+        """Tap what is wanted, and nothing else. Ports whose taps stay as they are miss nothing."""
+        self._changes.clear()
+        wanted: dict[int, list[_Tap]] = {}
+        for each in await self._wanted():
+            number = self._number_of(each.interface)
+            if number is not None:
+                for port, lane in each.taps:
+                    wanted.setdefault(port, []).append((lane, number, each.interface, each.program))
+        before, self._tapped = self._tapped, wanted
+        for port in before.keys() | wanted.keys():
+            if before.get(port) != wanted.get(port):
+                self._retap(port, wanted.get(port, []))
+
+    def _number_of(self, interface: Interface) -> int | None:
+        """None: the capture has ended, or is full."""
+        number = self._numbers.get(interface)
+        if number is None:
+            number = self._sink.add_interface(description(interface, self._snaplen, self._expression))
+            if number is None:
+                log.info("capture: %s joined too late, or as one too many", interface.name)
+            else:
+                self._numbers[interface] = number
+        return number
+
+    def _retap(self, port: int, taps: Sequence[_Tap]) -> None:
+        with suppress(KeyError, RuntimeError):  # the port, or the whole engine, has gone
+            self._dataplane.uncapture(port, self._sink)
+            for lane, number, interface, program in taps:
+                link = interface.link_type.name.lower()
                 self._dataplane.capture(
-                    port.engine_port,
-                    self._sink,
-                    number,
-                    snaplen=self._snaplen,
-                    program=port.program,
-                    link=port.interface.link_type.name.lower(),
+                    port, self._sink, number, snaplen=self._snaplen, program=program, lane=lane, link=link
                 )
 
     def _untap(self) -> None:
         self._sink.end()
-        for port in self._ports:
-            with suppress(KeyError, RuntimeError):  # the port, or the whole engine, has gone
-                self._dataplane.uncapture(port.engine_port, self._sink)
+        for port in self._tapped:
+            self._retap(port, [])
 
 
 async def _readable(fd: int) -> None:

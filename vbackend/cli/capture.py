@@ -12,7 +12,10 @@ __all__ = ["capture"]
 def capture(
     ports: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PORT", help="Names of ports, as `show` prints them. [default: all]"),
+        typer.Argument(
+            metavar="PORT|LINK",
+            help="Names of ports, as `show` prints them; with --lab links, as --interfaces lists them. [default: all]",
+        ),
     ] = None,
     write: Annotated[
         str | None,
@@ -33,19 +36,42 @@ def capture(
             help="What packets of tun units begin with. [default: null, loop where the unit's reader has that]",
         ),
     ] = None,
+    lab: Annotated[
+        str | None,
+        typer.Option("--lab", metavar="LAB", help="Links of this running lab, each direction by itself."),
+    ] = None,
+    interfaces: Annotated[
+        bool, typer.Option("--interfaces", help="List what there is to capture, and do not.")
+    ] = False,
     name: NameOption = None,
     control: ControlOption = None,
 ) -> None:
-    """Capture frames of a running backend as pcapng, with direction and drop reasons."""
+    """Capture frames of a running backend or lab as pcapng, with direction and what became of each."""
     import os
     import sys
     from pathlib import Path
     from typing import BinaryIO
 
+    from pydantic import JsonValue
+
+    from vbackend.capture.links import links_of_snapshot
     from vbackend.control.capture import capture as run_capture
-    from vbackend.control.place import control_path
+    from vbackend.control.client import status
+    from vbackend.control.place import control_path, lab_control_path
     from vbackend.errors import ConfigError
 
+    if lab is not None and (name is not None or control is not None):
+        raise ConfigError("--lab: a lab has its own control socket; leave --name and --control out")
+    path = control_path(name, control, os.environ) if lab is None else lab_control_path(lab, os.environ)
+    if interfaces:
+        snapshot = status(path)
+        rows = [(port.name, port.where) for port in snapshot.ports]
+        if lab is not None:
+            rows = [(link.title, one.name) for link in links_of_snapshot(snapshot) for one in link.interfaces]
+        width = max((len(title) for title, _ in rows), default=0)
+        for title, what in rows:
+            print(f"{title:<{width}}  {what}")
+        return
     to_stdout = write in (None, "-")
     if to_stdout and sys.stdout.isatty():
         raise ConfigError("capture: stdout is a terminal; give -w FILE, or pipe to `wireshark -k -i -`")
@@ -57,6 +83,6 @@ def capture(
 
     options = {"filter": filter, "snaplen": snaplen, "count": count, "unit-link": unit_link}
     given = {key: value for key, value in options.items() if value is not None}
-    path = control_path(name, control, os.environ)
-    tally = run_capture(path, {"ports": list(ports or ()), **given}, open_output)
+    chosen: dict[str, JsonValue] = {"ports" if lab is None else "links": list(ports or ())}
+    tally = run_capture(path, {**chosen, **given}, open_output)
     print(f"{tally.packets} packets captured, {tally.lost} lost", file=sys.stderr)

@@ -18,6 +18,7 @@ from vbackend.cli.doctor import doctor
 from vbackend.cli.exec import ExecCommand, exec_
 from vbackend.cli.graph import graph
 from vbackend.cli.guests import console, logs
+from vbackend.cli.extcap import EXTCAP_SETTINGS, extcap
 from vbackend.cli.image import image_app
 from vbackend.cli.lab import lab_app
 from vbackend.cli.labs import apply, down, plan, ps, up
@@ -47,6 +48,7 @@ app.command("add")(add)
 app.command("remove")(remove)
 app.command("capture")(capture)
 app.command("graph")(graph)
+app.command("extcap", context_settings=EXTCAP_SETTINGS)(extcap)
 app.command("doctor")(doctor)
 app.command("up")(up)
 app.command("down")(down)

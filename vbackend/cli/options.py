@@ -40,4 +40,8 @@ PORT = KIND:WHERE[,key=value]...   (",," is a comma inside a value)
                       family=netbsd|freebsd|darwin|linux
 Keys of every kind: name=NAME mac=MAC queue=FRAMES queue-bytes=BYTES isolated
                       rate=BITS (a second: 800k, 10M, 1.5G) burst=BYTES
+A bad line to the port's peer: delay=TIME (200us, 50ms, 1.5s) jitter=TIME
+                      loss=P (1%) or gilbert:p=P:r=P[:1-h=P][:1-k=P]
+                      duplicate=P corrupt=P reorder=P overtake=on
+                      seed=NUMBER hold=BYTES
 """

@@ -15,6 +15,7 @@ from rich.text import Text
 from vbackend.ports.rates import short
 from vbackend.snapshot import (
     BackendSnapshot,
+    ImpairmentSnapshot,
     LaneCounters,
     PortSnapshot,
     RingSnapshot,
@@ -49,6 +50,9 @@ def backend_view(snapshot: BackendSnapshot, *, now: float, reasons: Mapping[str,
         _ports(ports, now),
         _traffic(ports),
     ]
+    impaired = [(port, port.impairment) for port in ports if port.impairment is not None]
+    if impaired:
+        parts.append(_impairments(impaired))
     units = [(port, port.unit) for port in ports if port.unit is not None]
     if units:
         parts += [_units(units), _unit_counters(units)]
@@ -169,18 +173,23 @@ def _traffic(ports: tuple[PortSnapshot, ...]) -> Table:
         found.add_row(
             Text(port.name),
             *_counts(port.rx, port.tx),
-            f"{port.tx.queued}/{port.queue_frames}",
+            f"{port.tx.queued - _on_the_way(port)}/{port.queue_frames}",
             _dropped([port]),
         )
     if len(ports) > 1:
         found.add_row(
             "total",
             *_counts(_sum(port.rx for port in ports), _sum(port.tx for port in ports)),
-            str(sum(port.tx.queued for port in ports)),
+            str(sum(port.tx.queued - _on_the_way(port) for port in ports)),
             _dropped(ports),
             style="bold",
         )
     return found
+
+
+def _on_the_way(port: PortSnapshot) -> int:
+    """Queued frames that are in no queue. The two counts are not of the very same moment."""
+    return 0 if port.impairment is None else min(port.tx.queued, port.impairment.held_frames)
 
 
 def _counts(rx: LaneCounters, tx: LaneCounters) -> tuple[str, str, str, str]:
@@ -197,6 +206,16 @@ def _sum(lanes: Iterable[LaneCounters]) -> LaneCounters:
 def _dropped(ports: Iterable[PortSnapshot]) -> Text:
     count = sum(port.rx.dropped + port.tx.dropped for port in ports)
     return Text(f"{count:,}", "yellow" if count else "")
+
+
+def _impairments(impaired: Iterable[tuple[PortSnapshot, ImpairmentSnapshot]]) -> Table:
+    numbers = ("lost", "twice", "corrupt", "delayed", "reordered", "on the way")
+    found = table("IMPAIRMENTS  of what goes to the peer", "port", "settings", *numbers, right=numbers)
+    for port, one in impaired:
+        counts = (one.lost, one.duplicated, one.corrupted, one.delayed, one.reordered, one.held_frames)
+        settings = " ".join(f"{key}={value}" for key, value in one.settings.items())
+        found.add_row(Text(port.name), Text(settings), *(f"{count:,}" for count in counts))
+    return found
 
 
 def _units(units: Iterable[tuple[PortSnapshot, UnitSnapshot]]) -> Table:

@@ -15,7 +15,9 @@ def set_(
         list[str],
         typer.Argument(
             metavar="CHANGE",
-            help="up, down, queue=FRAMES, queue-bytes=BYTES, rate=BITS (a second), rate=off, burst=BYTES.",
+            help="up, down, queue=FRAMES, queue-bytes=BYTES, rate=BITS (a second), rate=off, burst=BYTES; "
+            "delay=, jitter=, overtake=, loss=, duplicate=, corrupt=, reorder=, seed=, hold= as in a PORT, or off; "
+            "impair=off ends all of these.",
         ),
     ],
     name: NameOption = None,

@@ -6,6 +6,7 @@ from typing import Protocol
 from pydantic import JsonValue
 
 from vbackend.capture.pcapng import UnitLink
+from vbackend.ports.impairment import Impairment
 from vbackend.ports.spec import PortSpec
 from vbackend.snapshot import BackendSnapshot, PortSnapshot
 
@@ -38,12 +39,14 @@ class ControlledBackend(Protocol):
         queue_bytes: int | None = None,
         rate: int | None = None,
         burst: int | None = None,
+        impairment: Impairment | Mapping[str, str] | None = None,
     ) -> PortSnapshot: ...
     async def capture(
         self,
         names: Sequence[str] = (),
         *,
         beside: str,
+        links: Sequence[str] | None = None,
         expression: str | None = None,
         snaplen: int = ...,
         count: int | None = None,

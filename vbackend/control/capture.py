@@ -5,6 +5,7 @@ a file is good however the capture ends. The first SIGINT or SIGTERM asks the ba
 captured until then still comes; the second kills.
 """
 
+import select
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping
@@ -23,12 +24,13 @@ __all__ = ["capture"]
 
 _CHUNK: Final = 1 << 18
 _PATIENCE_S: Final = 5.0  # for the backend's last words
+_LOOK_MS: Final = 500  # how soon a signal is noticed when the backend is silent; it makes patience finite
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def capture(path: str, arguments: Mapping[str, JsonValue], open_output: Callable[[], BinaryIO]) -> Tally:
     """Capture until the end and count. `arguments`: those of capture-start. `open_output` is called, and its result
-    closed, once the backend has agreed. A reader that goes away is an end like others.
+    closed, once the backend has agreed. A reader that goes away is an end like others, noticed at once.
 
     ConfigError, ControlError, HostError: the backend says no. OSError: the file cannot be written.
     """
@@ -49,7 +51,18 @@ def capture(path: str, arguments: Mapping[str, JsonValue], open_output: Callable
 
 def _copy(stream: socket.socket, output: BinaryIO, tally: Tally) -> None:
     blocks = Blocks()
-    while data := _received(stream):
+    poll = select.poll()
+    poll.register(stream, select.POLLIN)
+    poll.register(output, 0)  # a pipe whose reader has gone says so unasked
+    while True:
+        ready = dict(poll.poll(_LOOK_MS))
+        if output.fileno() in ready:
+            return
+        if not ready and stream.gettimeout() is None:
+            continue
+        data = _received(stream)
+        if not data:
+            return
         whole = blocks.feed(data)
         output.write(whole)
         output.flush()

@@ -1,15 +1,18 @@
-"""`vbackend set PORT up|down|queue=N|rate=BITS...`: the words as port-set's arguments. Pure."""
+"""`vbackend set PORT up|down|queue=N|rate=BITS|delay=TIME...`: the words as port-set's arguments. Pure."""
 
 from collections.abc import Sequence
 
 from pydantic import JsonValue
 
 from vbackend.errors import ConfigError
+from vbackend.ports.impairment import KEYS, check_word
 from vbackend.ports.rates import read_burst, read_rate
 
 __all__ = ["parse_changes"]
 
-_FORMS = "up, down, queue=N, queue-bytes=N, rate=BITS, rate=off or burst=BYTES"
+_FORMS = (
+    f"up, down, queue=N, queue-bytes=N, rate=BITS, rate=off, burst=BYTES, {', '.join(KEYS)}= or impair=off"
+)
 
 
 def parse_changes(words: Sequence[str]) -> dict[str, JsonValue]:
@@ -38,5 +41,11 @@ def _parse(word: str) -> tuple[str, JsonValue]:
                 return key, (read_rate if key == "rate" else read_burst)(key, text)
             except ValueError as error:
                 raise ConfigError(f"change {word!r}: {error}") from None
+        case (key, "=", text) if key in KEYS or key == "impair":
+            try:
+                check_word(key, text)
+            except ValueError as error:
+                raise ConfigError(f"change {word!r}: {error}") from None
+            return key, text
         case _:
             raise ConfigError(f"change {word!r}: not known; give {_FORMS}")

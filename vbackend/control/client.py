@@ -27,10 +27,11 @@ _JSON: Final[TypeAdapter[JsonValue]] = TypeAdapter(JsonValue)
 
 
 class ControlClient:
-    """A connection to a running backend, open between `async with`."""
+    """A connection to a running backend, open between `async with`. `patience`: seconds for one answer."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, patience: float = _PATIENCE) -> None:
         self.path: Final = path
+        self._patience = patience
         self._qmp = QMPClient("vbackend")
         self._qmp.logger = logging.getLogger("vbackend.control.qmp")
         self._qmp.logger.setLevel(logging.CRITICAL)  # what it logs is raised too
@@ -38,12 +39,14 @@ class ControlClient:
     async def __aenter__(self) -> Self:
         address = socket_address(self.path)
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(self._patience):
                 await self._qmp.connect(address)
         except ConnectError as error:
             raise ControlError(_why_not(self.path, error.exc)) from None
         except TimeoutError:
-            raise ControlError(f"control socket {self.path}: no greeting for {_PATIENCE:.0f} s") from None
+            raise ControlError(
+                f"control socket {self.path}: no greeting for {self._patience:.0f} s"
+            ) from None
         return self
 
     async def __aexit__(

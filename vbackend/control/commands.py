@@ -7,7 +7,7 @@ of vbackend's errors or `OSError`, whose text is one line for the user; anything
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
@@ -15,6 +15,7 @@ from vbackend.capture.pcapng import DEFAULT_SNAPLEN, UnitLink
 from vbackend.control.api import ControlledBackend
 from vbackend.control.protocol import version_object
 from vbackend.errors import ConfigError, ControlError
+from vbackend.ports.impairment import KEYS
 from vbackend.ports.parse import parse_port
 from vbackend.ports.rates import BURST_MAX, RATE_MAX
 
@@ -65,7 +66,26 @@ class PortRemove(Arguments):
     name: str
 
 
-class PortSet(Arguments):
+class _ImpairmentWords(Arguments):
+    """What a bad line does, as `vbackend set` has it: "50ms", "1%", "off"; also numbers, since qmp-shell makes them."""
+
+    impair: Literal["off"] | None = None  # begin with none, not with what there is
+    delay: str | int | None = None
+    jitter: str | int | None = None
+    overtake: str | None = None
+    loss: str | float | None = None
+    duplicate: str | float | None = None
+    corrupt: str | float | None = None
+    reorder: str | float | None = None
+    seed: str | int | None = None
+    hold: str | int | None = None
+
+    def words(self) -> dict[str, str]:
+        found = {key: getattr(self, key) for key in ("impair", *KEYS)}
+        return {key: str(value) for key, value in found.items() if value is not None}
+
+
+class PortSet(_ImpairmentWords):
     """Only what is given changes."""
 
     name: str
@@ -77,9 +97,10 @@ class PortSet(Arguments):
 
 
 class CaptureStart(Arguments):
-    """No ports: all of them."""
+    """No ports: all of them. With `links`, these instead of ports, or all of them."""
 
     ports: list[str] = []
+    links: list[str] | None = None
     filter: str | None = None  # in libpcap's language
     snaplen: int = Field(DEFAULT_SNAPLEN, ge=1, le=DEFAULT_SNAPLEN)  # bytes kept of a packet
     count: int | None = Field(None, ge=1, le=1 << 62)  # packets until the end
@@ -117,7 +138,10 @@ async def _port_remove(desk: Desk, arguments: PortRemove) -> JsonValue:
 
 async def _port_set(desk: Desk, arguments: PortSet) -> JsonValue:
     if all(value is None for key, value in arguments if key != "name"):
-        raise ConfigError("port-set: nothing to change; give up, queue, queue-bytes, rate or burst")
+        raise ConfigError(
+            "port-set: nothing to change; give up, queue, queue-bytes, rate, burst or an impairment"
+        )
+    words = arguments.words()
     port = await desk.backend.set_port(
         arguments.name,
         up=arguments.up,
@@ -125,14 +149,18 @@ async def _port_set(desk: Desk, arguments: PortSet) -> JsonValue:
         queue_bytes=arguments.queue_bytes,
         rate=arguments.rate,
         burst=arguments.burst,
+        impairment=words or None,
     )
     return port.model_dump(mode="json")
 
 
 async def _capture_start(desk: Desk, arguments: CaptureStart) -> JsonValue:
+    if arguments.ports and arguments.links is not None:
+        raise ConfigError("capture-start: ports and links are two kinds of captures; give one of them")
     path = await desk.backend.capture(
         arguments.ports,
         beside=desk.path,
+        links=arguments.links,
         expression=arguments.filter,
         snaplen=arguments.snaplen,
         count=arguments.count,

@@ -1,9 +1,11 @@
-"""Where control sockets lie: `$XDG_RUNTIME_DIR/vbackend/NAME.sock`, else `/run/vbackend/NAME.sock`.
+"""Where control sockets lie: `$XDG_RUNTIME_DIR/vbackend/NAME.sock`, else `/run/vbackend/NAME.sock`; those of labs
+at `labs/LAB/control.sock` beside them.
 
 Only names and the directory; the socket is server.py's.
 """
 
 import os
+import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +23,7 @@ __all__ = [
     "lab_names",
     "make_private_dir",
     "make_runtime_dir",
+    "running_labs",
     "running_names",
     "runtime_dir",
 ]
@@ -28,6 +31,9 @@ __all__ = [
 DEFAULT_NAME: Final = "default"
 _SUFFIX: Final = ".sock"
 _REMEDY: Final = "set XDG_RUNTIME_DIR to a directory of yours, or give --control PATH"
+_LABS: Final = "labs"
+_LAB_SOCKET: Final = "control.sock"
+_LAB_NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,19}")  # as in a lab's file
 
 
 def checked_name(name: str) -> str:
@@ -99,5 +105,14 @@ def running_names(environ: Mapping[str, str]) -> list[str]:
     """Names with a socket file in the runtime directory, sorted; they may be stale."""
     try:
         return sorted(path.name.removesuffix(_SUFFIX) for path in runtime_dir(environ).glob(f"*{_SUFFIX}"))
+    except OSError:
+        return []
+
+
+def running_labs(environ: Mapping[str, str]) -> list[str]:
+    """Labs with a control socket, sorted; it may be stale."""
+    try:
+        found = (runtime_dir(environ) / _LABS).glob(f"*/{_LAB_SOCKET}")
+        return sorted(path.parent.name for path in found if _LAB_NAME.fullmatch(path.parent.name))
     except OSError:
         return []

@@ -13,16 +13,24 @@ Rule: a session that ends, for whatever reason, never ends the port.
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 from pydantic import JsonValue
 
-from vbackend.dataplane import Dataplane, RingStopped, SessionEnded
+from vbackend.dataplane import Dataplane, ImpairmentConfig, RingStopped, SessionEnded
+from vbackend.ports.impairment import Gilbert, Impairment
 from vbackend.ports.rates import burst_for
 from vbackend.ports.reasons import end_text
 from vbackend.ports.spec import PortSpec
-from vbackend.snapshot import LaneCounters, PortSnapshot, SessionInfo, UnitSnapshot, VhostSnapshot
+from vbackend.snapshot import (
+    ImpairmentSnapshot,
+    LaneCounters,
+    PortSnapshot,
+    SessionInfo,
+    UnitSnapshot,
+    VhostSnapshot,
+)
 from vbackend.tun.driver import TunDriver
 
 if TYPE_CHECKING:
@@ -76,6 +84,7 @@ class Port(ABC):
         self.queue_bytes = DEFAULT_QUEUE_BYTES if options.queue_bytes is None else options.queue_bytes
         self.rate = options.rate
         self._burst_wanted = options.burst
+        self.impairment = options.impairment
         self.state: PortState = "down"
         self.detail = ""
         self.session: SessionInfo | None = None
@@ -109,6 +118,7 @@ class Port(ABC):
                 dataplane.set_port(port, up=False)
             if self.rate is not None:
                 dataplane.set_port(port, rate=self.rate, burst=self.burst)
+            self._impair(port)
         except BaseException:
             dataplane.remove_port(port)
             raise
@@ -146,8 +156,13 @@ class Port(ABC):
         queue_bytes: int | None = None,
         rate: int | None = None,
         burst: int | None = None,
+        impairment: Impairment | None = None,
     ) -> None:
         """Change what is not None, live. A rate of 0 ends the limit; a burst stays when the rate changes."""
+        if impairment is not None:
+            self.impairment = impairment
+            if self.engine_port is not None:
+                self._impair(self.engine_port)
         if rate == 0:
             self.rate = self._burst_wanted = None
         elif rate is not None or burst is not None:
@@ -162,6 +177,16 @@ class Port(ABC):
         self.up = self.up if up is None else up
         self.queue_frames = self.queue_frames if queue_frames is None else queue_frames
         self.queue_bytes = self.queue_bytes if queue_bytes is None else queue_bytes
+
+    def _impair(self, engine_port: int) -> None:
+        """Tell the engine; a seed that nobody gave is picked, and kept so that a run can be repeated."""
+        impairment = self.impairment
+        if impairment.is_off:
+            self.context.dataplane.set_impairment(engine_port, None)
+            return
+        if impairment.seed is None:
+            self.impairment = impairment = replace(impairment, seed=int(self.context.random() * 2**32))
+        self.context.dataplane.set_impairment(engine_port, _engine_config(impairment))
 
     # The life of a session
 
@@ -225,6 +250,14 @@ class Port(ABC):
         """Of the tun unit behind the port, if there is one."""
         return None
 
+    def impairment_snapshot(self) -> ImpairmentSnapshot | None:
+        """Of the impairment, if there is one."""
+        if self.impairment.is_off:
+            return None
+        port = self.engine_port
+        counts = None if port is None else self.context.dataplane.impairment(port)
+        return ImpairmentSnapshot(settings=self.impairment.settings(), **(counts or {}))
+
     def vhost_snapshot(self) -> VhostSnapshot | None:
         """Of the vhost-user front-end, if one is connected."""
         return None
@@ -250,6 +283,7 @@ class Port(ABC):
             queue_bytes=self.queue_bytes,
             rate=self.rate,
             burst=self.burst,
+            impairment=self.impairment_snapshot(),
             mac=None if self.source_mac is None else self.source_mac.hex(":"),
             isolated=self.spec.options.isolated,
             parent=self.parent,
@@ -259,3 +293,21 @@ class Port(ABC):
             rx=rx,
             tx=tx,
         )
+
+
+def _engine_config(impairment: Impairment) -> ImpairmentConfig:
+    loss = impairment.loss
+    gilbert = (loss.p, loss.r, loss.bad, loss.good) if isinstance(loss, Gilbert) else None
+    return ImpairmentConfig(
+        delay_us=impairment.delay,
+        jitter_us=impairment.jitter,
+        overtake=impairment.overtake,
+        loss=0.0 if isinstance(loss, Gilbert) else loss,
+        gilbert=gilbert,
+        duplicate=impairment.duplicate,
+        corrupt=impairment.corrupt,
+        reorder=impairment.reorder,
+        seed=impairment.seed or 0,
+        limit_frames=impairment.hold_frames,
+        limit_bytes=impairment.hold,
+    )

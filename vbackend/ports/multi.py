@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from vbackend.ports.base import PortContext
+from vbackend.ports.impairment import Impairment
 from vbackend.ports.listener import Listener
 from vbackend.ports.names import child_name
 from vbackend.ports.spec import StreamSpec
@@ -53,11 +54,26 @@ class MultiPort(StreamPort):
         queue_bytes: int | None = None,
         rate: int | None = None,
         burst: int | None = None,
+        impairment: Impairment | None = None,
     ) -> None:
-        """For the peers there are and for those to come; each has the rate for itself."""
-        super().set(up=up, queue_frames=queue_frames, queue_bytes=queue_bytes, rate=rate, burst=burst)
+        """For the peers there are and for those to come; each has the rate, and the bad line, for itself."""
+        super().set(
+            up=up,
+            queue_frames=queue_frames,
+            queue_bytes=queue_bytes,
+            rate=rate,
+            burst=burst,
+            impairment=impairment,
+        )
         for peer in self.peers.values():
-            peer.set(up=up, queue_frames=queue_frames, queue_bytes=queue_bytes, rate=rate, burst=burst)
+            peer.set(
+                up=up,
+                queue_frames=queue_frames,
+                queue_bytes=queue_bytes,
+                rate=rate,
+                burst=burst,
+                impairment=impairment,
+            )
 
     def on_end(self) -> None:
         """Never called: the sessions are the peers'."""
@@ -80,6 +96,7 @@ class MultiPort(StreamPort):
             queue_bytes=self.queue_bytes,
             rate=self.rate or 0,
             burst=self.burst,
+            impairment=self.impairment,
         )
         try:
             port.create()

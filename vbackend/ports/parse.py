@@ -11,7 +11,8 @@ from difflib import get_close_matches
 from typing import Final, Literal, TypeVar, assert_never
 
 from vbackend.errors import ConfigError
-from vbackend.ports import rates, values
+from vbackend.ports import impairment, rates, values
+from vbackend.ports.impairment import NO_IMPAIRMENT
 from vbackend.ports.spec import (
     Address,
     ChannelSpec,
@@ -32,7 +33,7 @@ __all__ = ["format_port", "parse_port"]
 
 T = TypeVar("T")
 
-_COMMON_KEYS: Final = ("name", "mac", "queue", "queue-bytes", "isolated", "rate", "burst")
+_COMMON_KEYS: Final = ("name", "mac", "queue", "queue-bytes", "isolated", "rate", "burst", *impairment.KEYS)
 _FLAGS: Final = frozenset({"isolated", "dial", "multi", "pi"})
 _TAP_MTU: Final = (68, 65_521)  # what the kernel takes for a tap device (protocols.md 3)
 _TUN_MTU: Final = (68, 65_535)
@@ -152,6 +153,9 @@ class _Keys:
             isolated=self.flag("isolated"),
             rate=rate,
             burst=burst,
+            impairment=NO_IMPAIRMENT.changed(
+                {key: text for key in impairment.KEYS if (text := self._one(key)) is not None}
+            ),
         )
 
     def _one(self, key: str) -> str | None:
@@ -353,6 +357,7 @@ def _format_options(options: PortOptions) -> list[str]:
         ("queue-bytes", options.queue_bytes),
         ("rate", None if options.rate is None else rates.short(options.rate)),
         ("burst", None if options.burst is None else rates.short(options.burst)),
+        *options.impairment.settings().items(),
     )
     return [*words, "isolated"] if options.isolated else words
 

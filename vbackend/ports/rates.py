@@ -8,7 +8,7 @@ import re
 from decimal import Decimal
 from typing import Final
 
-__all__ = ["BURST_MAX", "RATE_MAX", "burst_for", "read_burst", "read_rate", "short"]
+__all__ = ["BURST_MAX", "RATE_MAX", "burst_for", "read_burst", "read_rate", "read_size", "short"]
 
 RATE_MAX: Final = 10**12  # bits/s
 BURST_MAX: Final = 10**10  # bytes
@@ -30,6 +30,15 @@ def read_rate(what: str, text: str) -> int:
 def read_burst(what: str, text: str) -> int:
     """Bytes, e.g. 64k. ValueError as `read_rate`."""
     return _read(what, text, BURST_MAX, "bytes such as 64k, at most 10G")
+
+
+def read_size(what: str, text: str, least: int, most: int) -> int:
+    """Bytes from `least` to `most`. ValueError as `read_rate`."""
+    right = f"bytes such as {short(most // 1000 * 1000)}, from {short(least)} to {short(most)}"
+    found = _read(what, text, most, right)
+    if found < least:
+        raise ValueError(f"{what} is {text!r}; give {right}")
+    return found
 
 
 def burst_for(rate: int, wanted: int | None) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import Literal
 
+from vbackend.ports.impairment import NO_IMPAIRMENT, Impairment
 from vbackend.tun.vocabulary import Header, System
 
 __all__ = [
@@ -55,6 +56,7 @@ class PortOptions:
     isolated: bool = False  # isolated ports do not see each other
     rate: int | None = None  # bits/s, of what goes to the peer; None: no limit
     burst: int | None = None  # bytes; None: what `rates.burst_for` finds right
+    impairment: Impairment = NO_IMPAIRMENT  # of what goes to the peer
 
 
 @dataclass(frozen=True, slots=True)

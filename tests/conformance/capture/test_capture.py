@@ -6,110 +6,25 @@ Two guests a and b on a switch speak `-netdev stream`. The capture comes through
 import asyncio
 import shutil
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Final
 
 import pytest
 
-from tests.support.accounting import assert_accounts
-from tests.support.frames import BROADCAST, frame, mac, numbered
-from tests.support.pcapng import Capture, read
-from tests.support.qemu_peers import FakeStreamPeer, eventually
-from vbackend.backend import Backend
-from vbackend.control.server import ControlServer
+from tests.conformance.capture.lab import PROGRAM, A, B, Lab, capture_lab
+from tests.support.frames import BROADCAST, frame, numbered
+from tests.support.qemu_peers import eventually
 from vbackend.errors import ConfigError
-from vbackend.ports.parse import parse_port
-from vbackend.snapshot import PortSnapshot
 
-A, B = mac(1), mac(2)
-PROGRAM: Final = (sys.executable, "-c", "from vbackend.cli.main import main; main()", "capture")
 TOOLS = pytest.mark.skipif(
     shutil.which("tshark") is None, reason="needs tshark: `tools/dev setup` as root, or install it"
 )
 
 
-class Lab:
-    def __init__(self, backend: Backend, folder: Path) -> None:
-        self.backend = backend
-        self.folder = folder
-        self.file = folder / "capture.pcapng"
-        self.peers: dict[str, FakeStreamPeer] = {}
-
-    async def connect(self, name: str) -> FakeStreamPeer:
-        self.peers[name] = await FakeStreamPeer.connect(f"{self.folder}/{name}.sock")
-        await eventually(lambda: self.port(name).state == "connected", f"{name} connected")
-        return self.peers[name]
-
-    def port(self, name: str) -> PortSnapshot:
-        return next(port for port in self.backend.snapshot().ports if port.name == name)
-
-    async def capture(self, *arguments: str) -> "Client":
-        """`vbackend capture`, from the moment when it captures."""
-        child = await asyncio.create_subprocess_exec(
-            *PROGRAM,
-            *arguments,
-            *("-w", str(self.file), "--control", f"{self.folder}/control"),
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
-        await eventually(lambda: self.file.exists() and self.file.stat().st_size, "the file has a head")
-        return Client(self, child)
-
-
-class Client:
-    def __init__(self, lab: Lab, child: asyncio.subprocess.Process) -> None:
-        self.lab = lab
-        self.child = child
-
-    async def end(self, *, signal: bool = True) -> tuple[Capture, str]:
-        """Until its orderly end: the file, which the tools agree on, and what it said."""
-        if signal:
-            self.child.terminate()
-        _, said = await asyncio.wait_for(self.child.communicate(), 20)
-        assert self.child.returncode == 0, said
-        found = read(self.lab.file)
-        judged(self.lab.file, found)
-        return found, said.decode()
-
-
-def judged(file: Path, found: Capture) -> None:
-    """tshark and tcpdump see what our own reader sees."""
-    if shutil.which("tshark") is None:
-        return
-    fields = ("frame.interface_name", "frame.packet_flags_direction", "frame.len", "frame.cap_len")
-    command = ["tshark", "-n", "-r", str(file), "-T", "fields", *[w for f in fields for w in ("-e", f)]]
-    rows = output(command)
-    numbers = {"in": "0x00000001", "out": "0x00000002"}
-    assert rows == [
-        f"{one.interface}\t{numbers[one.direction]}\t{one.length}\t{len(one.data)}" for one in found.packets
-    ]
-    assert len(output(["tcpdump", "-n", "-t", "-q", "-r", str(file)])) >= len(found.packets)
-
-
-def output(command: list[str]) -> list[str]:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "malformed" not in done.stdout.lower(), done.stdout
-    return done.stdout.splitlines()
-
-
 @pytest.fixture
 async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
-    async with Backend(name="test") as backend, ControlServer(f"{tmp_path}/control", version="1") as server:
-        await backend.start([parse_port(f"stream:unix:{tmp_path}/{name}.sock,name={name}") for name in "ab"])
-        await server.serve(backend, lambda: None)
-        lab = Lab(backend, tmp_path)
-        try:
-            for name in "ab":
-                await lab.connect(name)
-            yield lab
-            assert_accounts(backend.snapshot())
-            assert not list(tmp_path.glob("*.capture-*"))
-        finally:
-            for peer in lab.peers.values():
-                peer.close()
+    async with capture_lab(tmp_path, f"{tmp_path}/control", segment="switch") as lab:
+        yield lab
 
 
 async def test_two_ports_while_frames_flow(lab: Lab) -> None:
@@ -253,7 +168,7 @@ async def test_what_cannot_be_captured(lab: Lab) -> None:
 async def test_a_live_reader_sees_a_packet_at_once(lab: Lab) -> None:
     """As `vbackend capture | wireshark -k -i -`: tshark prints the packet while the capture goes on."""
     a, b = lab.peers["a"], lab.peers["b"]
-    words = " ".join(f"'{word}'" for word in (*PROGRAM, "a", "--control", f"{lab.folder}/control"))
+    words = " ".join(f"'{word}'" for word in (*PROGRAM, "capture", "a", "--control", f"{lab.folder}/control"))
     out = lab.folder / "seen"
     child = await asyncio.create_subprocess_shell(
         f"{words} | exec tshark -l -n -i - -c 1 -T fields -e eth.src > {out}",

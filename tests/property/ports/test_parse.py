@@ -5,6 +5,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_interface
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.property.ports.test_impairment import impairments
 from vbackend.errors import ConfigError
 from vbackend.ports.parse import format_port, parse_port
 from vbackend.ports.spec import (
@@ -71,6 +72,7 @@ def _options(draw: st.DrawFn) -> PortOptions:
         queue_bytes=draw(st.none() | st.integers(69_632, 1 << 30)),
         mac=draw(st.none() | _macs),
         isolated=draw(st.booleans()),
+        impairment=draw(impairments()),
         rate=rate,
         burst=None if rate is None else draw(st.none() | st.integers(1, 10**10)),
     )

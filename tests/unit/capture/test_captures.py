@@ -51,3 +51,34 @@ async def test_stop_takes_captures_away(backend: Backend, tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ConfigError, match="not running"):
         await backend.capture(beside=f"{tmp_path}/control")
+
+
+async def test_without_names_what_comes_later_is_captured_too(backend: Backend, tmp_path: Path) -> None:
+    """Also when the filter does not fit it: then it is left out, and the capture goes on."""
+    await backend.start([parse_port(f"stream:unix:{tmp_path}/a.sock,name=a")])
+    for filter, expected in ((None, ["a", "b", "u"]), ("ether src 52:54:00:00:00:01", ["a", "b"])):
+        path = await backend.capture(beside=f"{tmp_path}/control", expression=filter)
+        reader, writer = await asyncio.open_unix_connection(path)
+        head = await asyncio.wait_for(reader.readuntil(b"a.sock"), 10)
+        await backend.add_port(parse_port(f"unit:{tmp_path}/u.sock,name=u,addr=10.7.0.1"))
+        await backend.add_port(parse_port(f"stream:unix:{tmp_path}/b.sock,name=b"))
+        head += await asyncio.wait_for(reader.readuntil(b"b.sock"), 10)
+        writer.write_eof()
+        capture = parse(head + await asyncio.wait_for(reader.read(), 10))
+        writer.close()
+        assert sorted(one.name for one in capture.interfaces) == expected
+        await backend.remove_port("b")
+        await backend.remove_port("u")
+
+
+async def test_links_are_checked_by_name(backend: Backend, tmp_path: Path) -> None:
+    await backend.start([parse_port(f"stream:unix:{tmp_path}/{name}.sock,name={name}") for name in "ab"])
+    with pytest.raises(ConfigError, match="there is no link 'a'; there are test/a, test/b"):
+        await backend.capture(links=["a"], beside=f"{tmp_path}/control")
+    path = await backend.capture(links=["test/b"], beside=f"{tmp_path}/control")
+    reader, writer = await asyncio.open_unix_connection(path)
+    head = await asyncio.wait_for(reader.readuntil("test → b".encode()), 10)
+    writer.write_eof()
+    capture = parse(head + await asyncio.wait_for(reader.read(), 10))
+    writer.close()
+    assert [one.name for one in capture.interfaces] == ["b → test", "test → b"]

@@ -3,7 +3,17 @@
 import pytest
 
 from tests.support.pcapng import parse
-from vbackend.capture.pcapng import Blocks, Interface, LinkType, Statistics, Tally, head, statistics
+from vbackend.capture.pcapng import (
+    Blocks,
+    Interface,
+    LinkType,
+    Statistics,
+    Tally,
+    description,
+    head,
+    section,
+    statistics,
+)
 from vbackend.errors import PeerError
 
 PORTS = [Interface("a", "tap:tap0"), Interface("unit", "unit:/tmp/u", LinkType.NULL)]
@@ -13,6 +23,32 @@ def test_the_section_header_byte_by_byte() -> None:
     assert head("vb", [], 99, None) == bytes.fromhex(
         "0a0d0d0a 28000000 4d3c2b1a 01000000 ffffffffffffffff 04000200 76620000 00000000 28000000"
     )
+
+
+def test_a_description_byte_by_byte() -> None:
+    assert description(Interface("a → b", "link x"), 99, "ip") == bytes.fromhex(
+        "01000000 40000000 0100 0000 63000000"
+        "0200 0700 6120e28692206200 0300 0600 6c696e6b20780000 0900 0100 09000000 0b00 0300 00697000"
+        "00000000 40000000"
+    )
+
+
+def test_interfaces_may_come_at_any_time() -> None:
+    """Their packets have the number that they are described as."""
+
+    def packet(number: int) -> bytes:
+        words = (6, 32, number, 0, 0, 0, 0, 32)
+        return (
+            b"".join(word.to_bytes(4, "little") for word in words[:7])
+            + bytes(4)
+            + words[7].to_bytes(4, "little")
+        )
+
+    one, two = (description(port, 77, None) for port in PORTS)
+    packets = packet(0).replace((32).to_bytes(4, "little"), (36).to_bytes(4, "little"))
+    late = packet(1).replace((32).to_bytes(4, "little"), (36).to_bytes(4, "little"))
+    capture = parse(section("x") + one + packets + two + late)
+    assert [(found.interface, found.direction) for found in capture.packets] == [("a", ""), ("unit", "")]
 
 
 @pytest.mark.parametrize("expression", [None, "icmp or arp"])

@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,12 +31,21 @@ class Lab:
             dataplane.join(port, segment)
         self.channels = [dataplane.attach_channel(port) for port in self.ports]
 
-    def tapped(self, expression: str | None = None) -> list[Tapped]:
+        self.wanted: list[Tapped] = []
+
+    def tapped(
+        self, expression: str | None = None, *, names: str = "ab"
+    ) -> Callable[[], Awaitable[list[Tapped]]]:
         program = None if expression is None else compile_filter(expression, LinkType.ETHERNET, 1000)
-        return [
-            Tapped(port, Interface(name, "channel"), program)
-            for name, port in zip("ab", self.ports, strict=True)
+        self.wanted = [
+            Tapped(Interface(name, "channel"), ((self.ports["ab".index(name)], "both"),), program)
+            for name in names
         ]
+
+        async def wanted() -> list[Tapped]:
+            return self.wanted
+
+        return wanted
 
     async def pass_frames(self, count: int) -> None:
         before, _ = self.dataplane.counters(self.ports[0])
@@ -104,7 +113,7 @@ async def test_the_count_ends_it(lab: Lab, place: str) -> None:
 
 
 async def test_a_slow_client_loses_packets_and_hears_of_it(lab: Lab, place: str) -> None:
-    session = CaptureSession(lab.dataplane, lab.tapped()[:1], snaplen=1000, limit_bytes=10_000)
+    session = CaptureSession(lab.dataplane, lab.tapped(names="a"), snaplen=1000, limit_bytes=10_000)
     task = session.open(place)
     with socket.socket(socket.AF_UNIX) as client:
         client.setblocking(False)
@@ -191,3 +200,65 @@ async def test_ports_and_engines_may_go_first(lab: Lab, place: str) -> None:
     assert [(packet.interface, packet.comment) for packet in capture.packets] == [
         ("a", "dropped: no-destination")
     ]
+
+
+async def test_ports_join_and_leave_while_it_runs(lab: Lab, place: str) -> None:
+    session = CaptureSession(lab.dataplane, lab.tapped(names="a"), snaplen=900)
+    session.open(place)
+    reader, writer, head = await begin(place)
+    await lab.pass_frames(1)
+    session.changed()  # nothing did
+    lab.tapped(names="ab")
+    session.changed()
+    await eventually(lambda: len(session._tapped) == 2, "b joined")
+    await lab.pass_frames(1)
+    lab.wanted = lab.wanted[1:]
+    session.changed()
+    await eventually(lambda: len(session._tapped) == 1, "a left")
+    await lab.pass_frames(1)
+    lab.tapped(names="ab")
+    session.changed()
+    await eventually(lambda: len(session._tapped) == 2, "a is back")
+    await lab.pass_frames(1)
+    await session.close()
+    capture = parse(head + await asyncio.wait_for(reader.read(), 10))
+    writer.close()
+    assert [packet.interface for packet in capture.packets] == ["a", "a", "b", "b", "a", "b"]
+    assert [one.name for one in capture.interfaces] == ["a", "b"]
+
+
+async def test_one_interface_of_two_ports(lab: Lab, place: str) -> None:
+    """As a cable's direction: what the first loses, and what the second is offered."""
+    both = Tapped(Interface("a → b", "link x"), ((lab.ports[0], "rx-lost"), (lab.ports[1], "tx")))
+
+    async def wanted() -> list[Tapped]:
+        return [both]
+
+    task = CaptureSession(lab.dataplane, wanted, snaplen=900, count=2).open(place)
+    reader, writer, head = await begin(place)
+    await lab.pass_frames(1)
+    lab.dataplane.set_port(lab.ports[0], up=False)
+    assert lab.channels[0].send(FRAME)
+    capture = parse(head + await asyncio.wait_for(reader.read(), 10))
+    writer.close()
+    await task
+    assert [packet.comment for packet in capture.packets] == [None, "dropped: port-down"]
+    assert capture.statistics == {"a → b": {"recv": 2, "drop": 0, "delivered": 2}}
+
+
+async def test_a_defect_in_what_is_wanted_ends_it_and_is_told(
+    lab: Lab, place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers: list[list[Tapped]] = [[]]
+
+    async def wanted() -> list[Tapped]:
+        return answers.pop()
+
+    session = CaptureSession(lab.dataplane, wanted, snaplen=900)
+    task = session.open(place)
+    reader, writer, head = await begin(place)
+    session.changed()
+    assert parse(head + await asyncio.wait_for(reader.read(), 10)).packets == []
+    writer.close()
+    await task
+    assert "capture: ended early" in caplog.text

@@ -96,3 +96,22 @@ def test_a_file_that_cannot_be_written(capsys: pytest.CaptureFixture[str], tmp_p
     with served(path):
         outcome = vbackend(capsys, "capture", "--count", "1", "-w", f"{tmp_path}/no/f", "--control", path)
         assert one_line(outcome, 1) == f"{tmp_path}/no/f: No such file or directory"
+
+
+def test_links_of_a_lab(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    control = tmp_path / "vbackend" / "labs" / "pair" / "control.sock"
+    control.parent.mkdir(parents=True)
+    with served(str(control)) as backend:
+        for words, links in (([], []), (["a", "b"], ["a", "b"])):
+            arguments = ("capture", "--lab", "pair", *words, "--count", "2", "-w", str(tmp_path / "f"))
+            assert vbackend(capsys, *arguments).status == 0
+            assert backend.links[-1] == links
+        listed = vbackend(capsys, "capture", "--lab", "pair", "--interfaces").out.splitlines()
+        ports = vbackend(capsys, "capture", "--control", str(control), "--interfaces").out.splitlines()
+    assert listed[:2] == ["default/a  a → default", "default/a  default → a"]
+    assert ports[0] == "a  stream:unix:/tmp/a.sock"
+    wrong = vbackend(capsys, "capture", "--lab", "pair", "--control", "/x", "-w", str(tmp_path / "f"))
+    assert one_line(wrong, 2).startswith("--lab: a lab has its own control socket")

@@ -8,7 +8,14 @@ from rich.console import Console, RenderableType
 
 from tests.unit.control.fakes import FakeBackend, busy_backend, port
 from vbackend.cli.render import backend_view, duration, findings_view, size, terminal
-from vbackend.snapshot import RingSnapshot, SegmentSnapshot, UnitSnapshot, VhostSnapshot
+from vbackend.snapshot import (
+    ImpairmentSnapshot,
+    LaneCounters,
+    RingSnapshot,
+    SegmentSnapshot,
+    UnitSnapshot,
+    VhostSnapshot,
+)
 
 REASONS = {"queue-full": "the port's output queue is full", "no-peer": "nobody is connected to the port"}
 
@@ -213,6 +220,33 @@ def test_a_rate_limit_is_shown_with_the_port() -> None:
     backend.ports = {"a": port("a").model_copy(update={"rate": 1_500_000, "burst": 64_000})}
     text = printed(backend_view(backend.snapshot(), now=0.0, reasons=REASONS), 120)
     assert "at most 1.5Mbit/s, burst 64kB" in text
+
+
+IMPAIRED_80 = """\
+IMPAIRMENTS  of what goes to the peer
+port  settings              lost  twice  corrupt  delayed  reordered  on the way
+a     delay=50ms loss=1%  12,345      0        0  999,999          0       1,234
+      seed=7
+"""
+
+
+def test_an_impairment_has_a_table_of_its_own() -> None:
+    backend = FakeBackend()
+    settings = {"delay": "50ms", "loss": "1%", "seed": "7"}
+    impairment = ImpairmentSnapshot(settings=settings, lost=12_345, delayed=999_999, held_frames=1_234)
+    backend.ports = {"a": port("a").model_copy(update={"impairment": impairment}), "b": port("b")}
+    text = printed(backend_view(backend.snapshot(), now=0.0, reasons=REASONS), 80)
+    assert IMPAIRED_80 in text
+
+
+@pytest.mark.parametrize(("queued", "held", "shown"), [(1_244, 1_234, "10/256"), (3, 4, "0/256")])
+def test_what_is_on_its_way_is_in_no_queue(queued: int, held: int, shown: str) -> None:
+    impairment = ImpairmentSnapshot(settings={"delay": "50ms"}, held_frames=held)
+    lane = LaneCounters(frames_in=queued, queued=queued)
+    one = port("a").model_copy(update={"impairment": impairment, "tx": lane})
+    backend = FakeBackend()
+    backend.ports = {"a": one}
+    assert f" {shown} " in printed(backend_view(backend.snapshot(), now=0.0, reasons=REASONS), 80)
 
 
 VHOST_80 = """\

@@ -16,6 +16,10 @@ def test_changes_reach_the_port(capsys: pytest.CaptureFixture[str], tmp_path: Pa
         assert (port.up, port.queue_frames, port.queue_bytes) == (False, 9, 100_000)
         assert vbackend(capsys, "set", "a", "rate=10M", "burst=64k", "--control", path).status == 0
         assert (backend.ports["a"].rate, backend.ports["a"].burst) == (10_000_000, 64_000)
+        assert vbackend(capsys, "set", "a", "loss=1%", "seed=7", "--control", path).status == 0
+        impairment = backend.ports["a"].impairment
+        assert impairment is not None
+        assert impairment.settings == {"loss": "1%", "seed": "7"}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,12 @@ from pydantic import JsonValue
 from vbackend.capture.pcapng import DEFAULT_SNAPLEN, Interface, Statistics, UnitLink, head, statistics
 from vbackend.control.api import Event
 from vbackend.errors import ConfigError
+from vbackend.ports.impairment import NO_IMPAIRMENT, Impairment, changed_impairment
 from vbackend.ports.spec import PortSpec
 from vbackend.snapshot import (
     BackendSnapshot,
     FdbEntry,
+    ImpairmentSnapshot,
     LaneCounters,
     PortSnapshot,
     SegmentSnapshot,
@@ -34,6 +36,13 @@ class FakeEvent:
     name: str
     data: dict[str, JsonValue]
     time: float
+
+
+def _impairment(words: Impairment | Mapping[str, str] | None) -> ImpairmentSnapshot | None:
+    if words is None:
+        return None
+    new = words if isinstance(words, Impairment) else changed_impairment(NO_IMPAIRMENT, words)
+    return ImpairmentSnapshot(settings=new.settings())
 
 
 def port(name: str, where: str = "stream:unix:/tmp/a.sock") -> PortSnapshot:
@@ -74,6 +83,8 @@ class FakeBackend:
     def __init__(self) -> None:
         self.ports = {"a": port("a"), "b": port("b", "stream:unix:/tmp/b.sock")}
         self.captures: list[tuple[str | None, int, int | None, UnitLink | None]] = []
+        self.links: list[Sequence[str] | None] = []  # of the captures
+        self.most: int | None = None  # packets of captures without a count
         self.callbacks: list[Callable[[Event], None]] = []
         self.fault: BaseException | None = None  # raised by the next change
 
@@ -111,6 +122,7 @@ class FakeBackend:
         queue_bytes: int | None = None,
         rate: int | None = None,
         burst: int | None = None,
+        impairment: Impairment | Mapping[str, str] | None = None,
     ) -> PortSnapshot:
         self._maybe_fail()
         changes = {
@@ -119,6 +131,7 @@ class FakeBackend:
             "queue_bytes": queue_bytes,
             "rate": rate,
             "burst": burst,
+            "impairment": _impairment(impairment),
         }
         given = {key: value for key, value in changes.items() if value is not None}
         self.ports[name] = self._find(name).model_copy(update=given)
@@ -129,6 +142,7 @@ class FakeBackend:
         names: Sequence[str] = (),
         *,
         beside: str,
+        links: Sequence[str] | None = None,
         expression: str | None = None,
         snaplen: int = DEFAULT_SNAPLEN,
         count: int | None = None,
@@ -138,6 +152,7 @@ class FakeBackend:
         self._maybe_fail()
         found = [self._find(name) for name in names] or list(self.ports.values())
         self.captures.append((expression, snaplen, count, unit_link))
+        self.links.append(links)
         interfaces = [Interface(port.name, port.where) for port in found]
         packet = struct.pack("<IIIIIIIIIII", 6, 44, 0, 0, 0, 0, 0, 0x40002, 1, 0, 44)
         data = head("fake", interfaces, snaplen, expression) + packet * 2
@@ -152,7 +167,7 @@ class FakeBackend:
             with listener, listener.accept()[0] as client, suppress(ConnectionError):
                 Path(path).unlink()
                 client.sendall(data)
-                if count is None:
+                if count is None and self.most is None:
                     client.recv(1)
                 client.sendall(last)
 

@@ -61,6 +61,44 @@ def test_a_reader_that_goes_away_is_an_end(tmp_path: Path) -> None:
     assert tally.packets == 0
 
 
+def test_a_reader_that_goes_away_is_noticed_without_packets(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    with served(f"{tmp_path}/c"):
+
+        def leave() -> None:
+            os.read(reader, 1)
+            os.close(reader)
+
+        leaving = threading.Thread(target=leave)
+        leaving.start()
+        tally = capture(f"{tmp_path}/c", {}, lambda: os.fdopen(writer, "wb"))
+        leaving.join()
+    assert tally.packets in (0, 2)
+
+
+def test_a_backend_that_says_nothing_more_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capture_module, "call", lambda *_: {"path": f"{tmp_path}/s"})
+    monkeypatch.setattr(capture_module, "_PATIENCE_S", 0.01)
+    over = threading.Event()
+
+    def strike() -> None:
+        while not over.wait(0.05):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what a signal before and after the capture meets
+    striker = threading.Thread(target=strike)
+    try:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(f"{tmp_path}/s")
+            listener.listen(1)
+            striker.start()
+            assert capture("/c", {}, to(tmp_path / "f")).packets == 0
+    finally:
+        over.set()
+        striker.join()
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_a_refused_capture_leaves_the_file_alone(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"precious")
     with served(f"{tmp_path}/c"), pytest.raises(ConfigError, match="there is no port 'zz'"):

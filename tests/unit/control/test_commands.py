@@ -11,7 +11,7 @@ from tests.support.pcapng import parse
 from tests.unit.control.fakes import FakeBackend
 from vbackend.control.commands import COMMANDS, CommandNotFoundError, Desk, perform
 from vbackend.errors import ConfigError
-from vbackend.snapshot import BackendSnapshot, PortSnapshot
+from vbackend.snapshot import BackendSnapshot, ImpairmentSnapshot, PortSnapshot
 
 
 @dataclass
@@ -57,6 +57,10 @@ async def test_port_add_and_remove(bench: Bench) -> None:
         ({"up": True}, {"up": True}),
         ({"queue": 1}, {"queue_frames": 1}),
         ({"rate": 10_000, "burst": 9_000}, {"rate": 10_000, "burst": 9_000}),
+        (
+            {"impair": "off", "delay": "50ms", "loss": 0.5, "seed": 7},
+            {"impairment": ImpairmentSnapshot(settings={"delay": "50ms", "loss": "50%", "seed": "7"})},
+        ),
         ({"queue": 65_536, "queue_bytes": 69_632}, {"queue_frames": 65_536, "queue_bytes": 69_632}),
     ],
 )
@@ -80,6 +84,18 @@ async def test_capture_start(bench: Bench, tmp_path: Path) -> None:
     assert [one.name for one in parse(data).interfaces] == ["b"]
 
 
+async def test_capture_start_of_links(bench: Bench, tmp_path: Path) -> None:
+    bench.path = f"{tmp_path}/control"
+    links: list[list[str]] = [[], ["core"]]
+    for each in links:
+        answer = await bench("capture-start", links=each, count=2)
+        reader, writer = await asyncio.open_unix_connection(answer["path"])
+        assert await reader.read()
+        writer.close()
+        await writer.wait_closed()
+    assert bench.backend.links == links
+
+
 async def test_quit(bench: Bench) -> None:
     assert await bench("quit") == {}
     assert bench.quits == 1
@@ -93,8 +109,11 @@ async def test_quit(bench: Bench) -> None:
         ("port-add", {"port": 5}, "port-add: argument 'port': input should be a valid string"),
         ("port-add", {"port": "tpa:x"}, "port 'tpa:x': 'tpa' is no kind of port; did you mean 'tap'?"),
         ("port-remove", {"name": "zz"}, "there is no port 'zz'; there are a, b"),
-        ("port-set", {"name": "a"}, "port-set: nothing to change; give up, queue, queue-bytes, rate or"),
+        ("port-set", {"name": "a"}, "port-set: nothing to change; give up, queue, queue-bytes, rate, burst"),
+        ("port-set", {"name": "a", "impair": "on"}, "port-set: argument 'impair': input should be 'off'"),
+        ("port-set", {"name": "a", "delay": [5]}, "port-set: argument 'delay"),
         ("capture-start", {"ports": ["zz"]}, "there is no port 'zz'; there are a, b"),
+        ("capture-start", {"ports": ["a"], "links": []}, "capture-start: ports and links are two kinds of"),
         ("capture-start", {"count": 0}, "capture-start: argument 'count': input should be greater"),
         ("capture-start", {"snaplen": 262_145}, "capture-start: argument 'snaplen': input should be less"),
         ("port-set", {"name": "a", "up": "yes"}, "port-set: argument 'up': input should be a valid boolean"),
@@ -112,7 +131,7 @@ async def test_quit(bench: Bench) -> None:
         (
             "port-set",
             {"name": "a", "speed": 1},
-            "port-set: argument 'speed' is not known; there are name, up, queue, queue-bytes, rate, burst",
+            "port-set: argument 'speed' is not known; there are impair, delay, jitter, overtake, loss, duplicate, ",
         ),
     ],
 )

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from vbackend.control.place import checked_name, control_path, make_runtime_dir, running_names, runtime_dir
+from vbackend.control.place import (
+    checked_name,
+    control_path,
+    lab_control_path,
+    make_runtime_dir,
+    running_labs,
+    running_names,
+    runtime_dir,
+)
 from vbackend.errors import ConfigError, HostError
 
 
@@ -73,3 +81,18 @@ def test_running_names(tmp_path: Path) -> None:
 
 def test_runtime_dir_of_this_process() -> None:
     assert runtime_dir(os.environ).name == "vbackend"
+
+
+def test_labs(tmp_path: Path) -> None:
+    environ = {"XDG_RUNTIME_DIR": str(tmp_path)}
+    assert running_labs(environ) == []
+    for name in ("two-routers", "a", "No-Lab", "empty"):
+        folder = tmp_path / "vbackend" / "labs" / name
+        folder.mkdir(parents=True)
+        if name != "empty":
+            (folder / "control.sock").write_text("")
+    assert running_labs(environ) == ["a", "two-routers"]
+    assert lab_control_path("a", environ) == f"{tmp_path}/vbackend/labs/a/control.sock"
+    for name in ("", "../a", "A", "a" * 21, "1a", "a\n"):
+        with pytest.raises(ConfigError, match="no name of a lab"):
+            lab_control_path(name, environ)

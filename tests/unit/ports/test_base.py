@@ -9,6 +9,7 @@ from tests.support.qemu_peers import FakeStreamPeer, eventually
 from vbackend.backend import Backend
 from vbackend.dataplane import SessionEnded
 from vbackend.errors import ConfigError
+from vbackend.ports.impairment import Gilbert, Impairment
 from vbackend.ports.parse import parse_port
 
 
@@ -62,6 +63,26 @@ async def test_a_rate_comes_changes_and_goes(backend: Backend, tmp_path: Path) -
         assert (port.rate, port.burst) == expected, (rate, burst)
     added = await backend.add_port(parse_port(f"stream:unix:{tmp_path}/b.sock,rate=8M,burst=1"))
     assert (added.rate, added.burst) == (8_000_000, 10_000)
+
+
+async def test_an_impairment_comes_changes_and_goes(backend: Backend, tmp_path: Path) -> None:
+    assert backend.snapshot().ports[0].impairment is None
+    with pytest.raises(ConfigError, match=r"port 'a': jitter \(5ms\) exceeds delay \(0\)"):
+        await backend.set_port("a", impairment={"jitter": "5ms"})
+    found = (await backend.set_port("a", impairment={"delay": "50ms", "loss": "1%"})).impairment
+    assert found is not None
+    seed = found.settings["seed"]
+    assert (found.settings, found.held_frames) == ({"delay": "50ms", "loss": "1%", "seed": seed}, 0)
+    found = (await backend.set_port("a", impairment={"loss": "off"})).impairment
+    assert found is not None
+    assert found.settings == {"delay": "50ms", "seed": seed}, "a seed that was picked is kept"
+    assert (await backend.set_port("a", impairment={"impair": "off"})).impairment is None
+    found = (await backend.set_port("a", impairment=Impairment(loss=Gilbert(0.01, 0.1), seed=7))).impairment
+    assert found is not None
+    assert found.settings == {"loss": "gilbert:p=1%,r=10%", "seed": "7"}
+    added = await backend.add_port(parse_port(f"stream:unix:{tmp_path}/b.sock,corrupt=1%,seed=9"))
+    assert added.impairment is not None
+    assert added.impairment.settings == {"corrupt": "1%", "seed": "9"}
 
 
 async def test_the_end_of_an_older_session_is_old_news(backend: Backend, tmp_path: Path) -> None:

@@ -55,12 +55,14 @@ async def test_changes_reach_all_guests_also_later_ones(backend: Backend, tmp_pa
     path = f"{tmp_path}/vms.sock"
     with await FakeStreamPeer.connect(path):
         await eventually(lambda: "vms.1" in names(backend), "a port for it")
-        await backend.set_port("vms", up=False, queue_frames=7, rate=1_000_000)
+        await backend.set_port("vms", up=False, queue_frames=7, rate=1_000_000, impairment={"loss": "1%"})
         with await FakeStreamPeer.connect(path):
             await eventually(lambda: "vms.2" in names(backend), "a port for it")
             for port in backend.snapshot().ports:
                 assert (port.up, port.queue_frames, port.state) == (False, 7, "down")
                 assert (port.rate, port.burst) == (1_000_000, 16_384)
+                assert port.impairment is not None
+                assert port.impairment.settings["loss"] == "1%"
 
 
 async def test_removing_it_removes_its_guests(backend: Backend, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from ipaddress import ip_interface
 import pytest
 
 from vbackend.errors import ConfigError
+from vbackend.ports.impairment import Gilbert, Impairment
 from vbackend.ports.parse import format_port, parse_port
 from vbackend.ports.spec import (
     ChannelSpec,
@@ -48,6 +49,14 @@ GOOD: list[tuple[str, PortSpec]] = [
     (
         "stream:unix:/tmp/a.sock,name=g.1,mac=52-54-00-12-34-56,queue=8,queue-bytes=70000,isolated",
         StreamSpec("stream:unix:/tmp/a.sock", PortOptions("g.1", 8, 70_000, MAC, isolated=True), A),
+    ),
+    (
+        "stream:unix:/tmp/a.sock,delay=50ms,loss=gilbert:p=1%,,r=10%,seed=7",
+        StreamSpec(
+            "stream:unix:/tmp/a.sock",
+            PortOptions(impairment=Impairment(delay=50_000, loss=Gilbert(0.01, 0.1), seed=7)),
+            A,
+        ),
     ),
     ("dgram:unix:/tmp/a.sock:@r", DgramUnixSpec("dgram:unix:/tmp/a.sock:@r", NONE, A, UnixAddress("@r"))),
     (
@@ -185,6 +194,9 @@ BAD: list[tuple[str, tuple[str, ...]]] = [
     ("stream:unix:/a,queue-bytes=100", ("69632",)),
     ("stream:unix:/a,rate=0", ("rate is '0'", "10M")),
     ("stream:unix:/a,burst=64k", ("'burst'", "without a rate", "rate=10M")),
+    ("stream:unix:/a,delay=5", ("delay is '5'", "50ms")),
+    ("stream:unix:/a,reorder=1%", ("reorder is of no use without a delay",)),
+    ("stream:unix:/a,loss=gilbert:p=1%,r=1%", ("'r' is no option",)),
     ("stream:unix:/a,mac=52:54:00", ("six hexadecimal pairs",)),
     ("stream:unix:/a,mac=53:54:00:12:34:56", ("group address",)),
     ("stream:unix:/a,mac=00:00:00:00:00:00", ("no station's",)),

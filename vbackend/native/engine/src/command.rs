@@ -7,12 +7,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use vbackend_proto::adapter::Config;
+use vbackend_proto::adapter;
+use vbackend_proto::impair::Config;
 use vbackend_proto::queue::Limits;
 use vbackend_proto::segment::{PortId, Segment};
 use vbackend_proto::shaper::Rate;
 
 use crate::capture::{Sink, Tap};
+use crate::port::impaired::Tally;
 use crate::port::reader::Reader;
 use crate::port::vhost::VhostCommand;
 use crate::port::{Link, Port};
@@ -43,6 +45,8 @@ pub enum Command {
     SetLimits(PortId, Limits),
     /// The rate limit of what goes to a port's peer.
     SetRate(PortId, Option<Rate>),
+    /// The impairment of what goes to a port's peer, and where is told what it does.
+    SetImpairment(PortId, Option<(Config, Arc<Tally>)>),
     /// Capture a port's frames.
     StartCapture(PortId, Tap),
     /// End the port's part in the capture into that sink.
@@ -52,7 +56,7 @@ pub enum Command {
     /// End a session in order.
     Detach(PortId),
     /// Change addresses and mode of a unit's adapter.
-    ConfigureUnit(PortId, Box<Config>),
+    ConfigureUnit(PortId, Box<adapter::Config>),
     /// Let the engine be the reader of a unit.
     AttachReader(PortId, Box<Reader>),
     /// Take it away in order.

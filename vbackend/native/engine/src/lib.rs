@@ -30,6 +30,7 @@ mod worker;
 pub use engine::vhost::RegionFile;
 pub use engine::{Engine, EngineError, PortConfig};
 pub use port::channel::ChannelEnd;
+pub use port::impaired::ImpairmentCounts;
 pub use port::unit::ReaderKind;
 pub use port::vhost::RingPlace;
 pub use port::vhost::stats::RingInfo;

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{assert_balanced, config, eventually, read_frame, stream_port, wire};
-use vbackend_engine::capture::{LinkType, Sink, Tap};
+use vbackend_engine::capture::{Lane, LinkType, Sink, Tap};
 use vbackend_engine::{Engine, PortConfig};
 use vbackend_proto::drop_reason::DropReason;
+use vbackend_proto::impair::{Config, Decisions, Loss, Probability};
 use vbackend_proto::segment::PortId;
 use vbackend_proto::shaper::Rate;
 use vbackend_proto::testing::flow::Flow;
@@ -141,10 +142,80 @@ fn a_host_without_offloads_and_a_rate_limit_get_single_frames() {
 }
 
 #[test]
+fn a_bad_line_carries_and_loses_single_frames() {
+    let half = Probability::new(0.5).unwrap();
+    let data = data(60_000);
+    let (frame, vnet) = Flow::tcp().gso(&data, MSS);
+    let segments = Flow::tcp().segments(&data, MSS);
+    for (to_tap, impairment) in [
+        (false, Config { loss: Loss::Independent(half), seed: 1, ..Config::NONE }),
+        (true, Config { loss: Loss::Independent(half), seed: 2, ..Config::NONE }),
+        (true, Config { delay_us: 2_000, corrupt: half, duplicate: half, seed: 3, ..Config::NONE }),
+    ] {
+        let mut decisions = Decisions::new(impairment);
+        let mut expected = Vec::new();
+        for segment in &segments {
+            let fate = decisions.next(segment.len());
+            let mut sent = segment.clone();
+            if let Some(bit) = fate.corrupted {
+                sent[bit as usize / 8] ^= 1 << (bit % 8);
+            }
+            let copies = if fate.lost { 0 } else { 1 + usize::from(fate.twice) };
+            expected.extend(std::iter::repeat_n(sent, copies));
+        }
+        let mut lab = lab(1, true);
+        let port = if to_tap { lab.tap.0 } else { lab.stream.0 };
+        lab.engine.set_impairment(port, Some(impairment)).unwrap();
+        if to_tap {
+            lab.stream.1.write_all(&wire(&segments)).unwrap();
+            expected.iter().for_each(|segment| assert!(lab.at_tap().0 == *segment));
+        } else {
+            lab.host_sends(&frame, vnet);
+            expected
+                .iter()
+                .for_each(|segment| assert!(read_frame(&mut lab.stream.1).as_ref() == Some(segment)));
+        }
+        let tx = || lab.engine.counters(port).unwrap().tx;
+        eventually("all is counted", || tx().frames_out == expected.len() as u64);
+        let duplicated = lab.engine.impairment(port).unwrap().unwrap().counts.duplicated;
+        assert_eq!(tx().frames_in, segments.len() as u64 + duplicated);
+        assert_balanced(&lab.engine.counters(port).unwrap());
+    }
+}
+
+#[test]
+fn a_partial_checksum_is_complete_before_a_bit_is_flipped() {
+    // A receiver that gets a partial checksum would take the flipped bit for what was meant.
+    let lab = lab(1, true);
+    let segment = lab.engine.add_cable().unwrap();
+    let host = |worker| {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        theirs.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let port = lab.engine.add_port(PortConfig { worker, ..config() }).unwrap();
+        lab.engine.join(port, segment).unwrap();
+        lab.engine.attach_tap(port, ours.into(), true, true).unwrap();
+        (port, theirs)
+    };
+    let ((_, from), (port, to)) = (host(None), host(None));
+    let (frame, vnet) = Flow::tcp().gso(&data(100), MSS);
+    let partial = VnetHeader { gso_type: vbackend_proto::vnet::GSO_NONE, gso_size: 0, ..vnet };
+    for (corrupt, plain) in [(0.0, false), (1e-12, true)] {
+        let corrupt = Probability::new(corrupt).unwrap();
+        let impairment = Config { delay_us: 10, corrupt, ..Config::NONE };
+        lab.engine.set_impairment(port, Some(impairment)).unwrap();
+        from.send(&[&partial.emit(), &frame[..]].concat()).unwrap();
+        let mut message = vec![0; 2000];
+        let len = to.recv(&mut message).unwrap();
+        assert_eq!(VnetHeader::parse(message.first_chunk().unwrap()).is_plain(), plain);
+        assert_eq!(message[VNET_HEADER_LEN..len] == Flow::tcp().frame(&data(100)), plain);
+    }
+}
+
+#[test]
 fn a_capture_shows_frames_as_a_wire_has_them() {
     let mut lab = lab(1, true);
     let sink = Arc::new(Sink::new(1, 1 << 20, None).unwrap());
-    let tap = Tap::new(Arc::clone(&sink), 0, LinkType::Ethernet, 1 << 16, None).unwrap();
+    let tap = Tap::new(Arc::clone(&sink), 0, Lane::Both, LinkType::Ethernet, 1 << 16, None).unwrap();
     lab.engine.capture_start(lab.tap.0, tap).unwrap();
     let flow = Flow::tcp();
     let segments = flow.segments(&data(20_000), MSS);

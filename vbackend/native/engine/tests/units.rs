@@ -15,6 +15,7 @@ use vbackend_engine::unit::SharedUnit;
 use vbackend_engine::{Engine, ReaderKind};
 use vbackend_proto::adapter::{Config, Mode};
 use vbackend_proto::drop_reason::DropReason;
+use vbackend_proto::impair;
 use vbackend_proto::segment::PortId;
 use vbackend_proto::unit::{Header, UnitState, flags};
 use vbackend_proto::wire::ethernet::{ETHERTYPE_IPV4, Mac, emit};
@@ -98,6 +99,28 @@ fn packet(source: Ipv4Addr, destination: Ipv4Addr, serial: u32) -> Vec<u8> {
 
 fn from_guest(packet: &[u8]) -> Vec<u8> {
     [&emit(ADAPTER, GUEST, ETHERTYPE_IPV4), packet].concat()
+}
+
+#[test]
+fn what_is_on_its_way_to_a_unit_is_lost_with_its_reader() {
+    let mut lab = Lab::new(256);
+    let program = lab.program();
+    let delay = |delay_us| Some(impair::Config { delay_us, ..impair::Config::NONE });
+    lab.engine.set_impairment(lab.port, delay(5_000)).unwrap();
+    let packets: Vec<Vec<u8>> = (0..20).map(|serial| packet(THEIRS, OURS, serial)).collect();
+    lab.send(&packets);
+    let mut buffer = [0; 100];
+    for expected in &packets {
+        let len = program.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..len], expected);
+    }
+    lab.engine.set_impairment(lab.port, delay(3_600_000_000)).unwrap();
+    lab.send(&packets);
+    let tx = |lab: &Lab| lab.engine.counters(lab.port).unwrap().tx;
+    eventually("they are on their way", || tx(&lab).queued == 20);
+    lab.engine.detach_reader(lab.port).unwrap();
+    assert_eq!((tx(&lab).queued, lab.lost(DropReason::PeerGone)), (0, 20));
+    assert_balanced(&lab.engine.counters(lab.port).unwrap());
 }
 
 #[test]

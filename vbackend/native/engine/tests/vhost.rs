@@ -13,6 +13,7 @@ use common::{assert_balanced, config, eventually, frame, read_frame, stream_port
 use vbackend_engine::command::{End, Event};
 use vbackend_engine::{Engine, Place};
 use vbackend_proto::drop_reason::DropReason;
+use vbackend_proto::impair::{Config, Probability};
 use vbackend_proto::segment::PortId;
 
 const FEATURES: u64 = VERSION_1 | MRG_RXBUF;
@@ -54,6 +55,38 @@ fn frames_of_all_lengths_cross_between_two_guests() {
         let rings = engine.vhost_rings(a).unwrap();
         assert_eq!((rings[1].frames, rings[1].size, rings[1].running, rings[1].enabled), (7, 16, true, true));
         assert!(rings[1].kicks > 0 && rings[1].calls > 0, "{:?}", rings[1]);
+    }
+}
+
+#[test]
+fn a_bad_line_between_two_guests_has_whole_frames() {
+    let always = Probability::new(1.0).unwrap();
+    for (name, impairment) in [
+        ("delay", Config { delay_us: 3_000, ..Config::NONE }),
+        ("twice", Config { duplicate: always, ..Config::NONE }),
+    ] {
+        let engine = Engine::new(1, 1).unwrap();
+        let switch = engine.add_switch(300_000, 64).unwrap();
+        let (_, mut from) = guest(&engine, switch, FEATURES);
+        let (bad, mut to) = guest(&engine, switch, FEATURES);
+        let (_, mut other) = guest(&engine, switch, FEATURES);
+        engine.set_impairment(bad, Some(impairment)).unwrap();
+        to.give(14, 4096);
+        other.give(8, 4096);
+        // Flooded, so that the frames' bodies are wanted in two ways.
+        let sent: Vec<_> = [14, 60, 511, 512, 513, 1514, 4084]
+            .into_iter()
+            .enumerate()
+            .map(|(serial, len)| frame(0xff, 1, len, u32::try_from(serial).unwrap()))
+            .collect();
+        sent.iter().for_each(|frame| from.send(frame));
+        let copies = if impairment.duplicate.is_never() { 1 } else { 2 };
+        for frame in &sent {
+            assert_eq!(&received(&mut other), frame, "{name}");
+            (0..copies).for_each(|_| assert_eq!(&received(&mut to), frame, "{name}"));
+        }
+        eventually("all is counted", || engine.counters(bad).unwrap().tx.frames_out == copies * 7);
+        assert_balanced(&engine.counters(bad).unwrap());
     }
 }
 

@@ -48,6 +48,8 @@ drop_reasons! {
     NoPeer "no-peer" "nobody is connected to the port",
     QueueFull "queue-full" "the port's output queue is full",
     Offload "offload" "the receiver cannot take the frame's segmentation offload",
+    Loss "loss" "the impairment of the port lost it",
+    LineFull "line-full" "more was on its way through the impairment's delay than it holds",
     PeerGone "peer-gone" "still queued when the session ended",
     Refused "refused" "the host's device or socket refused the frame",
     // In a tun adapter.

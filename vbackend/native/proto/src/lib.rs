@@ -9,6 +9,7 @@ pub mod checksum;
 pub mod drop_reason;
 pub mod fdb;
 pub mod framing;
+pub mod impair;
 pub mod offload;
 pub mod queue;
 pub mod segment;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use vbackend_engine::capture::{LinkType, Sink, Tap};
+use vbackend_engine::capture::{Lane, LinkType, Sink, Tap};
 use vbackend_proto::capture::bpf::{Instruction, Program};
 
 use crate::args::Amount;
@@ -31,8 +31,22 @@ fn program(filter: Option<Filter>) -> PyResult<Option<Arc<Program>>> {
 pub struct PyCapture(pub Arc<Sink>);
 
 impl PyCapture {
-    /// A tap that records as number `interface` packets that begin as `link` says.
-    pub fn tap(&self, interface: u32, link: &str, snaplen: u32, filter: Option<Filter>) -> PyResult<Tap> {
+    /// A tap that records as number `interface` packets of `lane` that begin as `link` says.
+    pub fn tap(
+        &self,
+        interface: u32,
+        lane: &str,
+        link: &str,
+        snaplen: u32,
+        filter: Option<Filter>,
+    ) -> PyResult<Tap> {
+        let lane = match lane {
+            "both" => Lane::Both,
+            "rx" => Lane::Rx,
+            "rx-lost" => Lane::RxLost,
+            "tx" => Lane::Tx,
+            _ => return Err(PyValueError::new_err(format!("{lane:?} is no lane of a port"))),
+        };
         let link = match link {
             "ethernet" => LinkType::Ethernet,
             "null" => LinkType::Null,
@@ -40,7 +54,8 @@ impl PyCapture {
             "raw" => LinkType::Raw,
             _ => return Err(PyValueError::new_err(format!("{link:?} is no link type"))),
         };
-        Tap::new(Arc::clone(&self.0), interface, link, snaplen, program(filter)?).ok_or_else(|| {
+        let filter = program(filter)?;
+        Tap::new(Arc::clone(&self.0), interface, lane, link, snaplen, filter).ok_or_else(|| {
             PyValueError::new_err(format!("no interface {interface}; there are {}", self.0.interfaces()))
         })
     }
@@ -60,6 +75,10 @@ impl PyCapture {
     ) -> Result<PyCapture, NativeError> {
         let sink = Sink::new(interfaces.0.into(), limit_bytes.0, count.map(|packets| packets.0))?;
         Ok(PyCapture(Arc::new(sink)))
+    }
+
+    fn add_interface(&self, description: &[u8]) -> Option<u32> {
+        self.0.add_interface(description)
     }
 
     fn fileno(&self) -> RawFd {

@@ -263,17 +263,19 @@ impl PyEngine {
         Ok(py.detach(|| engine.detach(PortId(port.0)))?)
     }
 
-    #[pyo3(signature = (port, capture, interface, *, link, snaplen, filter))]
+    #[pyo3(signature = (port, capture, interface, *, lane, link, snaplen, filter))]
+    #[allow(clippy::too_many_arguments, reason = "the signature is Python's")]
     fn capture(
         &self,
         port: Number,
         capture: &PyCapture,
         interface: Amount<u32>,
+        lane: &str,
         link: &str,
         snaplen: Amount<u32>,
         filter: Option<Filter>,
     ) -> PyResult<()> {
-        let tap = capture.tap(interface.0, link, snaplen.0, filter)?;
+        let tap = capture.tap(interface.0, lane, link, snaplen.0, filter)?;
         Ok(self.get()?.capture_start(PortId(port.0), tap).map_err(NativeError::from)?)
     }
 

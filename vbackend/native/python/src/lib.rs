@@ -6,6 +6,7 @@ mod capture;
 mod channel;
 mod engine;
 mod error;
+mod impairment;
 mod unit;
 mod vhost;
 

@@ -193,7 +193,7 @@ impl PyTunUnit {
         snaplen: Amount<u32>,
         filter: Option<Filter>,
     ) -> PyResult<()> {
-        let tap = capture.tap(interface.0, link, snaplen.0, filter)?;
+        let tap = capture.tap(interface.0, "both", link, snaplen.0, filter)?;
         self.0.lock().taps.add(tap);
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! The engine as its owner sees it: ports, segments, sessions, counters. Python calls nothing else.
 
+mod impairments;
 mod sessions;
 pub mod vhost;
 
@@ -18,6 +19,7 @@ use vbackend_proto::shaper::Rate;
 use crate::command::{Command, CommandError, Event, Events, Request, SharedSegment, lock};
 use crate::counters::Counters;
 use crate::port::Port;
+use crate::port::impaired::Tally;
 use crate::port::vhost::stats::Stats;
 use crate::shared::{PortShared, Waker};
 use crate::sys;
@@ -67,6 +69,7 @@ struct PortEntry {
     config: PortConfig,
     segment: Option<u64>,
     rings: Option<Arc<Stats>>, // of the newest vhost-user session
+    impairment: Option<Arc<Tally>>,
 }
 
 /// Ports by slot; a slot's generation makes its next port's number another one.
@@ -204,7 +207,7 @@ impl Engine {
         let port = Box::new(Port::new(Arc::clone(&shared), config.source, config.limits));
         call(&state.workers[worker].waker, Command::AddLocal(port))?;
         state.workers[worker].ports += 1;
-        state.ports.insert(id, PortEntry { shared, config, segment: None, rings: None });
+        state.ports.insert(id, PortEntry { shared, config, segment: None, rings: None, impairment: None });
         Ok(id)
     }
 

@@ -2,6 +2,7 @@
 //! to it. Frames that were never frames (runts, cut off, of a wrong sender) and frames that another worker could not
 //! deliver are only counted.
 
+use vbackend_proto::capture::verdict::Verdict;
 use vbackend_proto::drop_reason::DropReason;
 use vbackend_proto::framing::{PREFIX_LEN, Run, frames_of};
 use vbackend_proto::offload::settle;
@@ -10,33 +11,47 @@ use super::{Link, Port};
 use crate::capture::{Direction, Taps};
 use crate::sys;
 
-/// Which frames a transmit lost and why, in the order it lost them.
-pub type Losses = Vec<(Run, DropReason)>;
+/// What became of the frames of a transmit, as far as there is something to say. The verdicts on one frame add up.
+pub type Verdicts = Vec<(Run, Verdict)>;
 
-/// Note that all frames of `run` but the first `taken` were lost.
-pub fn note_loss(losses: &mut Losses, wire: &[u8], run: Run, taken: usize, reason: DropReason) {
+/// Note what became of all frames of `run` but the first `taken`.
+pub fn note(verdicts: &mut Verdicts, wire: &[u8], run: Run, taken: usize, verdict: Verdict) {
     let skipped: usize = frames_of(wire, run).take(taken).map(|frame| PREFIX_LEN + frame.len()).sum();
     let rest = Run { start: run.start + skipped, frames: run.frames - taken, ..run };
-    match losses.last_mut() {
+    match verdicts.last_mut() {
         _ if rest.frames == 0 => {}
-        Some((last, why)) if last.end == rest.start && *why == reason => last.end = rest.end,
-        _ => losses.push((rest, reason)),
+        Some((last, why)) if last.end == rest.start && *why == verdict => last.end = rest.end,
+        _ => verdicts.push((rest, verdict)),
     }
 }
 
-/// Record the frames of `runs`, each with the verdict that `losses` has on it, as they look on a wire: with complete
-/// checksums and in segments. A frame that cannot be settled is recorded as it is.
-pub fn record(taps: &Taps, direction: Direction, wire: &[u8], runs: &[Run], losses: &[(Run, DropReason)]) {
+/// Record the frames of `runs`, each with what `verdicts` say of it, as they look on a wire: with complete checksums and in
+/// segments. A frame that cannot be settled is recorded as it is.
+pub fn record(taps: &Taps, direction: Direction, wire: &[u8], runs: &[Run], verdicts: &mut [(Run, Verdict)]) {
+    verdicts.sort_by_key(|(range, _)| range.start);
     let now_ns = sys::realtime_ns();
+    let (mut first, mut seen) = (0, 0);
     for run in runs {
         let mut at = run.start;
+        if at < seen {
+            first = 0;
+        }
         for frame in frames_of(wire, *run) {
-            let lost = losses.iter().find(|(lost, _)| lost.start <= at && at < lost.end);
-            let verdict = lost.map(|(_, reason)| *reason);
+            let verdict = verdict_at(at, verdicts, &mut first);
             for_each_plain(frame, run, |frame| taps.record(direction, &[], frame, verdict, now_ns));
             at += PREFIX_LEN + frame.len();
         }
+        seen = at;
     }
+}
+
+/// What `verdicts`, in the order of their starts, say of the frame at `at`. Those in front of `first` say nothing of it
+/// or of what lies behind; more of them may be in front afterwards.
+fn verdict_at(at: usize, verdicts: &[(Run, Verdict)], first: &mut usize) -> Verdict {
+    *first += verdicts[*first..].iter().take_while(|(range, _)| range.end <= at).count();
+    let begun = verdicts[*first..].iter().take_while(|(range, _)| range.start <= at);
+    let own = begun.filter(|(range, _)| at < range.end).map(|(_, verdict)| *verdict);
+    own.reduce(Verdict::and).unwrap_or_default()
 }
 
 /// Show a frame of `run` as the plain frames that it stands for.
@@ -56,10 +71,18 @@ impl Port {
     }
 
     /// Record received frames of one fate.
-    pub(super) fn capture_received(&self, wire: &[u8], runs: &[Run], verdict: Option<DropReason>) {
+    pub(super) fn capture_received(&self, wire: &[u8], runs: &[Run], refusal: Option<DropReason>) {
+        let verdict = refusal.map(Verdict::from).unwrap_or_default();
+        if !self.taps.want(Direction::Inbound, &verdict) {
+            return;
+        }
+        let now_ns = sys::realtime_ns();
         for run in runs {
-            let losses = verdict.map(|reason| (*run, reason));
-            record(&self.taps, Direction::Inbound, wire, &[*run], losses.as_slice());
+            for frame in frames_of(wire, *run) {
+                for_each_plain(frame, run, |frame| {
+                    self.taps.record(Direction::Inbound, &[], frame, verdict, now_ns);
+                });
+            }
         }
     }
 
@@ -69,7 +92,7 @@ impl Port {
         for run in runs {
             for frame in frames_of(wire, *run).filter(|frame| frame[6..12] != mac) {
                 for_each_plain(frame, run, |frame| {
-                    self.taps.record(Direction::Inbound, &[], frame, Some(DropReason::Spoofed), now_ns);
+                    self.taps.record(Direction::Inbound, &[], frame, DropReason::Spoofed.into(), now_ns);
                 });
             }
         }
@@ -78,7 +101,11 @@ impl Port {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::capture::{Lane, LinkType, Sink, Tap};
+    use vbackend_proto::capture::verdict::Impaired;
     use vbackend_proto::framing::put_prefix;
     use vbackend_proto::testing::flow::Flow;
     use vbackend_proto::vnet::VnetHeader;
@@ -98,22 +125,85 @@ mod tests {
         }
     }
 
-    #[test]
-    fn losses_are_ranges_behind_what_was_taken() {
+    /// Three frames of 14 bytes, numbered in their first byte.
+    fn three() -> (Vec<u8>, Run) {
         let mut wire = vec![0; 3 * 18];
-        (0..3).for_each(|frame| put_prefix(&mut wire, frame * 18, 14));
-        let whole = Run { start: 0, end: 54, frames: 3, vnet: VnetHeader::PLAIN };
+        for frame in 0..3u8 {
+            put_prefix(&mut wire, usize::from(frame) * 18, 14);
+            wire[usize::from(frame) * 18 + 4] = frame;
+        }
+        (wire, Run { start: 0, end: 54, frames: 3, vnet: VnetHeader::PLAIN })
+    }
+
+    #[test]
+    fn verdicts_are_ranges_behind_what_was_taken() {
+        let (wire, whole) = three();
         // (taken, where the loss begins)
         for (taken, start) in [(0, Some(0)), (1, Some(18)), (2, Some(36)), (3, None)] {
-            let mut losses = Losses::new();
-            note_loss(&mut losses, &wire, whole, taken, DropReason::QueueFull);
-            assert_eq!(losses.first().map(|(run, _)| run.start), start, "{taken}");
+            let mut verdicts = Verdicts::new();
+            note(&mut verdicts, &wire, whole, taken, DropReason::QueueFull.into());
+            assert_eq!(verdicts.first().map(|(run, _)| run.start), start, "{taken}");
         }
-        let mut losses = Losses::new();
+        let mut verdicts = Verdicts::new();
         for (at, reason) in [(0, DropReason::NoPeer), (18, DropReason::NoPeer), (36, DropReason::Oversize)] {
-            note_loss(&mut losses, &wire, Run::one(at, 14, VnetHeader::PLAIN), 0, reason);
+            note(&mut verdicts, &wire, Run::one(at, 14, VnetHeader::PLAIN), 0, reason.into());
         }
-        let ranges: Vec<_> = losses.iter().map(|(run, reason)| (run.start, run.end, *reason)).collect();
-        assert_eq!(ranges, [(0, 36, DropReason::NoPeer), (36, 54, DropReason::Oversize)]);
+        let ranges: Vec<_> = verdicts.iter().map(|(run, why)| (run.start, run.end, why.dropped)).collect();
+        assert_eq!(ranges, [(0, 36, Some(DropReason::NoPeer)), (36, 54, Some(DropReason::Oversize))]);
+    }
+
+    #[test]
+    fn verdicts_are_found_as_by_looking_at_all() {
+        let mut dice = 1u32;
+        let mut roll = |below: usize| {
+            dice = dice.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (dice >> 8) as usize % below
+        };
+        for _ in 0..300 {
+            let mut verdicts: Vec<(Run, Verdict)> = (0..roll(12))
+                .map(|delay_us| {
+                    let (start, len) = (roll(20), 1 + roll(6));
+                    let range = Run { start, end: start + len, frames: len, vnet: VnetHeader::PLAIN };
+                    (range, Impaired { delay_us: 1 + delay_us as u64, ..Impaired::default() }.into())
+                })
+                .collect();
+            verdicts.sort_by_key(|(range, _)| range.start);
+            let mut first = 0;
+            for at in 0..28 {
+                let on = verdicts.iter().filter(|(range, _)| range.start <= at && at < range.end);
+                let naive = on.map(|(_, verdict)| *verdict).reduce(Verdict::and).unwrap_or_default();
+                assert_eq!(verdict_at(at, &verdicts, &mut first), naive, "at {at} of {verdicts:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn each_frame_is_recorded_with_all_that_became_of_it() {
+        let (wire, whole) = three();
+        let one = |frame: usize| Run::one(frame * 18, 14, VnetHeader::PLAIN);
+        let impaired = Impaired { seed: 7, ..Impaired::default() };
+        let mut verdicts = Verdicts::new();
+        let bit = Impaired { corrupted_bit: Some(9), ..impaired };
+        note(&mut verdicts, &wire, one(2), 0, bit.into());
+        note(&mut verdicts, &wire, whole, 1, Impaired { delay_us: 2000, ..impaired }.into());
+        note(&mut verdicts, &wire, one(0), 0, DropReason::Refused.into());
+        let sink = Arc::new(Sink::new(1, 10_000, None).unwrap());
+        let mut taps = Taps::default();
+        taps.add(Tap::new(Arc::clone(&sink), 0, Lane::Tx, LinkType::Ethernet, 100, None).unwrap());
+        for order in [vec![0, 1, 2], vec![2, 0, 1], vec![1, 1]] {
+            let runs: Vec<_> = order.iter().map(|frame| one(*frame)).collect();
+            record(&taps, Direction::Outbound, &wire, &runs, &mut verdicts);
+            let bytes = sink.read(usize::MAX, <[u8]>::to_vec);
+            let (mut found, mut rest) = (Vec::new(), &bytes[..]);
+            while !rest.is_empty() {
+                let (block, behind) = rest.split_at(usize::from(rest[4]));
+                let comment = &block[48..48 + usize::from(block[46])];
+                found.push((usize::from(block[28]), String::from_utf8_lossy(comment).into_owned()));
+                rest = behind;
+            }
+            let said = ["dropped: refused", "delayed 2 ms", "corrupted bit 9, delayed 2 ms"];
+            let expected: Vec<_> = order.iter().map(|frame| (*frame, said[*frame].to_owned())).collect();
+            assert_eq!(found, expected);
+        }
     }
 }

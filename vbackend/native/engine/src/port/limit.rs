@@ -15,6 +15,11 @@ use vbackend_proto::shaper::{Rate, Shaper};
 use super::{Link, Outgoing};
 use crate::command::End;
 
+/// What a peer takes of single frames, one for each on the wire.
+pub fn single(accepts: Offloads) -> Offloads {
+    if accepts == Offloads::NONE { accepts } else { Offloads::CSUM }
+}
+
 /// A limit, or none.
 #[derive(Default)]
 pub struct RateLimit(Option<Shaper>);
@@ -35,7 +40,7 @@ impl RateLimit {
 
     /// What a peer may get of what it takes: under a limit no GSO frames, each of which would be a burst of its own.
     pub fn narrow(&self, accepts: Offloads) -> Offloads {
-        if self.0.is_none() || accepts == Offloads::NONE { accepts } else { Offloads::CSUM }
+        if self.0.is_none() { accepts } else { single(accepts) }
     }
 
     /// [`Link::transmit`] within the limit: frames beyond it go to the queue, what does not fit there is dropped.

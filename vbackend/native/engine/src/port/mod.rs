@@ -7,6 +7,7 @@ mod captured;
 pub mod channel;
 pub mod device;
 pub mod dgram;
+pub mod impaired;
 pub mod lazy;
 mod limit;
 mod link;
@@ -19,6 +20,7 @@ pub mod vhost;
 
 use std::sync::Arc;
 
+use vbackend_proto::capture::verdict::Verdict;
 use vbackend_proto::drop_reason::DropReason;
 use vbackend_proto::framing::{MAX_FRAME, PREFIX_LEN, Run, keep_source};
 use vbackend_proto::queue::{Limits, Queue};
@@ -28,7 +30,7 @@ pub use self::lazy::Lazy;
 pub use self::link::Link;
 pub use self::outgoing::{Outgoing, Sent};
 
-use self::captured::Losses;
+use self::captured::Verdicts;
 use crate::capture::{Direction, Taps};
 use crate::command::{End, SharedSegment};
 use crate::counters::Counters;
@@ -92,12 +94,17 @@ pub struct Port {
     pub watched_write: bool,
     /// Who captures its frames.
     pub taps: Taps,
+    /// The time of its earliest entry in the worker's coarse timers.
+    pub timer_ms: Option<u64>,
+    /// The same of the precise ones.
+    pub timer_us: Option<u64>,
     source: Option<[u8; 6]>, // frames with another source address are spoofed
     counters: Counters,
     queue: Queue,
     limit: limit::RateLimit,
-    pending: Vec<Run>, // ranges of the wire buffer in the hands of the worker
-    losses: Losses,    // of a transmit that is captured
+    impaired: Option<Box<impaired::Impaired>>,
+    pending: Vec<Run>,  // ranges of the wire buffer in the hands of the worker
+    verdicts: Verdicts, // of a transmit that is captured
 }
 
 impl Port {
@@ -116,8 +123,11 @@ impl Port {
             counters: Counters::ZERO,
             queue: Queue::new(limits),
             limit: limit::RateLimit::default(),
+            impaired: None,
+            timer_ms: None,
+            timer_us: None,
             pending: Vec::new(),
-            losses: Losses::new(),
+            verdicts: Verdicts::new(),
         }
     }
 
@@ -208,7 +218,7 @@ impl Port {
             return;
         }
         let Some(Link::Vhost(link)) = &self.link else { return lazy.fill(wire, run) };
-        let copies = self.up && !self.is_captured() && self.limit.is_none();
+        let copies = self.up && !self.is_captured() && self.limit.is_none() && self.impaired.is_none();
         let takes = |run: &Run| link.offloads().covers(&run.vnet);
         if copies && takes(&run) && self.pending.iter().all(takes) {
             return;
@@ -289,9 +299,16 @@ impl Port {
 
     /// Send what was staged, all ranges of `wire`.
     pub fn transmit(&mut self, wire: &[u8], scratch: &mut Scratch, now_ms: u64) -> Result<(), End> {
+        if self.impaired.is_some() && self.up && self.link.is_some() {
+            return self.impair(wire, scratch, now_ms);
+        }
+        self.send(wire, scratch, now_ms, false)
+    }
+
+    /// Send what is pending, `singly`: one frame for each on the wire.
+    fn send(&mut self, wire: &[u8], scratch: &mut Scratch, now_ms: u64, singly: bool) -> Result<(), End> {
         let mut pending = std::mem::take(&mut self.pending);
-        let captured = self.is_captured();
-        self.losses.clear();
+        let captured = self.is_captured() && self.taps.want(Direction::Outbound, &Verdict::default());
         let mut out = Outgoing {
             queue: &mut self.queue,
             tx: &mut self.counters.tx,
@@ -300,7 +317,7 @@ impl Port {
             messages: &mut scratch.messages,
             now_ms,
             stop_at: u64::MAX,
-            losses: captured.then_some(&mut self.losses),
+            verdicts: captured.then_some(&mut self.verdicts),
         };
         let mut result = Ok(());
         let mut settled = None;
@@ -309,6 +326,7 @@ impl Port {
             None => pending.iter().for_each(|run| out.lose(DropReason::NoPeer, wire, *run, 0)),
             Some(link) => {
                 let accepts = self.limit.narrow(link.offloads());
+                let accepts = if singly { limit::single(accepts) } else { accepts };
                 if !out.lazy.is_missing_in(&pending) {
                     settled = scratch.settler.prepare(wire, &pending, accepts, out.tx);
                 }
@@ -321,8 +339,9 @@ impl Port {
         if captured {
             // Settled frames as they went out; those that could not be settled are only counted.
             let (wire, runs) = settled.as_ref().map_or((wire, &pending), |(wire, runs)| (*wire, &**runs));
-            captured::record(&self.taps, Direction::Outbound, wire, runs, &self.losses);
+            captured::record(&self.taps, Direction::Outbound, wire, runs, &mut self.verdicts);
         }
+        self.verdicts.clear();
         pending.clear();
         self.pending = pending;
         result
@@ -339,7 +358,7 @@ impl Port {
             messages: &mut scratch.messages,
             now_ms,
             stop_at: u64::MAX,
-            losses: None, // they were captured when they came
+            verdicts: None, // they were captured when they came
         };
         self.limit.flush(link, &mut out)
     }
@@ -356,6 +375,7 @@ impl Port {
     /// The engine's reader of a unit is gone, or goes: what it was to get is lost. The unit stays.
     pub fn take_reader(&mut self, reason: DropReason) -> Option<reader::Reader> {
         let reader = self.unit()?.take_reader()?;
+        self.purge_line();
         let tx = &mut self.counters.tx;
         tx.drops[reason as usize] += tx.frames_in - tx.frames_out - tx.total_dropped();
         Some(reader)
@@ -364,6 +384,7 @@ impl Port {
     /// The session ended: what it held in either direction and did not pass on is lost.
     pub fn purge(&mut self, reason: DropReason) {
         self.queue.purge();
+        self.purge_line();
         self.counters.rx.queued = 0;
         for lane in [&mut self.counters.rx, &mut self.counters.tx] {
             lane.drops[reason as usize] += lane.frames_in - lane.frames_out - lane.total_dropped();
@@ -399,10 +420,12 @@ impl Port {
 
     /// Make the counters visible to readers. Once a turn.
     pub fn publish(&mut self) {
-        self.counters.tx.queued = match &self.link {
+        let queued = match &self.link {
             Some(Link::Unit(link)) => link.queued(),
             _ => self.queue.len(),
-        } as u64;
+        };
+        self.counters.tx.queued = (queued + self.on_their_way()) as u64;
+        self.publish_impairment();
         self.shared.publish(&self.counters);
     }
 }

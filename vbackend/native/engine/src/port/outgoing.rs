@@ -1,11 +1,12 @@
 //! Frames on their way to a peer, and what becomes of each.
 
+use vbackend_proto::capture::verdict::Verdict;
 use vbackend_proto::drop_reason::DropReason;
 use vbackend_proto::framing::{Run, frames_of};
 use vbackend_proto::queue::Queue;
 
 use super::Lazy;
-use super::captured::{Losses, note_loss};
+use super::captured::{self, Verdicts};
 use crate::command::End;
 use crate::counters::Lane;
 use crate::sys::Messages;
@@ -26,8 +27,8 @@ pub struct Outgoing<'a> {
     pub now_ms: u64,
     /// The value of `tx.bytes_out` with which a rate limit ends a flush; `u64::MAX` without one.
     pub stop_at: u64,
-    /// Which frames were lost, while the port is captured.
-    pub losses: Option<&'a mut Losses>,
+    /// What became of the frames, while the port is captured.
+    pub verdicts: Option<&'a mut Verdicts>,
 }
 
 impl Outgoing<'_> {
@@ -39,8 +40,13 @@ impl Outgoing<'_> {
     /// Count all frames of `run` but the first `taken` as lost.
     pub fn lose(&mut self, reason: DropReason, wire: &[u8], run: Run, taken: usize) {
         self.tx.dropped(reason, run.frames - taken);
-        if let Some(losses) = &mut self.losses {
-            note_loss(losses, wire, run, taken, reason);
+        self.note(wire, run, taken, reason.into());
+    }
+
+    /// Let a capture know what became of all frames of `run` but the first `taken`.
+    pub fn note(&mut self, wire: &[u8], run: Run, taken: usize, verdict: Verdict) {
+        if let Some(verdicts) = &mut self.verdicts {
+            captured::note(verdicts, wire, run, taken, verdict);
         }
     }
 

@@ -85,12 +85,43 @@ impl Epoll {
 
     /// Wait until something is ready or `timeout_ms` passed (None: for ever); a signal counts as nothing ready.
     pub fn wait(&mut self, timeout_ms: Option<u64>, ready: &mut Vec<Ready>) -> io::Result<()> {
-        ready.clear();
         let timeout = timeout_ms.map_or(-1, |ms| i32::try_from(ms).unwrap_or(i32::MAX));
         let most = i32::try_from(self.events.len()).unwrap_or(i32::MAX);
         // SAFETY: `events` holds `most` entries for the kernel to write.
         let found = unsafe { libc::epoll_wait(self.fd.as_raw_fd(), self.events.as_mut_ptr(), most, timeout) };
-        let found = match check(found) {
+        self.report(check(found), ready)
+    }
+
+    /// [`Epoll::wait`] to the microsecond, with a kernel (from 5.11 on) that can; else to the millisecond, rounded up.
+    pub fn wait_us(&mut self, timeout_us: u64, ready: &mut Vec<Ready>) -> io::Result<()> {
+        let timeout = libc::timespec {
+            tv_sec: libc::time_t::try_from(timeout_us / 1_000_000).unwrap_or(libc::time_t::MAX),
+            tv_nsec: libc::c_long::try_from(timeout_us % 1_000_000 * 1000).unwrap_or(0),
+        };
+        let no_mask = std::ptr::null::<libc::sigset_t>();
+        // SAFETY: `events` holds as many entries as said for the kernel to write; `timeout` outlives the call.
+        let found = check(unsafe {
+            libc::syscall(
+                libc::SYS_epoll_pwait2,
+                self.fd.as_raw_fd(),
+                self.events.as_mut_ptr(),
+                self.events.len(),
+                &raw const timeout,
+                no_mask,
+                0usize,
+            )
+        });
+        match found {
+            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
+                self.wait(Some(timeout_us.div_ceil(1000)), ready)
+            }
+            found => self.report(found, ready),
+        }
+    }
+
+    fn report(&self, found: io::Result<usize>, ready: &mut Vec<Ready>) -> io::Result<()> {
+        ready.clear();
+        let found = match found {
             Ok(found) => found,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
             Err(error) => return Err(error),
@@ -147,6 +178,16 @@ impl AsFd for EventFd {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wait_ends_not_before_its_time() {
+        let mut epoll = Epoll::new().unwrap();
+        for us in [0, 1, 300, 2_500] {
+            let (begin, mut ready) = (std::time::Instant::now(), Vec::new());
+            epoll.wait_us(us, &mut ready).unwrap();
+            assert!(begin.elapsed().as_micros() >= u128::from(us) && ready.is_empty());
+        }
+    }
 
     #[test]
     fn an_eventfd_is_ready_while_signalled() {

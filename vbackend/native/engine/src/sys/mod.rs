@@ -41,7 +41,7 @@ pub fn monotonic_ms() -> u64 {
     seconds * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
 }
 
-/// Microseconds of the monotonic clock, for busy polling.
+/// Microseconds of the monotonic clock, for busy polling and delays.
 pub fn monotonic_us() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `now` is a valid timespec to write to; CLOCK_MONOTONIC always exists.

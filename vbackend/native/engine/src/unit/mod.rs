@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use vbackend_proto::capture::verdict::Verdict;
 use vbackend_proto::drop_reason::DropReason;
 use vbackend_proto::queue::Limits;
 use vbackend_proto::shaper::{Rate, Shaper};
@@ -376,6 +377,7 @@ impl Inner {
     ) {
         if !self.taps.is_empty() {
             let number = self.unit.state().system.capture_number(family);
+            let verdict = verdict.map(Verdict::from).unwrap_or_default();
             self.taps.record_packet(direction, number, packet, verdict, sys::realtime_ns());
         }
     }

@@ -32,7 +32,8 @@ impl Worker {
             Command::SetSegment(id, segment) => self.port(id)?.segment = segment,
             Command::SetUp(id, up) => {
                 let port = self.port(id)?;
-                port.up = up;
+                port.set_up(up);
+                port.publish();
                 if let (false, Some(segment)) = (up, &port.segment) {
                     lock(segment).flush(id);
                 }
@@ -43,6 +44,11 @@ impl Worker {
                 self.port(id)?.set_rate(rate, now_ms);
                 self.flush(slot_of(id)); // what waits, waits for the new rate
                 self.forward_generated();
+            }
+            Command::SetImpairment(id, impairment) => {
+                let port = self.port(id)?;
+                port.set_impairment(impairment);
+                port.publish();
             }
             Command::StartCapture(id, tap) => self.port(id)?.with_taps(|taps| taps.add(tap)),
             Command::StopCapture(id, sink) => self.port(id)?.with_taps(|taps| taps.remove(&sink)),

@@ -2,6 +2,7 @@
 
 mod execute;
 pub mod table;
+mod timers;
 
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,6 +14,7 @@ use vbackend_proto::queue::{Limits, Queue};
 use vbackend_proto::segment::{Fate, Plan, PortId};
 
 use self::table::{Entry, Table, slot_of};
+use self::timers::Timers;
 use crate::command::{End, Event, Events, Request, lock};
 use crate::port::vhost::Trouble;
 use crate::port::{Port, Scratch};
@@ -38,7 +40,7 @@ pub struct Worker {
     generating: Vec<usize>, // slots of ports whose adapter made frames, or has a timer
     busy: Vec<usize>,       // slots of ports to receive from again at once
     spare: Queue,           // swapped against inboxes
-    deadline_ms: Option<u64>,
+    timers: Timers,
     now_ms: u64,
     running: bool,
 }
@@ -63,7 +65,7 @@ impl Worker {
             generating: Vec::new(),
             busy: Vec::new(),
             spare: Queue::new(Limits { frames: 0, bytes: 0 }),
-            deadline_ms: None,
+            timers: Timers::default(),
             now_ms: sys::monotonic_ms(),
             running: true,
         })
@@ -84,11 +86,7 @@ impl Worker {
     fn turns(&mut self) {
         let mut ready = Vec::new();
         while self.running {
-            let timeout = match self.busy.is_empty() {
-                true => self.deadline_ms.map(|deadline| deadline.saturating_sub(self.now_ms)),
-                false => Some(0),
-            };
-            if let Err(error) = self.epoll.wait(timeout, &mut ready) {
+            if let Err(error) = self.wait(&mut ready) {
                 self.events
                     .push(Event::WorkerDied { worker: self.index, text: format!("epoll_wait: {error}") });
                 return;
@@ -110,7 +108,7 @@ impl Worker {
             if woken {
                 self.handle_mail(); // after the descriptors: a command may reuse a slot that an event names
             }
-            if self.deadline_ms.is_some_and(|deadline| deadline <= self.now_ms) {
+            if self.has_timers() {
                 self.handle_timeouts();
             }
         }
@@ -238,9 +236,7 @@ impl Worker {
                 self.events.push(Event::RingStopped { port, session, ring, text });
             }
         }
-        if let Some(deadline) = port.deadline_ms(self.now_ms) {
-            self.deadline_ms = Some(self.deadline_ms.map_or(deadline, |other| other.min(deadline)));
-        }
+        self.timers.note(slot, &mut port, self.now_ms);
         self.watch(&mut port);
         port.publish();
         if let Err(end) = result {
@@ -263,20 +259,6 @@ impl Worker {
             self.finish(slot, port, Ok(()));
             self.transmit(&wire);
         }
-    }
-
-    fn handle_timeouts(&mut self) {
-        self.deadline_ms = None;
-        for slot in 0..self.table.len() {
-            if self.table.local(slot).is_some_and(|port| port.deadline_ms(self.now_ms).is_some()) {
-                let Some(mut port) = self.table.take(slot) else {
-                    continue;
-                };
-                let result = port.handle_timeout(&mut self.scratch, self.now_ms);
-                self.finish(slot, port, result);
-            }
-        }
-        self.forward_generated();
     }
 
     fn handle_mail(&mut self) {

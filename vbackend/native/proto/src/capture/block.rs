@@ -2,17 +2,15 @@
 //!
 //! The blocks around it (section header, interface descriptions, statistics) are Python's business.
 
-use crate::drop_reason::DropReason;
-
 const BLOCK_TYPE: u32 = 6;
 const OPT_COMMENT: u16 = 1;
 const EPB_FLAGS: u16 = 2;
 const EPB_DROPCOUNT: u16 = 4;
 
-/// Bytes of a block without packet and optional options: 7 words in front, flags, end of options, the length again.
-const FIXED_LEN: usize = 28 + 8 + 4 + 4;
+/// Bytes of a block without packet and optional options: 7 words in front, end of options, the length again.
+const FIXED_LEN: usize = 28 + 4 + 4;
+const FLAGS_LEN: usize = 8;
 const DROPCOUNT_LEN: usize = 12;
-const VERDICT: &str = "dropped: ";
 
 /// Which way a packet went; the numbers are those of `epb_flags` (section 4.3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +28,8 @@ pub struct PacketBlock<'a> {
     pub interface: u32,
     /// Nanoseconds since the epoch (`if_tsresol` 9).
     pub time_ns: u64,
-    /// Which way it went.
-    pub direction: Direction,
+    /// Which way it went; None: the interface has only one.
+    pub direction: Option<Direction>,
     /// What lies in front of the packet: a link header of our making, or nothing.
     pub header: &'a [u8],
     /// The packet, whole.
@@ -40,8 +38,8 @@ pub struct PacketBlock<'a> {
     pub snaplen: usize,
     /// Packets of this interface that the capture lost since the last block.
     pub lost_before: u64,
-    /// Why the packet went no further, when it did not.
-    pub verdict: Option<DropReason>,
+    /// What became of it in words; none when empty.
+    pub comment: &'a str,
 }
 
 impl PacketBlock<'_> {
@@ -49,8 +47,9 @@ impl PacketBlock<'_> {
     #[must_use]
     pub fn encoded_len(&self) -> usize {
         let dropcount = if self.lost_before > 0 { DROPCOUNT_LEN } else { 0 };
-        let comment = self.verdict.map_or(0, |reason| 4 + padded(VERDICT.len() + reason.name().len()));
-        FIXED_LEN + padded(self.captured()) + dropcount + comment
+        let flags = if self.direction.is_some() { FLAGS_LEN } else { 0 };
+        let comment = if self.comment.is_empty() { 0 } else { 4 + padded(self.comment.len()) };
+        FIXED_LEN + padded(self.captured()) + flags + dropcount + comment
     }
 
     fn captured(&self) -> usize {
@@ -78,24 +77,25 @@ impl PacketBlock<'_> {
         out.extend_from_slice(header);
         out.extend_from_slice(packet);
         pad(out, captured);
-        put_option(out, EPB_FLAGS, &[&(self.direction as u32).to_le_bytes()]);
-        if self.lost_before > 0 {
-            put_option(out, EPB_DROPCOUNT, &[&self.lost_before.to_le_bytes()]);
+        if let Some(direction) = self.direction {
+            put_option(out, EPB_FLAGS, &(direction as u32).to_le_bytes());
         }
-        if let Some(reason) = self.verdict {
-            put_option(out, OPT_COMMENT, &[VERDICT.as_bytes(), reason.name().as_bytes()]);
+        if self.lost_before > 0 {
+            put_option(out, EPB_DROPCOUNT, &self.lost_before.to_le_bytes());
+        }
+        if !self.comment.is_empty() {
+            put_option(out, OPT_COMMENT, self.comment.as_bytes());
         }
         out.extend_from_slice(&[0; 4]); // opt_endofopt
         out.extend_from_slice(&total.to_le_bytes());
     }
 }
 
-fn put_option(out: &mut Vec<u8>, code: u16, pieces: &[&[u8]]) {
-    let len: usize = pieces.iter().map(|piece| piece.len()).sum();
+fn put_option(out: &mut Vec<u8>, code: u16, value: &[u8]) {
     out.extend_from_slice(&code.to_le_bytes());
-    out.extend_from_slice(&u16::try_from(len).unwrap_or(u16::MAX).to_le_bytes());
-    pieces.iter().for_each(|piece| out.extend_from_slice(piece));
-    pad(out, len);
+    out.extend_from_slice(&u16::try_from(value.len()).unwrap_or(u16::MAX).to_le_bytes());
+    out.extend_from_slice(value);
+    pad(out, value.len());
 }
 
 fn padded(len: usize) -> usize {
@@ -117,12 +117,12 @@ mod tests {
     const PLAIN: PacketBlock<'_> = PacketBlock {
         interface: 3,
         time_ns: 0x0102_0304_0506_0708,
-        direction: Direction::Inbound,
+        direction: Some(Direction::Inbound),
         header: &[],
         packet: &[0xaa; 6],
         snaplen: 1000,
         lost_before: 0,
-        verdict: None,
+        comment: "",
     };
 
     fn emitted(block: PacketBlock<'_>) -> Vec<u8> {
@@ -152,15 +152,21 @@ mod tests {
     #[test]
     fn what_was_lost_is_told() {
         let block = PacketBlock {
-            direction: Direction::Outbound,
+            direction: Some(Direction::Outbound),
             packet: &[],
             lost_before: 0x0203,
-            verdict: Some(DropReason::QueueFull),
+            comment: "dropped: queue-full",
             ..PLAIN
         };
         let mut expected = vec![2, 0, 4, 0, 2, 0, 0, 0, 4, 0, 8, 0, 3, 2, 0, 0, 0, 0, 0, 0, 1, 0, 19, 0];
         expected.extend_from_slice(b"dropped: queue-full\0");
         assert_eq!(emitted(block)[28..28 + expected.len()], expected);
+    }
+
+    #[test]
+    fn an_interface_of_one_direction_has_no_flags() {
+        let block = emitted(PacketBlock { direction: None, packet: &[], comment: "x", ..PLAIN });
+        assert_eq!(block[28..], [1, 0, 1, 0, b'x', 0, 0, 0, 0, 0, 0, 0, 44, 0, 0, 0]);
     }
 
     #[test]

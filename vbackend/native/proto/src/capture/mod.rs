@@ -1,4 +1,5 @@
-//! Capturing packets: which ones (classic BPF), and how they lie in a pcapng file.
+//! Capturing packets: which ones (classic BPF), what became of them, and how they lie in a pcapng file.
 
 pub mod block;
 pub mod bpf;
+pub mod verdict;

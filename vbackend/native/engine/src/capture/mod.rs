@@ -1,166 +1,25 @@
 //! Capturing: what passes a port is copied, as pcapng packet blocks, into a bounded buffer that a program reads.
 //!
 //! ```text
-//!  port ── Taps ── Tap: filter, snaplen ──┐
-//!  port ── Taps ── Tap ───────────────────┴──► Sink: bounded, an eventfd ──► reader
+//!  port ── Taps ── Tap: lane, filter, snaplen ──┐
+//!  port ── Taps ── Tap ─────────────────────────┴──► Sink: bounded, an eventfd ──► reader
 //! ```
 //!
 //! A reader that is too slow loses packets of the capture, and is told how many; traffic never waits. A port that nobody
-//! captures pays for one look at an empty list a batch. Memory of a capture: three times its limit at most.
+//! captures pays for one look at an empty list a batch. Memory of a capture: three times its limit at most, and the
+//! descriptions of its interfaces.
 
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+mod sink;
+
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 pub use vbackend_proto::capture::block::Direction;
 use vbackend_proto::capture::block::PacketBlock;
 use vbackend_proto::capture::bpf::Program;
-use vbackend_proto::drop_reason::DropReason;
+use vbackend_proto::capture::verdict::Verdict;
 
-use crate::command::lock;
-use crate::sys::EventFd;
-
-/// What became of one interface's packets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct InterfaceCounts {
-    /// Passed the port.
-    pub seen: u64,
-    /// Passed the filter too, and were recorded.
-    pub captured: u64,
-    /// Passed the filter and did not fit.
-    pub lost: u64,
-}
-
-/// Where the packets of one capture are collected.
-pub struct Sink {
-    inner: Mutex<Inner>,
-    ready: EventFd, // signalled exactly while there is something to read, or the capture has ended
-    seen: Box<[AtomicU64]>,
-    limit_bytes: usize,
-}
-
-struct Inner {
-    blocks: Vec<u8>,
-    read: usize, // bytes of `blocks` that the reader has
-    interfaces: Box<[Interface]>,
-    left: Option<u64>, // packets until the end
-    ended: bool,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Interface {
-    captured: u64,
-    lost: u64,
-    untold: u64, // of `lost`: no packet block has told them yet
-}
-
-impl Sink {
-    /// A sink for packets of `interfaces` ports that holds up to `limit_bytes` of blocks, and ends by itself after
-    /// `count` packets.
-    ///
-    /// # Errors
-    /// No eventfd to be had.
-    pub fn new(interfaces: usize, limit_bytes: usize, count: Option<u64>) -> io::Result<Sink> {
-        let inner = Inner {
-            blocks: Vec::new(),
-            read: 0,
-            interfaces: vec![Interface::default(); interfaces].into_boxed_slice(),
-            left: count,
-            ended: false,
-        };
-        let sink = Sink {
-            inner: Mutex::new(inner),
-            ready: EventFd::new()?,
-            seen: (0..interfaces).map(|_| AtomicU64::new(0)).collect(),
-            limit_bytes,
-        };
-        if count == Some(0) {
-            sink.end();
-        }
-        Ok(sink)
-    }
-
-    /// How many interfaces it was made for.
-    #[must_use]
-    pub fn interfaces(&self) -> usize {
-        self.seen.len()
-    }
-
-    /// Record nothing more. What was recorded can still be read; a second call does nothing.
-    pub fn end(&self) {
-        let mut inner = lock(&self.inner);
-        inner.ended = true;
-        self.ready.signal();
-    }
-
-    /// Whether all was read and nothing more will come.
-    #[must_use]
-    pub fn is_at_end(&self) -> bool {
-        let inner = lock(&self.inner);
-        inner.ended && inner.read == inner.blocks.len()
-    }
-
-    /// Hand up to `most` recorded bytes to `take`. They continue where the last call stopped, inside of a block or not.
-    pub fn read<T>(&self, most: usize, take: impl FnOnce(&[u8]) -> T) -> T {
-        let mut inner = lock(&self.inner);
-        let end = inner.blocks.len().min(inner.read.saturating_add(most));
-        let taken = take(&inner.blocks[inner.read..end]);
-        inner.read = end;
-        if inner.read == inner.blocks.len() {
-            inner.blocks.clear();
-            inner.read = 0;
-            if !inner.ended {
-                self.ready.clear();
-            }
-        }
-        taken
-    }
-
-    /// What became of each interface's packets.
-    #[must_use]
-    pub fn counts(&self) -> Vec<InterfaceCounts> {
-        let inner = lock(&self.inner);
-        let seen = self.seen.iter().map(|seen| seen.load(Ordering::Relaxed));
-        seen.zip(&inner.interfaces)
-            .map(|(seen, one)| InterfaceCounts { seen, captured: one.captured, lost: one.lost })
-            .collect()
-    }
-
-    fn record(&self, mut block: PacketBlock<'_>) {
-        let mut inner = lock(&self.inner);
-        if inner.ended {
-            return;
-        }
-        let index = block.interface as usize;
-        let waiting = inner.blocks.len() - inner.read;
-        block.lost_before = inner.interfaces[index].untold;
-        if waiting + block.encoded_len() > self.limit_bytes {
-            inner.interfaces[index].lost += 1;
-            inner.interfaces[index].untold += 1;
-            return;
-        }
-        if inner.read > self.limit_bytes / 2 {
-            let read = std::mem::take(&mut inner.read);
-            inner.blocks.drain(..read);
-        }
-        block.emit(&mut inner.blocks);
-        inner.interfaces[index].captured += 1;
-        inner.interfaces[index].untold = 0;
-        inner.left = inner.left.map(|left| left - 1);
-        inner.ended = inner.left == Some(0);
-        if waiting == 0 || inner.ended {
-            self.ready.signal();
-        }
-    }
-}
-
-impl AsFd for Sink {
-    /// Readable while there is something to read, or the capture has ended.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.ready.as_fd()
-    }
-}
+pub use self::sink::{InterfaceCounts, MOST_INTERFACES, Sink};
 
 /// What the packets of a tap begin with (LINKTYPE_ of tcpdump.org).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,50 +34,75 @@ pub enum LinkType {
     Raw,
 }
 
-/// One port's part in a capture.
+/// Which packets of its port a tap records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// All, each with its direction.
+    Both,
+    /// Those from the port's peer.
+    Rx,
+    /// Those from the port's peer that were lost before any other port had them.
+    RxLost,
+    /// Those for the port's peer.
+    Tx,
+}
+
+impl Lane {
+    fn has(self, direction: Direction, verdict: &Verdict) -> bool {
+        match self {
+            Lane::Both => true,
+            Lane::Rx => direction == Direction::Inbound,
+            Lane::RxLost => direction == Direction::Inbound && verdict.dropped.is_some(),
+            Lane::Tx => direction == Direction::Outbound,
+        }
+    }
+}
+
+/// One port's part in an interface of a capture.
 pub struct Tap {
     sink: Arc<Sink>,
     interface: u32,
+    seen: Arc<AtomicU64>,
+    lane: Lane,
     link: LinkType,
     snaplen: u32,
     filter: Option<Arc<Program>>,
 }
 
 impl Tap {
-    /// A tap that records as number `interface` of `sink`, up to `snaplen` bytes of the packets that `filter` accepts.
-    /// None: the sink was made for fewer interfaces.
+    /// A tap that records as number `interface` of `sink`, up to `snaplen` bytes of the packets of `lane` that `filter`
+    /// accepts. None: the sink has fewer interfaces.
     #[must_use]
     pub fn new(
         sink: Arc<Sink>,
         interface: u32,
+        lane: Lane,
         link: LinkType,
         snaplen: u32,
         filter: Option<Arc<Program>>,
     ) -> Option<Tap> {
-        ((interface as usize) < sink.interfaces()).then_some(Tap { sink, interface, link, snaplen, filter })
+        let seen = sink.seen(interface)?;
+        Some(Tap { sink, interface, seen, lane, link, snaplen, filter })
     }
 
     /// Record a packet: `header` and `packet` are its bytes together. `now_ns`: since the epoch.
-    pub fn record(
-        &self,
-        direction: Direction,
-        header: &[u8],
-        packet: &[u8],
-        verdict: Option<DropReason>,
-        now_ns: u64,
-    ) {
-        self.sink.seen[self.interface as usize].fetch_add(1, Ordering::Relaxed);
+    pub fn record(&self, direction: Direction, header: &[u8], packet: &[u8], verdict: Verdict, now_ns: u64) {
+        if !self.lane.has(direction, &verdict) {
+            return;
+        }
+        self.seen.fetch_add(1, Ordering::Relaxed);
         let wanted = self.filter.as_ref().map_or(u32::MAX, |filter| filter.run(header, packet));
         if wanted > 0 {
+            let comment = if verdict.is_plain() { String::new() } else { verdict.to_string() };
             self.sink.record(PacketBlock {
                 interface: self.interface,
                 time_ns: now_ns,
-                direction,
+                direction: (self.lane == Lane::Both).then_some(direction),
                 header,
                 packet,
                 snaplen: self.snaplen.min(wanted) as usize,
                 lost_before: 0,
-                verdict,
+                comment: &comment,
             });
         }
     }
@@ -236,26 +120,25 @@ impl Taps {
         self.0.is_empty()
     }
 
-    /// Begin to capture; an earlier tap of the same sink ends.
+    /// Begin to capture; an earlier tap for the same interface of the same sink ends.
     pub fn add(&mut self, tap: Tap) {
-        self.remove(&Arc::clone(&tap.sink));
+        self.0.retain(|old| !Arc::ptr_eq(&old.sink, &tap.sink) || old.interface != tap.interface);
         self.0.push(tap);
     }
 
-    /// End the capture into `sink`, if there is one.
+    /// Whether anybody records packets of this direction and fate.
+    #[must_use]
+    pub fn want(&self, direction: Direction, verdict: &Verdict) -> bool {
+        self.0.iter().any(|tap| tap.lane.has(direction, verdict))
+    }
+
+    /// End the capture into `sink`, if there is one, whichever its interfaces.
     pub fn remove(&mut self, sink: &Arc<Sink>) {
         self.0.retain(|tap| !Arc::ptr_eq(&tap.sink, sink));
     }
 
     /// Record a packet in every capture, as [`Tap::record`] does.
-    pub fn record(
-        &self,
-        direction: Direction,
-        header: &[u8],
-        packet: &[u8],
-        verdict: Option<DropReason>,
-        now_ns: u64,
-    ) {
+    pub fn record(&self, direction: Direction, header: &[u8], packet: &[u8], verdict: Verdict, now_ns: u64) {
         for tap in &self.0 {
             tap.record(direction, header, packet, verdict, now_ns);
         }
@@ -267,7 +150,7 @@ impl Taps {
         direction: Direction,
         family: u32,
         packet: &[u8],
-        verdict: Option<DropReason>,
+        verdict: Verdict,
         now_ns: u64,
     ) {
         for tap in &self.0 {
@@ -288,17 +171,20 @@ impl Taps {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
     use vbackend_proto::capture::bpf::Instruction;
+    use vbackend_proto::drop_reason::DropReason;
 
     const BLOCK: usize = 60; // of a packet of 14 bytes
 
     fn tap(sink: &Arc<Sink>, interface: u32) -> Tap {
-        Tap::new(Arc::clone(sink), interface, LinkType::Ethernet, 100, None).unwrap()
+        Tap::new(Arc::clone(sink), interface, Lane::Both, LinkType::Ethernet, 100, None).unwrap()
     }
 
     fn record(tap: &Tap, packet: &[u8]) {
-        tap.record(Direction::Inbound, &[], packet, None, 1);
+        tap.record(Direction::Inbound, &[], packet, Verdict::default(), 1);
     }
 
     fn read(sink: &Sink, most: usize) -> Vec<u8> {
@@ -355,7 +241,7 @@ mod tests {
         for _ in 0..1000 {
             record(&tap(&sink, 0), &[0; 14]);
             assert_eq!(read(&sink, BLOCK).len(), BLOCK);
-            assert!(lock(&sink.inner).blocks.len() <= 16 * BLOCK);
+            assert!(sink.held() <= 16 * BLOCK);
         }
         assert_eq!(sink.counts()[0], InterfaceCounts { seen: 1003, captured: 1003, lost: 0 });
     }
@@ -380,13 +266,14 @@ mod tests {
         let program = [insn(0x30, 0, 5), insn(0x15, 1, 9), insn(6, 0, 8), insn(6, 0, 0)];
         let filter = Some(Arc::new(Program::new(&program).unwrap()));
         for (snaplen, kept) in [(100, 8), (6, 6)] {
-            let tap = Tap::new(Arc::clone(&sink), 0, LinkType::Raw, snaplen, filter.clone()).unwrap();
-            tap.record(Direction::Outbound, &[0, 0, 0, 2], &[0, 9, 0, 0, 0, 0], None, 1);
-            tap.record(Direction::Outbound, &[0, 0, 0, 2], &[9, 0, 0, 0, 0, 0], None, 1);
+            let tap =
+                Tap::new(Arc::clone(&sink), 0, Lane::Both, LinkType::Raw, snaplen, filter.clone()).unwrap();
+            tap.record(Direction::Outbound, &[0, 0, 0, 2], &[0, 9, 0, 0, 0, 0], Verdict::default(), 1);
+            tap.record(Direction::Outbound, &[0, 0, 0, 2], &[9, 0, 0, 0, 0, 0], Verdict::default(), 1);
             assert_eq!(usize::from(read(&sink, 1000)[20]), kept);
         }
         assert_eq!(sink.counts()[0], InterfaceCounts { seen: 4, captured: 2, lost: 0 });
-        assert!(Tap::new(sink, 1, LinkType::Raw, 100, None).is_none());
+        assert!(Tap::new(sink, 1, Lane::Both, LinkType::Raw, 100, None).is_none());
     }
 
     #[test]
@@ -398,10 +285,10 @@ mod tests {
         ] {
             let sink = Arc::new(Sink::new(1, 1000, None).unwrap());
             let mut taps = Taps::default();
-            taps.add(Tap::new(Arc::clone(&sink), 0, link, 100, None).unwrap());
-            taps.record_packet(Direction::Outbound, 24, &[0x60, 0, 0, 0], None, 1);
+            taps.add(Tap::new(Arc::clone(&sink), 0, Lane::Both, link, 100, None).unwrap());
+            taps.record_packet(Direction::Outbound, 24, &[0x60, 0, 0, 0], Verdict::default(), 1);
             taps.clear();
-            taps.record_packet(Direction::Outbound, 24, &[0x60, 0, 0, 0], None, 1);
+            taps.record_packet(Direction::Outbound, 24, &[0x60, 0, 0, 0], Verdict::default(), 1);
             let block = read(&sink, 1000);
             assert_eq!(block[28..28 + expected.len()], expected, "{link:?}");
             assert_eq!(sink.counts()[0].captured, 1);
@@ -416,11 +303,60 @@ mod tests {
         for sink in sinks.iter().chain(&sinks) {
             taps.add(tap(sink, 0));
         }
-        taps.record(Direction::Inbound, &[], &[0; 14], None, 1);
+        taps.record(Direction::Inbound, &[], &[0; 14], Verdict::default(), 1);
         taps.remove(&sinks[0]);
-        taps.record(Direction::Inbound, &[], &[0; 14], None, 1);
+        taps.record(Direction::Inbound, &[], &[0; 14], Verdict::default(), 1);
         assert_eq!(sinks.each_ref().map(|sink| sink.counts()[0].captured), [1, 2]);
         taps.remove(&sinks[1]);
         assert!(taps.is_empty());
+    }
+
+    #[test]
+    fn lanes_and_interfaces_of_one_port_are_apart() {
+        let sink = Arc::new(Sink::new(4, 10_000, None).unwrap());
+        let mut taps = Taps::default();
+        let lanes = [Lane::Both, Lane::Rx, Lane::RxLost, Lane::Tx];
+        for (number, lane) in (0..).zip(lanes) {
+            taps.add(Tap::new(Arc::clone(&sink), number, lane, LinkType::Ethernet, 100, None).unwrap());
+        }
+        let (fine, lost) = (Verdict::default(), Verdict::from(DropReason::PortDown));
+        // (direction, verdict, the interfaces that have it)
+        for (direction, verdict, expected) in [
+            (Direction::Inbound, fine, [1, 1, 0, 0]),
+            (Direction::Inbound, lost, [1, 1, 1, 0]),
+            (Direction::Outbound, fine, [1, 0, 0, 1]),
+            (Direction::Outbound, lost, [1, 0, 0, 1]),
+        ] {
+            let before = sink.counts();
+            taps.record(direction, &[], &[0; 14], verdict, 1);
+            let more =
+                sink.counts().iter().zip(before).map(|(now, old)| now.seen - old.seen).collect::<Vec<_>>();
+            assert_eq!(more, expected, "{direction:?} {verdict:?}");
+            assert!(taps.want(direction, &verdict));
+        }
+        let only = Tap::new(Arc::clone(&sink), 0, Lane::RxLost, LinkType::Ethernet, 100, None).unwrap();
+        let mut taps = Taps::default();
+        taps.add(only);
+        assert!(taps.want(Direction::Inbound, &lost) && !taps.want(Direction::Outbound, &lost));
+        taps.remove(&sink);
+        assert!(taps.is_empty());
+    }
+
+    #[test]
+    fn interfaces_join_in_front_of_their_packets() {
+        let sink = Arc::new(Sink::new(0, 2 * BLOCK, None).unwrap());
+        assert_eq!(sink.add_interface(b"first"), Some(0));
+        assert!(readable(&sink));
+        record(&tap(&sink, 0), &[7; 14]);
+        record(&tap(&sink, 0), &[7; 14]); // no room
+        assert_eq!(sink.add_interface(b"second"), Some(1), "a description has room always");
+        assert_eq!(read(&sink, 1000).len(), 5 + BLOCK + 6);
+        record(&tap(&sink, 1), &[7; 14]);
+        let counts = |captured, lost| InterfaceCounts { seen: captured + lost, captured, lost };
+        assert_eq!(sink.counts(), [counts(1, 1), counts(1, 0)]);
+        (2..MOST_INTERFACES).for_each(|_| assert!(sink.add_interface(&[]).is_some()));
+        assert_eq!(sink.add_interface(&[]), None);
+        let ended = Sink::new(0, 100, Some(0)).unwrap();
+        assert_eq!((ended.add_interface(b"late"), ended.is_at_end()), (None, true));
     }
 }
