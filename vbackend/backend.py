@@ -37,7 +37,7 @@ from vbackend.ports.names import derived_name, unique_name
 from vbackend.ports.segments import SegmentKind, Segments
 from vbackend.ports.spec import Address, ChannelSpec, PortOptions, PortSpec, UnitSpec
 from vbackend.ports.tunfile import TunFilePort
-from vbackend.snapshot import BackendSnapshot, PortSnapshot
+from vbackend.snapshot import BackendSnapshot, PortSnapshot, SegmentSnapshot
 from vbackend.tun.driver import TunDriver
 from vbackend.tun.file import TunFile
 from vbackend.tun.vocabulary import Header, System
@@ -277,6 +277,18 @@ class Backend:
         )
         return port.snapshot()
 
+    def inject(self, name: str, frame: bytes) -> None:
+        """Forward a frame as if the port's peer had sent it. ConfigError: no such port, no such frame."""
+        port = self._find(name)
+        if port.engine_port is None:
+            raise ConfigError(
+                f"port {name!r} takes guests, each of which has a port of its own; name one of those"
+            )
+        try:
+            self._running().dataplane.inject(port.engine_port, frame)
+        except ValueError as error:
+            raise ConfigError(f"port {name!r}: {error}") from None
+
     def dial_now(self, name: str) -> None:
         """Let a port that dials try again at once. Nothing for other kinds. ConfigError: no such port."""
         port = self._find(name)
@@ -309,10 +321,11 @@ class Backend:
             lambda: self._running().dataplane, choice, beside=beside, snaplen=snaplen, count=count
         )
 
-    def _joined(self) -> list[SegmentSnapshot]:
+    def _joined(self) -> Sequence[SegmentSnapshot]:
         """Which ports are on which segment."""
-        names = tuple(port.name for port in self._ports.values() if port.engine_port is not None)
-        return [SegmentSnapshot(name=self.name, kind=self.kind, ports=names)]
+        return self._running().segments.snapshots(
+            port for port in self._ports.values() if port.engine_port is not None
+        )
 
     # What it looks like
 

@@ -16,9 +16,9 @@ from vbackend.cli.args import args
 from vbackend.cli.capture import capture
 from vbackend.cli.doctor import doctor
 from vbackend.cli.exec import ExecCommand, exec_
+from vbackend.cli.extcap import EXTCAP_SETTINGS, extcap
 from vbackend.cli.graph import graph
 from vbackend.cli.guests import console, logs
-from vbackend.cli.extcap import EXTCAP_SETTINGS, extcap
 from vbackend.cli.image import image_app
 from vbackend.cli.lab import lab_app
 from vbackend.cli.labs import apply, down, plan, ps, up

@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,6 +25,7 @@ from vbackend.backend import Backend
 from vbackend.control.server import ControlServer
 from vbackend.errors import ConfigError, HostError, VbackendError
 from vbackend.lab.apply import Progress, apply
+from vbackend.lab.guest import Guest
 from vbackend.lab.machines import VmNow
 from vbackend.lab.model import Cable, Impair, Lab
 from vbackend.lab.orders import lab_commands
@@ -192,6 +193,14 @@ class LabDaemon:
         async with self._turn:
             await self._world.machines.guest(vm).restore(tag)
 
+    async def save_all(self, tag: str) -> None:
+        async with self._turn:
+            await _together(guest.save(tag) for guest in self._guests())
+
+    async def restore_all(self, tag: str) -> None:
+        async with self._turn:
+            await _together(guest.restore(tag) for guest in self._guests())
+
     async def set_cable(
         self, cable: str, up: bool | None, forward: Impair | None, back: Impair | None
     ) -> None:
@@ -224,6 +233,9 @@ class LabDaemon:
             self._healed = True
         except VbackendError as error:
             log.error("what ran before cannot be made to run again: %s", error)
+
+    def _guests(self) -> list[Guest]:
+        return [self._world.machines.guest(name) for name in self._world.machines.vms]
 
     def _wanted(self, lab: Lab | None) -> Lab:
         lab = lab or self._record.wanted or self._record.running
@@ -258,6 +270,13 @@ class LabDaemon:
         if not failure.cancelled():
             log.critical("%s; `vbackend up` takes the guests over", failure.result())
             self._end.set()
+
+
+async def _together(work: Iterable[Awaitable[None]]) -> None:
+    """All to their ends; then the first error."""
+    for result in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
 
 
 def _words(step: Step, progress: Progress) -> dict[str, JsonValue]:

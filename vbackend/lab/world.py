@@ -104,9 +104,6 @@ class LabWorld:
 
     async def set_impairment(self, step: SetImpairment, /) -> None:
         name = end_name(step.end)
-        unknown = sorted({*step.keys, *step.before} - {"rate", "burst", "queue"})
-        if unknown:
-            raise ConfigError(f"{', '.join(unknown)} cannot be changed while the port is open")
         rate, burst = step.keys.get("rate"), step.keys.get("burst")
         queue = step.keys.get("queue")
         await self._backend.set_port(
@@ -114,6 +111,10 @@ class LabWorld:
             rate=0 if rate is None else read_rate("rate", rate),
             burst=None if burst is None else read_burst("burst", burst),
             queue_frames=None if queue is None else int(queue),
+            impairment={
+                "impair": "off",
+                **{key: word for key, word in step.keys.items() if key not in ("rate", "burst", "queue")},
+            },
         )
 
     # VMs

@@ -8,10 +8,35 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from vbackend.testing.fake_guest import FakeGuest
+    from vbackend.testing.lab import Lab
+    from vbackend.testing.link import Link, LinkStats
+    from vbackend.testing.packets import Packet
+    from vbackend.testing.recorder import Recording
+    from vbackend.testing.vm import CommandError, Result, Vm
 
-__all__ = ["FakeGuest"]
+__all__ = [
+    "CommandError",
+    "FakeGuest",
+    "Lab",
+    "Link",
+    "LinkStats",
+    "Packet",
+    "Recording",
+    "Result",
+    "Vm",
+]
 
-_PLACES: Final = {"FakeGuest": "fake_guest"}
+_PLACES: Final = {
+    "CommandError": "vm",
+    "FakeGuest": "fake_guest",
+    "Lab": "lab",
+    "Link": "link",
+    "LinkStats": "link",
+    "Packet": "packets",
+    "Recording": "recorder",
+    "Result": "vm",
+    "Vm": "vm",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -16,9 +16,10 @@ from vbackend.errors import ConfigError
 from vbackend.ports.parse import parse_port
 from vbackend.ports.spec import StreamSpec, TcpAddress, UnixAddress, VhostUserSpec
 from vbackend.ports.unixsock import SocketIdentity, bind_unix, release_path, socket_address
+from vbackend.testing.frames import frame_line, listed
 from vbackend.testing.wires import StreamWire, VhostWire, Wire
 
-__all__ = ["PATIENCE_S", "FakeGuest", "frame_line"]
+__all__ = ["PATIENCE_S", "FakeGuest"]
 
 PATIENCE_S: Final = 5.0
 _BACKLOG: Final = 4096  # frames that came and were not asked for; the oldest go first
@@ -82,7 +83,7 @@ class FakeGuest:
             try:
                 frame = self._receive(deadline)
             except TimeoutError:
-                came = "; ".join(map(frame_line, list(self._waiting)[-10:])) or "nothing"
+                came = listed([frame_line(frame) for frame in self._waiting])
                 raise AssertionError(f"no {filter!r} within {timeout:g} s; there is {came}") from None
             if wanted.matches(frame):
                 return frame
@@ -183,11 +184,6 @@ class FakeGuest:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def frame_line(frame: bytes) -> str:
-    """A frame in a few words, for messages."""
-    return f"{frame[6:12].hex(':')} > {frame[:6].hex(':')} {frame[12:14].hex()} {len(frame)} bytes"
 
 
 def _socket(place: UnixAddress | TcpAddress) -> tuple[socket.socket, str | tuple[str, int]]:

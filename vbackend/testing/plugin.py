@@ -1,20 +1,80 @@
 """The pytest plugin (entry point `vbackend`): fixtures that give tests what vbackend has.
 
+    lab          the lab of the marker: @pytest.mark.lab("two.toml"), or of an overridden fixture `lab_file`
+    make_lab     make_lab(SOURCE) starts a lab; any number of them
+    fake_guest   fake_guest(PORT) is a guest in Python
+
 pytest loads this at every start, so it imports only pytest; the rest comes with the first fixture that is used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+import re
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from vbackend.testing.fake_guest import FakeGuest
+    from vbackend.testing.lab import Lab
+    from vbackend.testing.pool import LabPool
+    from vbackend.testing.recorder import Tape
+    from vbackend.testing.sources import Source
 
-__all__ = ["fake_guest"]
+    Running = tuple[Lab, Tape | None]
+
+__all__ = ["fake_guest", "lab", "lab_file", "make_lab"]
+
+_POOL = pytest.StashKey["LabPool"]()
+_LABS = pytest.StashKey["list[Running]"]()  # of a test, while it runs
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("vbackend", "labs of vbackend")
+    group.addoption(
+        "--vbackend-artifacts",
+        metavar="DIR",
+        help="Where failed tests leave captures and logs of their labs. [default: the test's tmp_path]",
+    )
+    group.addoption(
+        "--vbackend-no-capture",
+        action="store_true",
+        help="Do not capture all links of all labs for the case that a test fails.",
+    )
+    group.addoption(
+        "--vbackend-keep",
+        metavar="N",
+        type=int,
+        default=2,
+        help="How many labs with reuse=True wait for the next test that wants them. [default: 2]",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "lab(source, reuse=False): the lab that the fixture `lab` is: a file relative to the test's folder, TOML text, "
+        "a mapping or a Lab. reuse=True: restore its guests from a snapshot when an earlier test had the same lab.",
+    )
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    pool = config.stash.get(_POOL, None)
+    if pool is not None:
+        del config.stash[_POOL]
+        pool.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed and report.when != "teardown":
+        _add_labs(item, report)
+    return report
 
 
 @pytest.fixture
@@ -24,3 +84,75 @@ def fake_guest() -> Iterator[Callable[..., FakeGuest]]:
 
     with ExitStack() as stack:
         yield lambda *args, **options: stack.enter_context(FakeGuest(*args, **options))
+
+
+@pytest.fixture
+def lab_file(request: pytest.FixtureRequest) -> Source:
+    """What the fixture `lab` runs: what the marker says. Override it to say it otherwise."""
+    marker = request.node.get_closest_marker("lab")
+    if marker is None or len(marker.args) != 1:
+        raise pytest.UsageError(
+            f"{request.node.nodeid}: which lab? give @pytest.mark.lab(SOURCE), or override the fixture lab_file"
+        )
+    source: Source = marker.args[0]
+    return source
+
+
+@pytest.fixture
+def lab(request: pytest.FixtureRequest, lab_file: Source, make_lab: Callable[..., Lab]) -> Lab:
+    """A running lab, with all guests set up. It is taken down after the test, or kept with reuse=True."""
+    marker = request.node.get_closest_marker("lab")
+    options: dict[str, Any] = {} if marker is None else marker.kwargs
+    return make_lab(lab_file, **options)
+
+
+@pytest.fixture
+def make_lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Lab]]:
+    """Starts labs: `make_lab(SOURCE, reuse=False)`, with a source as the marker's. They are taken down at the end."""
+    from vbackend.testing import recorder
+
+    pool, base = _pool(request.config), request.path.parent
+    labs = request.node.stash.setdefault(_LABS, [])
+    with ExitStack() as stack:
+
+        def make(source: Source, *, reuse: bool = False) -> Lab:
+            start = pool.borrow if reuse else pool.start
+            made = start(source, base=base, folder=tmp_path)
+            if reuse:
+                stack.callback(pool.give_back, made, source, base=base)
+            else:
+                stack.callback(made.down)
+            tape = None
+            if not request.config.getoption("vbackend_no_capture"):
+                tape = recorder.Tape(made.control, pool.runtime)
+                stack.callback(tape.stop)
+            labs.append((made, tape))
+            return made
+
+        yield make
+        labs.clear()
+
+
+def _pool(config: pytest.Config) -> LabPool:
+    from vbackend.testing.pool import LabPool
+
+    if _POOL not in config.stash:
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+        config.stash[_POOL] = LabPool(worker, keep=config.getoption("vbackend_keep"))
+    return config.stash[_POOL]
+
+
+def _add_labs(item: pytest.Item, report: pytest.TestReport) -> None:
+    for lab, tape in item.stash.get(_LABS, []):
+        from vbackend.testing.report import leave_artifacts
+
+        report.sections += leave_artifacts(lab, tape, _artifacts(item))
+
+
+def _artifacts(item: pytest.Item) -> Path:
+    """The folder for what a test leaves."""
+    given = item.config.getoption("vbackend_artifacts")
+    if given is not None:
+        return Path(given).absolute() / re.sub(r"[^\w.=-]+", "-", item.nodeid).strip("-")[:200]
+    folder: Path = item.funcargs["tmp_path"]  # type: ignore[attr-defined]
+    return folder / "vbackend"

@@ -9,7 +9,7 @@ import pytest
 from tests.support.frames import BROADCAST, frame, mac
 from tests.support.run import vbackend_run
 from vbackend.errors import ConfigError
-from vbackend.testing.fake_guest import FakeGuest, frame_line
+from vbackend.testing.fake_guest import FakeGuest
 
 A, B = mac(1), mac(2)
 HELLO = frame(BROADCAST, A, b"hello", size=60)
@@ -123,7 +123,3 @@ def test_frames_may_be_anything_with_bytes(pair: tuple[FakeGuest, FakeGuest]) ->
     a, b = pair
     a.send(Made())
     assert b.recv() == HELLO
-
-
-def test_a_frame_in_a_few_words() -> None:
-    assert frame_line(HELLO) == "52:54:00:00:00:01 > ff:ff:ff:ff:ff:ff 88b5 60 bytes"
