@@ -16,7 +16,7 @@ Everything that changes takes its turn: one after the other.
 import base64
 from typing import Final, Protocol
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, ValidationError
 
 from vbackend.control.commands import Arguments, Command, Desk
 from vbackend.errors import ConfigError
@@ -168,4 +168,9 @@ def _lab(value: JsonValue) -> Lab | None:
 
 
 def _impair(keys: dict[str, str]) -> Impair:
-    return Impair.model_validate(keys)
+    try:
+        return Impair.model_validate(keys)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        word = first["loc"][0] if first["loc"] else "impairments"
+        raise ConfigError(f"cable-set: {word}: {first['msg'][:1].lower()}{first['msg'][1:]}") from None

@@ -123,7 +123,7 @@ def make_lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callabl
             else:
                 stack.callback(made.down)
             tape = None
-            if not request.config.getoption("vbackend_no_capture"):
+            if made.links and not request.config.getoption("vbackend_no_capture"):
                 tape = recorder.Tape(made.control, pool.runtime)
                 stack.callback(tape.stop)
             labs.append((made, tape))

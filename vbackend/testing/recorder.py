@@ -94,7 +94,7 @@ class Recording:
         self._packets: list[Packet] = []
         self._taken: Final[set[int]] = set()
         self._reader: Final = PacketReader()
-        self._file: Final = path.open("wb")
+        self._file: Final = path.open("wb", buffering=0)
         try:
             self._reel: Final = Reel(control, self._more, links=links, filter=filter)
         except BaseException:
@@ -133,7 +133,6 @@ class Recording:
 
     def _more(self, blocks: bytes) -> None:
         self._file.write(blocks)
-        self._file.flush()
         with self._changed:
             self._packets += self._reader.feed(blocks)
             self._changed.notify_all()
@@ -158,8 +157,12 @@ class Tape:
         self._lock: Final = threading.Lock()
         for half in self._halves:
             half.unlink(missing_ok=True)
-        self._file = self._halves[1].open("wb")
-        self._reel: Final = Reel(control, self._more)
+        self._file = self._halves[1].open("wb", buffering=0)
+        try:
+            self._reel: Final = Reel(control, self._more)
+        except BaseException:
+            self._file.close()
+            raise
 
     def stop(self) -> None:
         self._reel.stop()
@@ -168,7 +171,6 @@ class Tape:
     def save(self, path: Path) -> None:
         """Write what there is into one file."""
         with self._lock:
-            self._file.flush()
             path.write_bytes(b"".join(half.read_bytes() for half in self._halves if half.exists()))
 
     def _more(self, blocks: bytes) -> None:
@@ -176,7 +178,7 @@ class Tape:
             if self._length > self._most:
                 self._file.close()
                 self._halves[1].replace(self._halves[0])
-                self._file = self._halves[1].open("wb")
+                self._file = self._halves[1].open("wb", buffering=0)
                 self._length = self._file.write(self._head)
             self._head += preamble(blocks)
             self._length += self._file.write(blocks)

@@ -5,6 +5,7 @@ relative to the test's folder.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +28,7 @@ def read_source(source: Source, folder: Path) -> Lab:
             return source
         case Mapping():
             return parse_lab(source, origin="<lab>", folder=folder, name=_NAMELESS)
-        case str() if "\n" in source or "=" in source:
+        case str() if re.search(r"[\n=\[]", source):
             return parse_lab(source, origin="<lab>", folder=folder, name=_NAMELESS)
         case str() | Path():
             return load_lab(folder / source)
