@@ -30,9 +30,9 @@ from vbackend.ports.adopted import adopted_port
 from vbackend.ports.base import EventName, Port, PortContext
 from vbackend.ports.channel import Channel, ChannelPort
 from vbackend.ports.dialling import DiallingPort
-from vbackend.ports.impairment import Impairment, changed_impairment
+from vbackend.ports.impairment import Impairment
 from vbackend.ports.make import make_port
-from vbackend.ports.multi import MultiPort
+from vbackend.ports.multi import ParentPort
 from vbackend.ports.names import derived_name, unique_name
 from vbackend.ports.segments import SegmentKind, Segments
 from vbackend.ports.spec import Address, ChannelSpec, PortOptions, PortSpec, UnitSpec
@@ -234,7 +234,7 @@ class Backend:
         """Remove a port, of a `multi` port also its peers' ports. ConfigError: there is none of that name."""
         async with self._lock:
             port = self._find(name)
-            if isinstance(port, MultiPort):
+            if isinstance(port, ParentPort):
                 port.quiesce()
                 for peer in list(port.peers.values()):
                     await self._remove(peer)
@@ -262,19 +262,9 @@ class Backend:
                 raise ConfigError(f"port {name!r}: {what} is {limit}; give a number above 0")
         if burst is not None and not (port.rate if rate is None else rate):
             raise ConfigError(f"port {name!r}: a burst is of no use without a rate; give a rate too")
-        if isinstance(impairment, Mapping):
-            try:
-                impairment = changed_impairment(port.impairment, impairment)
-            except ValueError as error:
-                raise ConfigError(f"port {name!r}: {error}") from None
-        port.set(
-            up=up,
-            queue_frames=queue_frames,
-            queue_bytes=queue_bytes,
-            rate=rate,
-            burst=burst,
-            impairment=impairment,
-        )
+        if impairment is not None:
+            port.impair(impairment)
+        port.set(up=up, queue_frames=queue_frames, queue_bytes=queue_bytes, rate=rate, burst=burst)
         return port.snapshot()
 
     def inject(self, name: str, frame: bytes) -> None:
@@ -321,11 +311,9 @@ class Backend:
             lambda: self._running().dataplane, choice, beside=beside, snaplen=snaplen, count=count
         )
 
-    def _joined(self) -> Sequence[SegmentSnapshot]:
+    def _joined(self) -> list[SegmentSnapshot]:
         """Which ports are on which segment."""
-        return self._running().segments.snapshots(
-            port for port in self._ports.values() if port.engine_port is not None
-        )
+        return list(self._running().segments.snapshots(self._ports.values()))
 
     # What it looks like
 

@@ -40,6 +40,10 @@ class OwnedFd:
         self._fd = -1
         return fd
 
+    def duplicate(self) -> Self:
+        """Another descriptor of the same open file, with an owner of its own."""
+        return type(self)(os.dup(self.fileno()))
+
     def close(self) -> None:
         """Close; a second call does nothing."""
         if self._fd >= 0:

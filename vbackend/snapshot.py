@@ -109,7 +109,7 @@ class ImpairmentSnapshot(_Model):
 
 class PortSnapshot(_Model):
     name: str
-    kind: Literal["stream", "dgram", "tap", "tun", "unit", "tunfile", "channel", "vhost-user"]
+    kind: Literal["stream", "dgram", "tap", "tun", "unit", "tunfile", "channel", "vhost-user", "vde"]
     where: str  # the KIND:WHERE it was given, e.g. "stream:unix:/tmp/a.sock"
     up: bool  # admin state
     state: Literal["listening", "dialling", "connected", "down", "failed"]

@@ -102,7 +102,9 @@ class FakeWorld:
     """A world that is only a picture. `failing`: numbers of calls that fail, counted from 0 over its life, and with
     what `error`; None: one that says which call it was."""
 
-    def __init__(self, now: Picture, failing: Collection[int] = (), error: Exception | None = None) -> None:
+    def __init__(
+        self, now: Picture, failing: Collection[int] = (), error: BaseException | None = None
+    ) -> None:
         self.now = now
         self.failing = failing
         self.error = error

@@ -1,4 +1,4 @@
-"""User-mode Linux as a guest: a kernel that is a process and whose virtio cards are vhost-user only.
+"""User-mode Linux as a guest: a kernel that is a process. Its virtio cards are vhost-user only; it has older ones, too.
 
 Debian's package `user-mode-linux`, with the initramfs of our guest image in front of this kernel's own modules; the
 agent talks over a serial line. It runs at native speed without KVM: the fast real front-end. What it sends is in
@@ -48,14 +48,23 @@ def uml_initrd(image: BuiltImage, target: Path, modules: Path = MODULES) -> Path
 
 
 def uml_command(
-    name: str, folder: Path, initrd: Path, agent: int, cards: Sequence[Path], memory_mib: int = 192
+    name: str,
+    folder: Path,
+    initrd: Path,
+    agent: int,
+    cards: Sequence[Path],
+    more: Sequence[str] = (),
+    memory_mib: int = 192,
 ) -> list[str]:
-    """The command line: `agent` is the descriptor of the agent's line, `cards` the sockets its cards are behind."""
+    """The command line: `agent` is the descriptor of the agent's line, `cards` the sockets its virtio cards are behind.
+
+    `more`: other devices, such as eth0=daemon,….
+    """
     lines = {"con0": "null,fd:1", "con": "null", "ssl0": "null", "ssl1": f"fd:{agent}", "ssl": "null"}
     words = {"mem": f"{memory_mib}M", "initrd": initrd, "root": "/dev/ram0", "umid": name, "uml_dir": folder}
     words |= lines | {"agent": "/dev/ttyS1", "hostname": name, "panic": -1}
     devices = [f"virtio_uml.device={card}:1" for card in cards]  # 1: a network device (VIRTIO 1.2, 5)
-    return [PROGRAM, *(f"{key}={value}" for key, value in words.items()), "quiet", *devices]
+    return [PROGRAM, *(f"{key}={value}" for key, value in words.items()), "quiet", *devices, *more]
 
 
 class UmlGuest(LinuxGuest):
@@ -67,15 +76,22 @@ class UmlGuest(LinuxGuest):
 
     @classmethod
     async def boot(
-        cls, initrd: Path, folder: Path, *, name: str, cards: Sequence[Path], timeout: float = BOOT_LIMIT_S
+        cls,
+        initrd: Path,
+        folder: Path,
+        *,
+        name: str,
+        cards: Sequence[Path] = (),
+        more: Sequence[str] = (),
+        timeout: float = BOOT_LIMIT_S,
     ) -> Self:
-        """Boot and wait for the agent; `folder` must exist. The card's addresses are the kernel's choice: `mac`.
+        """Boot and wait for the agent; `folder` must exist. Addresses of virtio cards are the kernel's choice: `mac`.
 
         GuestError with the end of the console when the agent does not come up.
         """
         ours, theirs = socket.socketpair()
         with theirs:
-            command = uml_command(name, folder, initrd, theirs.fileno(), cards)
+            command = uml_command(name, folder, initrd, theirs.fileno(), cards, more)
             (folder / "command").write_text(shlex.join(command) + "\n")
             with (folder / "console.log").open("wb") as sink:
                 process = await asyncio.create_subprocess_exec(

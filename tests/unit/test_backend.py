@@ -1,6 +1,7 @@
 """The backend: start, stop, live changes, names, events, and a worker that dies."""
 
 import asyncio
+import gc
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -30,7 +31,8 @@ def names(backend: Backend) -> list[str]:
 
 
 def held() -> tuple[list[str], list[str]]:
-    """The engine's threads, and what this process has open."""
+    """The engine's threads, and what this process has open, without what an earlier test left to the collector."""
+    gc.collect()
     threads = [(path / "comm").read_text() for path in Path("/proc/self/task").iterdir()]
     with os.scandir("/proc/self/fd") as entries:
         names = [entry.name for entry in entries]
@@ -148,7 +150,7 @@ async def test_a_cable_has_two_ports(tmp_path: Path) -> None:
         for wrong in (specs[:1], specs):
             with pytest.raises(ConfigError, match="a cable joins two ports, not"):
                 await backend.start(wrong)
-        with pytest.raises(ConfigError, match="'multi' takes many guests"):
+        with pytest.raises(ConfigError, match="takes many guests"):
             await backend.start([specs[0], many])
         await backend.start(specs[:2])
         with pytest.raises(ConfigError, match="has both; remove one first"):

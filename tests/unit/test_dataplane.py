@@ -121,33 +121,6 @@ def test_a_channel_is_readable_exactly_while_it_holds_a_frame(plane: Dataplane) 
     assert error.value.errno == 6
 
 
-def test_a_bad_line_does_the_same_again_and_says_so(plane: Dataplane) -> None:
-    segment = plane.add_cable()
-    _, peer_a = stream(plane, segment)
-    b, peer_b = stream(plane, segment)
-    frames = [frame(2, 1, 60)[:-1] + bytes([number]) for number in range(200)]
-    config = ImpairmentConfig(
-        gilbert=(0.1, 0.5, 0.9, 0.05), duplicate=0.1, corrupt=0.1, delay_us=1000, seed=7
-    )
-    seen = []
-    with peer_a, peer_b:
-        assert plane.impairment(b) is None
-        for batch in (200, 7):
-            plane.set_impairment(b, config)
-            for at in range(0, 200, batch):
-                peer_a.sendall(b"".join(map(wire, frames[at : at + batch])))
-            eventually(lambda: sum((plane.impairment(b) or {})[key] for key in ("lost", "delayed")) == 200)
-            counts = plane.impairment(b)
-            assert counts is not None
-            arrived = counts["delayed"] + counts["duplicated"]
-            seen.append((counts["lost"], peer_b.recv(64 * arrived, socket.MSG_WAITALL)))
-        assert seen[0] == seen[1]
-        assert seen[0][0] == plane.counters(b)[1].drops["loss"] / 2
-        assert balanced(plane.counters(b)[1])
-        plane.set_impairment(b, None)
-        assert plane.impairment(b) is None
-
-
 @pytest.mark.parametrize(
     ("call", "expected"),
     [

@@ -39,6 +39,15 @@ def test_detach_gives_it_away() -> None:
     theirs.close()
 
 
+def test_a_duplicate_lives_on_its_own() -> None:
+    with OwnedFd(os.open("/dev/null", os.O_RDONLY)) as first:
+        second = first.duplicate()
+        assert second.fileno() != first.fileno()
+        assert not os.get_inheritable(second.fileno())
+    assert is_open(second.fileno())
+    second.close()
+
+
 def test_with_closes_also_after_an_error() -> None:
     fd = os.open("/dev/null", os.O_RDONLY)
 

@@ -19,9 +19,11 @@ __all__ = ["build_engine", "setup", "upgrade"]
 
 # package -> (a program that proves it elsewhere than on Debian, what it is for)
 DEBIAN_PACKAGES = {
+    "bind9-dnsutils": ("dig", "tests"),
     "busybox-static": ("busybox", "tests"),
     "ca-certificates": (None, "downloads"),
     "cpio": ("cpio", "tests"),
+    "dhcpcd-base": ("dhcpcd", "tests"),
     "dpdk-dev": ("dpdk-testpmd", "tests, and reference of the bench"),
     "ethtool": ("ethtool", "looking at taps"),
     "g++": ("c++", "fuzz targets"),
@@ -29,8 +31,10 @@ DEBIAN_PACKAGES = {
     "iperf3": ("iperf3", "demo"),
     "iproute2": ("ip", "network namespaces"),
     "iputils-ping": ("ping", "tests and demo"),
+    "isc-dhcp-client": ("dhclient", "tests"),
     "libc6-dev": (None, "linker of the engine"),
     "libpcap0.8": (None, "filters of captures"),
+    "ndisc6": ("rdisc6", "tests"),
     "nftables": ("nft", "tests"),
     "passt": ("passt", "reference of the bench"),
     "procps": ("sysctl", "tests"),
@@ -38,7 +42,7 @@ DEBIAN_PACKAGES = {
     "tcpdump": ("tcpdump", "demo"),
     "tshark": ("tshark", "tests"),
     "user-mode-linux": ("linux.uml", "tests"),
-    "vde2": ("vde_switch", "reference of the bench"),
+    "vde2": ("vde_switch", "tests, and reference of the bench"),
 }
 RUST_VERSION = (1, 88)  # rust-version of vbackend/native/Cargo.toml
 NATIVE = ROOT / "vbackend" / "native"

@@ -12,7 +12,7 @@ from vbackend.capture.session import CaptureSession, Tapped
 from vbackend.dataplane import Dataplane
 from vbackend.errors import ConfigError, HostError
 from vbackend.ports.base import Port
-from vbackend.ports.multi import MultiPort
+from vbackend.ports.multi import ParentPort
 
 __all__ = ["CaptureChoice", "Captures"]
 
@@ -165,7 +165,7 @@ class _Plan:
         found: dict[str, CaptureInterface] = {}
         for port in self._all_ports():
             if not self._choice.ports or port.name in self._choice.ports:
-                for one in port.peers.values() if isinstance(port, MultiPort) else [port]:
+                for one in port.peers.values() if isinstance(port, ParentPort) else [port]:
                     if one.name in there:
                         found[one.name] = CaptureInterface(one.name, one.spec.text, ((one.name, "both"),))
         return list(found.values())

@@ -1,7 +1,6 @@
 """`vbackend graph`: a lab as a picture."""
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,15 +14,22 @@ class Format(StrEnum):
 
 
 def graph(
-    lab: Annotated[Path, typer.Argument(metavar="LAB", help="A lab file.")],
+    lab: Annotated[str, typer.Argument(metavar="LAB", help="A lab file, or the name of a lab that runs.")],
     format_: Annotated[
         Format, typer.Option("--format", help="A picture, or text for Mermaid, as Markdown takes it.")
     ] = Format.SVG,
+    live: Annotated[
+        bool, typer.Option("--live", help="What runs, with what goes over its links in one second.")
+    ] = False,
 ) -> None:
     """Draw a lab, to stdout: VMs, switches, the host's ends, and how the cables between them are impaired."""
+    import os
+
+    from vbackend.lab.client import link_rates, named_lab, running_lab
     from vbackend.lab.graph import drawing, mermaid
-    from vbackend.lab.load import load_lab
     from vbackend.lab.svg import svg
 
-    what = drawing(load_lab(lab, files=False))
+    named = named_lab(lab, os.environ, files=False)
+    found = running_lab(named.name, os.environ) if live or named.lab is None else named.lab
+    what = drawing(found, link_rates(named.name, os.environ) if live else None)
     typer.echo(svg(what) if format_ is Format.SVG else mermaid(what), nl=False)

@@ -45,7 +45,7 @@ def down(lab: LabArgument) -> None:
     from vbackend.lab.client import down as take_down
     from vbackend.lab.client import named_lab
 
-    name = lab if lab in lab_names(os.environ) else named_lab(lab, os.environ).name
+    name = lab if lab in lab_names(os.environ) else named_lab(lab, os.environ, files=False).name
     if name not in lab_names(os.environ):
         raise ConfigError(f"lab {name!r} does not run")
     take_down(name, os.environ)

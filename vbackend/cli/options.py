@@ -32,6 +32,7 @@ PORT = KIND:WHERE[,key=value]...   (",," is a comma inside a value)
   socket:udp:LHOST:LPORT:RHOST:RPORT  socket:mcast:GROUP:PORT
   vhost-user:PATH  listens; keys: dial queues=PAIRS packed=on|off mtu=N
                       offloads=on|off busy-poll=MICROSECONDS
+  vde:DIR       a VDE switch; keys: mode=OCTAL group=GROUP
   tap:IFNAME    keys: addr=CIDR bridge=NAME netns=NAME owner=USER mtu=N
                       offloads=on|off
   tun:IFNAME    keys: addr=LOCAL peer=REMOTE netns=NAME owner=USER mtu=N pi

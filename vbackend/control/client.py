@@ -8,7 +8,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Mapping
-from types import TracebackType
+from types import EllipsisType, TracebackType
 from typing import Final, Self
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
@@ -62,11 +62,14 @@ class ControlClient:
         command: str,
         arguments: Mapping[str, JsonValue] | None = None,
         *,
-        timeout: float | None = _PATIENCE,
+        timeout: float | None | EllipsisType = ...,
     ) -> JsonValue:
-        """Run a command and return its value. ConfigError, ControlError: see above."""
+        """Run a command and return its value; `timeout`: seconds to wait, not given: the client's patience.
+
+        ConfigError, ControlError: see above.
+        """
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(self._patience if timeout is ... else timeout):
                 return _JSON.validate_python(await self._qmp.execute(command, arguments))
         except ExecuteError as error:
             text = str(error)

@@ -20,7 +20,7 @@ from vbackend import __version__
 from vbackend.control.readiness import announce_ready, notify
 from vbackend.control.server import ControlServer
 from vbackend.errors import ConfigError, HostError
-from vbackend.ports.spec import PortSpec, StreamSpec
+from vbackend.ports.spec import PortSpec, takes_many
 
 if TYPE_CHECKING:
     from vbackend.backend import Backend
@@ -59,16 +59,18 @@ class RunPlan:
 
 def checked_plan(plan: RunPlan) -> RunPlan:
     """The plan, when its ports make sense together. ConfigError otherwise."""
-    multi = [spec for spec in plan.specs if isinstance(spec, StreamSpec) and spec.multi]
+    multi = [spec for spec in plan.specs if takes_many(spec)]
     count = len(plan.specs) + plan.to_come
     if plan.segment == "cable" and multi:
         raise ConfigError(
-            f"port {multi[0].text!r}: 'multi' takes many guests, --cable joins exactly two; use --switch"
+            f"port {multi[0].text!r} takes many guests, --cable joins exactly two; use --switch"
         )
     if plan.segment == "cable" and count != 2:
         raise ConfigError(f"--cable: joins exactly two ports, {count} given; give two, or use --switch")
     if plan.segment == "switch" and count < 2 and not multi and not plan.to_come:
-        raise ConfigError(f"PORT: {count} given, nobody to talk to; give at least two, or one with 'multi'")
+        raise ConfigError(
+            f"PORT: {count} given, nobody to talk to; give at least two, or one with 'multi' or of VDE"
+        )
     return plan
 
 

@@ -25,7 +25,14 @@ from vbackend.control.foreground import Ending, RunPlan, checked_plan, running_b
 from vbackend.control.readiness import notify
 from vbackend.errors import ConfigError, HostError
 from vbackend.ports.parse import parse_port
-from vbackend.ports.spec import DgramUnixSpec, PortSpec, StreamSpec, UnixAddress, VhostUserSpec
+from vbackend.ports.spec import (
+    DgramUnixSpec,
+    PortSpec,
+    StreamSpec,
+    UnixAddress,
+    VhostUserSpec,
+    takes_many,
+)
 from vbackend.qemu.netdev import netdev_arguments
 from vbackend.qemu.options import memory_to_share, shared_memory, surely_kvm
 from vbackend.qemu.version import QemuVersion, qemu_version
@@ -65,7 +72,7 @@ class Launch:
 
     @property
     def segment(self) -> Literal["switch", "cable"]:
-        multi = any(isinstance(spec, StreamSpec) and spec.multi for spec in self.joined)
+        multi = any(takes_many(spec) for spec in self.joined)
         return "cable" if len(self.nics) + len(self.joined) == 2 and not multi else "switch"
 
 

@@ -30,10 +30,10 @@ __all__ = [
 
 DEFAULT_NAME: Final = "default"
 _SUFFIX: Final = ".sock"
-_REMEDY: Final = "set XDG_RUNTIME_DIR to a directory of yours, or give --control PATH"
 _LABS: Final = "labs"
 _LAB_SOCKET: Final = "control.sock"
 _LAB_NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,19}")  # as in a lab's file
+_REMEDY: Final = "set XDG_RUNTIME_DIR to a directory of yours, or give --control PATH"
 
 
 def checked_name(name: str) -> str:
@@ -58,19 +58,24 @@ def control_path(name: str | None, control: str | None, environ: Mapping[str, st
 
 
 def lab_folder(name: str, environ: Mapping[str, str]) -> Path:
-    """Where a lab keeps its sockets and its state."""
-    return runtime_dir(environ) / "labs" / checked_name(name)
+    """Where a lab keeps its sockets and its state. ConfigError: that cannot be the name of one."""
+    if not _LAB_NAME.fullmatch(name):
+        raise ConfigError(
+            f"lab {name!r}: no name of a lab; they have up to 20 of a-z, 0-9 and '-', a letter first"
+        )
+    return runtime_dir(environ) / _LABS / name
 
 
 def lab_control_path(name: str, environ: Mapping[str, str]) -> str:
     """The control socket of a lab's daemon."""
-    return str(lab_folder(name, environ) / "control.sock")
+    return str(lab_folder(name, environ) / _LAB_SOCKET)
 
 
 def lab_names(environ: Mapping[str, str]) -> list[str]:
     """Labs with a folder, sorted; their daemon may be dead."""
     try:
-        return sorted(path.name for path in (runtime_dir(environ) / "labs").iterdir() if path.is_dir())
+        found = (runtime_dir(environ) / _LABS).iterdir()
+        return sorted(path.name for path in found if path.is_dir() and _LAB_NAME.fullmatch(path.name))
     except OSError:
         return []
 

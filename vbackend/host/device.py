@@ -26,6 +26,7 @@ __all__ = [
     "header_flags",
     "header_length",
     "open_device",
+    "set_carrier",
     "set_header",
     "set_offloads",
     "user_id",
@@ -39,6 +40,7 @@ _TUNSETOWNER: Final = 0x400454CC
 _TUNSETOFFLOAD: Final = 0x400454D0
 _TUNGETVNETHDRSZ: Final = 0x800454D7
 _TUNSETVNETHDRSZ: Final = 0x400454D8
+_TUNSETCARRIER: Final = 0x400454E2
 _IFNAMSIZ: Final = 16
 
 
@@ -157,6 +159,11 @@ def header_length(fd: OwnedFd) -> int:
 def set_header(fd: OwnedFd, length: int) -> None:
     """Set the virtio-net header's length."""
     fcntl.ioctl(fd.fileno(), _TUNSETVNETHDRSZ, struct.pack("i", length))
+
+
+def set_carrier(fd: OwnedFd, *, up: bool) -> None:
+    """Let the device have a carrier, or none. The next to attach begins with one. OSError: before Linux 5.0 EINVAL."""
+    fcntl.ioctl(fd.fileno(), _TUNSETCARRIER, struct.pack("i", up))
 
 
 def set_offloads(fd: OwnedFd, *, wanted: bool) -> Offloads:

@@ -80,14 +80,9 @@ class ApplyError(VbackendError):
 
     def __init__(self, failures: Sequence[Failure], left: Sequence[Failure] | None) -> None:
         told = "; ".join(f"step {describe(step)!r} failed: {why}" for step, why in failures)
-        if left is None:
-            end = "what was done before stays"
-        elif left:
-            end = f"{len(left)} steps back failed too: " + "; ".join(
-                f"{describe(each)!r}: {why}" for each, why in left
-            )
-        else:
-            end = "what was done before is undone"
+        end = "what was done before " + ("stays" if left is None else "is undone")
+        if left:
+            end += ", except " + "; ".join(f"{describe(each)!r}: {why}" for each, why in left)
         super().__init__(f"{told}; {end}")
         self.failures = tuple(failures)
         self.left = tuple(left or ())
@@ -145,11 +140,14 @@ async def _together(
             on_progress(Progress(step, "done"))
 
     tasks = [asyncio.ensure_future(one(step)) for step in group]
-    if await _wait(tasks):
+    cancelled = await _wait(tasks)
+    broken = [error for task in tasks if not task.cancelled() and (error := task.exception()) is not None]
+    if cancelled:
         raise asyncio.CancelledError
-    for task in tasks:
-        if not task.cancelled():
-            task.result()  # raises what on_progress did
+    if broken:
+        raise broken[0]  # by on_progress
+    if not failures:  # but the world may have cancelled itself
+        failures += [(step, "cancelled") for step, task in zip(group, tasks, strict=True) if task.cancelled()]
 
 
 async def _wait(tasks: Sequence[asyncio.Future[None]]) -> bool:

@@ -27,7 +27,7 @@ from vbackend.lab.machines import kill_qemus
 from vbackend.lab.model import Lab
 from vbackend.lab.process import find_qemus
 from vbackend.lab.state import LabFolder, LabLock
-from vbackend.lab.status import LabStatus
+from vbackend.lab.status import LabStatus, rates
 
 __all__ = [
     "Named",
@@ -38,7 +38,9 @@ __all__ = [
     "ensure_daemon",
     "find_vm",
     "is_served",
+    "link_rates",
     "named_lab",
+    "running_lab",
     "status",
 ]
 
@@ -63,11 +65,11 @@ class VmAddress:
     vm: str
 
 
-def named_lab(text: str, environ: Mapping[str, str]) -> Named:
-    """A lab by file or name. ConfigError: there is neither."""
+def named_lab(text: str, environ: Mapping[str, str], *, files: bool = True) -> Named:
+    """A lab by file or name. ConfigError: there is neither; `files`: or the file names others that are not there."""
     if "/" in text or text.endswith(".toml") or (Path(text).is_file() and text not in lab_names(environ)):
         path = Path(text).absolute()
-        lab = load_lab(path)
+        lab = load_lab(path, files=files)
         return Named(lab.name, lab, str(path))
     if text not in lab_names(environ):
         there = ", ".join(lab_names(environ)) or "none"
@@ -157,6 +159,23 @@ def status(name: str, environ: Mapping[str, str]) -> LabStatus:
         return LabStatus.model_validate(answer)
     except ValidationError as error:
         raise ControlError(f"lab {name!r}: its daemon is another version of vbackend: {error}") from None
+
+
+def running_lab(name: str, environ: Mapping[str, str]) -> Lab:
+    """What a lab's daemon runs. ControlError: nothing, or its daemon is dead."""
+    answer = call(lab_control_path(name, environ), "query-lab")
+    if answer is None:
+        raise ControlError(f"lab {name!r} has not been started to the end; `vbackend up` starts it")
+    return Lab.model_validate(answer)
+
+
+def link_rates(name: str, environ: Mapping[str, str], seconds: float = 1.0) -> dict[str, tuple[float, float]]:
+    """What goes over each link now, bits a second: from a cable's first end to its second and back; on a switch, from
+    the end and to it."""
+    before, started = status(name, environ), time.monotonic()
+    time.sleep(seconds)
+    now, took = status(name, environ), time.monotonic() - started
+    return rates(before, now, took)
 
 
 def dead_guests(name: str, environ: Mapping[str, str]) -> list[str]:

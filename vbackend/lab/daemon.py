@@ -29,7 +29,7 @@ from vbackend.lab.guest import Guest
 from vbackend.lab.machines import VmNow
 from vbackend.lab.model import Cable, Impair, Lab
 from vbackend.lab.orders import lab_commands
-from vbackend.lab.picture import NOTHING, Picture, after
+from vbackend.lab.picture import NOTHING, Picture, after, picture
 from vbackend.lab.plan import plan, summary
 from vbackend.lab.state import LabFolder, LabLock, LabRecord
 from vbackend.lab.status import LabStatus, VmSeen, lab_status
@@ -122,16 +122,22 @@ class LabDaemon:
 
     # Commands
 
+    @property
+    def lab(self) -> Lab | None:
+        return self._record.running
+
     def status(self) -> LabStatus:
+        known = self._world.machines.vms
+        names = [*(name for name in self._now.vms if name in known), *(set(known) - set(self._now.vms))]
         vms = {
             name: VmSeen(
-                machine=now.machine,
-                state=now.state,
-                reason=now.reason,
-                pid=None if now.guest is None else now.guest.process.pid,
-                since=now.since,
+                machine=known[name].machine,
+                state=known[name].state,
+                reason=known[name].reason,
+                pid=None if (guest := known[name].guest) is None else guest.process.pid,
+                since=known[name].since,
             )
-            for name, now in self._world.machines.vms.items()
+            for name in names
         }
         return lab_status(
             self._now,
@@ -222,6 +228,7 @@ class LabDaemon:
             else:
                 self._folder.write(LabRecord(file=self._record.file, running=before))
             raise
+        self._now = picture(wanted)  # the same, in the order of the file
         self._healed = True
         self._record = LabRecord(file=file, running=wanted)
         self._folder.write(self._record)

@@ -1,8 +1,8 @@
 """Places for the nodes of a small graph: as far apart as they have links between them. Pure and deterministic.
 
-Stress majorization (Gansner, Koren and North, "Graph Drawing by Stress Majorization", 2004), one node at a time; each connected
-part on its own, turned so that it lies flat, and below the one before. O(n²) a round, so for labs of up to some hundred
-nodes.
+Stress majorization (Gansner, Koren and North, "Graph Drawing by Stress Majorization", 2004), one node at a time; each
+connected part on its own, turned so that it lies flat, and below the one before. O(n²) a round, so for labs of up to
+some hundred nodes.
 """
 
 import heapq

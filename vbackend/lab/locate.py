@@ -130,7 +130,12 @@ class _Reader:
         self._skip(_SPACE)
         if not raw:
             self._at += 1
-        return str(tomllib.loads(f"key = {raw}")["key"]) if raw[:1] in ("'", '"') else raw
+        if raw[:1] not in ("'", '"'):
+            return raw
+        try:
+            return str(tomllib.loads(f"key = {raw}")["key"])
+        except tomllib.TOMLDecodeError:
+            return raw  # not TOML
 
     def _note(self, where: Where) -> None:
         self._line += self._text.count("\n", self._counted, self._at)

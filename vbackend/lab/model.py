@@ -6,29 +6,44 @@
     [[capture]]                    a file that links are recorded to
 
 An **end** is `VM:NIC`, or a PORT as on the command line. A **link** is a cable, or one end on a switch.
-Not here: TOML and line numbers (load.py), what is derived from names (names.py), what runs (plan.py, apply.py).
+Not here: single values (words.py), TOML and line numbers (load.py), what is derived from names (names.py), what runs
+(plan.py, apply.py).
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
-from typing import Annotated, Any, Final, Literal, Self
+from ipaddress import IPv4Address, IPv6Address, ip_interface
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    WithJsonSchema,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from vbackend.errors import ConfigError
+from vbackend.lab.words import (
+    QUANTITIES,
+    Cidr,
+    End,
+    Ip,
+    Mac,
+    Memory,
+    Name,
+    NicName,
+    OnOff,
+    Quantity,
+    Time,
+    end_name,
+    is_vm_end,
+    split_end,
+)
 from vbackend.ports import values
-from vbackend.ports.names import derived_name
+from vbackend.ports.impairment import KEYS, NO_IMPAIRMENT
 from vbackend.ports.parse import parse_port
 from vbackend.ports.spec import Address, PortSpec
 
@@ -51,91 +66,7 @@ __all__ = [
     "split_end",
 ]
 
-NAME_MAX: Final = 20
 Where = tuple[str | int, ...]  # a way through the file: tables, keys, positions in arrays
-_VM_END: Final = re.compile(r"([a-z][a-z0-9-]*):([a-z][a-z0-9._-]*)")
-PORT_KINDS: Final = frozenset(
-    {"stream", "dgram", "socket", "tap", "tun", "unit", "tunfile", "vhost-user", "vde"}
-)
-
-
-def is_vm_end(end: str) -> bool:
-    """Whether an end is a NIC of a VM, not a PORT."""
-    found = _VM_END.fullmatch(end)
-    return found is not None and found[1] not in PORT_KINDS
-
-
-def end_name(end: str) -> str:
-    """What an end is called: VM:NIC, else the PORT's name."""
-    if is_vm_end(end):
-        return end
-    spec = parse_port(end)
-    return spec.options.name or derived_name(spec)
-
-
-def split_end(end: str) -> tuple[str, str]:
-    """VM and NIC of a VM's end."""
-    vm, _, nic = end.partition(":")
-    return vm, nic
-
-
-def _name(text: str) -> str:
-    if not re.fullmatch(rf"[a-z][a-z0-9-]{{0,{NAME_MAX - 1}}}", text):
-        raise ValueError(f"{text!r} is no name; use up to {NAME_MAX} of a-z, 0-9 and '-', a letter first")
-    if text in PORT_KINDS:
-        raise ValueError(f"{text!r} is a kind of PORT; take another name")
-    return text
-
-
-def _nic_name(text: str) -> str:
-    if not re.fullmatch(r"[a-z][a-z0-9._-]{0,14}", text):
-        raise ValueError(f"{text!r} is no name of a NIC; use up to 15 of a-z, 0-9, '.', '_' and '-'")
-    return text
-
-
-def _end(text: str) -> str:
-    if is_vm_end(text):
-        return text
-    try:
-        parse_port(text)
-    except ConfigError as error:
-        raise ValueError(f"{text!r} is neither VM:NIC nor a PORT: {error}") from None
-    return text
-
-
-def _mac(text: str) -> str:
-    return values.mac_address("mac", text).hex(":")
-
-
-def _memory(text: str) -> str:
-    if not re.fullmatch(r"[1-9][0-9]{0,6}[MG]", text):
-        raise ValueError(f"{text!r} is no size of memory; write for example 256M or 2G")
-    return text
-
-
-def _text(value: object) -> object:
-    """Quantities may be written as numbers: `queue = 100`, `loss = 0.01`."""
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
-def _cidr(text: str) -> str:
-    ip_interface(text)
-    if "/" not in text:
-        raise ValueError(f"{text!r} has no prefix length; write for example {text}/24")
-    return text
-
-
-def _ip(text: str) -> str:
-    return str(ip_address(text))
-
-
-Name = Annotated[str, AfterValidator(_name)]
-NicName = Annotated[str, AfterValidator(_nic_name)]
-End = Annotated[str, AfterValidator(_end)]
-Mac = Annotated[str, AfterValidator(_mac)]
-Cidr = Annotated[str, AfterValidator(_cidr)]
-Ip = Annotated[str, AfterValidator(_ip)]
-Quantity = Annotated[str, BeforeValidator(_text), WithJsonSchema({"type": ["string", "number"]})]
 
 
 class Strict(BaseModel):
@@ -174,7 +105,7 @@ class Vm(Strict):
     disk: str | None = None
     """In qcow2 or raw format; changes are thrown away unless `persistent`."""
     persistent: bool = False
-    memory: Annotated[str, AfterValidator(_memory)] | None = Field(default=None, examples=["256M"])
+    memory: Memory | None = Field(default=None, examples=["256M"])
     """Not given: the image's, else 512M."""
     cpus: int = Field(default=1, ge=1, le=255)
     machine: str = Field(default="pc", pattern=r"^[A-Za-z0-9._,=-]+$")
@@ -223,8 +154,19 @@ class Impair(Strict):
     """Part that has a bit flipped."""
     reorder: Quantity | None = Field(default=None, examples=["1%", 0.01])
     """Part that overtakes those before it."""
+    overtake: OnOff | None = None
+    """Whether frames with less jitter overtake others."""
     seed: Quantity | None = Field(default=None, examples=[7])
     """The same seed loses the same frames."""
+    hold: Quantity | None = Field(default=None, examples=["64M"])
+    """Bytes that may be on their way."""
+
+    @field_validator("*")
+    @classmethod
+    def _can_be(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, str) and (read := QUANTITIES.get(info.field_name or "")) is not None:
+            read(value)
+        return value
 
     def keys(self) -> dict[str, str]:
         """Those that are given."""
@@ -248,6 +190,14 @@ class Cable(Impair):
         """What the link is called."""
         return self.name or "--".join(map(end_name, self.ends))
 
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        for keys in self.directions():
+            NO_IMPAIRMENT.changed({key: value for key, value in keys.items() if key in KEYS})
+            if "burst" in keys and "rate" not in keys:
+                raise ValueError("burst is of no use without a rate; give one too")
+        return self
+
     def directions(self) -> tuple[dict[str, str], dict[str, str]]:
         """Impairments of forward and back, as keys of a PORT."""
         both = self.keys()
@@ -259,7 +209,7 @@ class Dhcp(Strict):
 
     range: str = Field(pattern=r"^[0-9.]+-[0-9.]+$", examples=["10.0.0.100-10.0.0.150"])
     """FIRST-LAST."""
-    lease: Quantity = "1h"
+    lease: Time = "1h"
     router: Ip | None = None
     """Not given: the NAT's address, else none."""
     hosts: dict[str, Ip] = {}
@@ -281,7 +231,7 @@ class Dhcp(Strict):
 class Ra(Strict):
     """Router advertisements of the switch's IPv6 prefixes, and stateless DHCPv6."""
 
-    lifetime: Quantity = "30m"
+    lifetime: Time = "30m"
     """Of the advertised router; 0: prefixes only."""
 
 
@@ -402,10 +352,14 @@ def lab_problems(lab: Lab) -> Iterator[tuple[Where, str]]:
             yield ("cable", number, "name"), f"two links are called {cable.title!r}; give one another name"
         if cable.title in lab.switch:
             yield ("cable", number, "name"), f"a switch is called {cable.title!r} too; give one another name"
+        for place, end in enumerate(cable.ends):
+            if not is_vm_end(end) and (words := _line_words(parse_port(end))):
+                what = f"{words} of {end!r}: on a cable this is the cable's; write it as its keys"
+                yield ("cable", number, "ends", place), what
     for name, switch in lab.switch.items():
         for host in switch.dhcp.hosts if switch.dhcp is not None else ():
-            if what := _host_problem(lab, switch, host):
-                yield ("switch", name, "dhcp", "hosts", host), what
+            if problem := _host_problem(lab, switch, host):
+                yield ("switch", name, "dhcp", "hosts", host), problem
     files = Counter(capture.file for capture in lab.capture)
     for number, capture in enumerate(lab.capture):
         if files[capture.file] > 1:
@@ -438,6 +392,11 @@ def _end_problems(lab: Lab) -> Iterator[tuple[Where, str]]:
             if config.transport == "vhost-user" and f"{name}:{nic}" not in seen:
                 what = f"{name}:{nic} is vhost-user and joined to nothing, which QEMU does not start with; join it"
                 yield ("vm", name, "nic", nic), what
+
+
+def _line_words(spec: PortSpec) -> str:
+    found = ["rate"] if spec.options.rate is not None else []
+    return ", ".join([*found, *spec.options.impairment.settings()])
 
 
 def _host_problem(lab: Lab, switch: Switch, host: str) -> str | None:

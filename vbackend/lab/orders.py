@@ -1,6 +1,7 @@
 """The commands that a lab's daemon adds to the control socket, and their arguments.
 
     lab-status                    LabStatus
+    query-lab                     the Lab that runs, as JSON; null: none yet
     lab-plan lab                  lines: what lab-apply would do
     lab-apply [lab] [file]        become this lab (the Lab as JSON); none: the one that ran last
     lab-down                      everything away; the daemon ends
@@ -32,6 +33,8 @@ EXEC_MAX: Final = 1 << 20  # bytes of output of each kind
 class LabDaemonLike(Protocol):
     """What the commands need of the daemon."""
 
+    @property
+    def lab(self) -> Lab | None: ...
     def status(self) -> LabStatus: ...
     def planned(self, lab: Lab | None) -> list[str]: ...
     async def apply(self, lab: Lab | None, file: str | None) -> None: ...
@@ -88,6 +91,9 @@ def lab_commands(daemon: LabDaemonLike) -> dict[str, Command]:
 
     async def status(_desk: Desk, _: NoneArguments) -> JsonValue:
         return daemon.status().model_dump(mode="json")
+
+    async def lab(_desk: Desk, _: NoneArguments) -> JsonValue:
+        return None if daemon.lab is None else daemon.lab.model_dump(mode="json")
 
     async def plan(_desk: Desk, given: LabArguments) -> JsonValue:
         return list(daemon.planned(_lab(given.lab)))
@@ -148,6 +154,7 @@ def lab_commands(daemon: LabDaemonLike) -> dict[str, Command]:
 
     return {
         "lab-status": Command(NoneArguments, status),
+        "query-lab": Command(NoneArguments, lab),
         "lab-plan": Command(LabArguments, plan),
         "lab-apply": Command(LabArguments, apply),
         "lab-down": Command(NoneArguments, down),

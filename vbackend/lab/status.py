@@ -13,7 +13,7 @@ from vbackend.lab.model import is_vm_end
 from vbackend.lab.picture import Machine, Picture
 from vbackend.snapshot import BackendSnapshot, PortSnapshot
 
-__all__ = ["EndStatus", "LabStatus", "LinkStatus", "NicStatus", "VmSeen", "VmStatus", "lab_status"]
+__all__ = ["EndStatus", "LabStatus", "LinkStatus", "NicStatus", "VmSeen", "VmStatus", "lab_status", "rates"]
 
 
 class _Model(BaseModel):
@@ -46,6 +46,7 @@ class EndStatus(_Model):
     frames: int
     bytes: int
     dropped: int
+    sent: int = 0  # bytes that came from it
     impair: dict[str, str] = {}
 
 
@@ -102,6 +103,23 @@ def lab_status(
     )
 
 
+def rates(before: LabStatus, now: LabStatus, seconds: float) -> dict[str, tuple[float, float]]:
+    """Bits a second over each link that was there all the time. Pure.
+
+    Of a cable: from its first end to its second, and back; of a switch's link: from its end, and to it.
+    """
+    earlier = {link.title: link for link in before.links}
+    found = {}
+    for link in now.links:
+        if link.title in earlier and len(link.ends) == len(earlier[link.title].ends):
+            first, last = link.ends[0], link.ends[-1]
+            was, was_last = earlier[link.title].ends[0], earlier[link.title].ends[-1]
+            there = last.bytes - was_last.bytes if link.kind == "cable" else first.sent - was.sent
+            back = first.bytes - was.bytes
+            found[link.title] = (max(0, there) * 8 / seconds, max(0, back) * 8 / seconds)
+    return found
+
+
 def _vm(name: str, seen: VmSeen, picture: Picture, ports: Mapping[str, PortSnapshot]) -> VmStatus:
     def nic(each: str, mac: str) -> NicStatus:
         end = f"{name}:{each}"
@@ -141,6 +159,7 @@ def _end(name: str, impair: dict[str, str], port: PortSnapshot | None) -> EndSta
         frames=port.tx.frames_out,
         bytes=port.tx.bytes_out,
         dropped=port.tx.dropped,
+        sent=port.rx.bytes_out,
         impair=impair,
     )
 

@@ -12,14 +12,15 @@ Rule: a session that ends, for whatever reason, never ends the port.
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 from pydantic import JsonValue
 
 from vbackend.dataplane import Dataplane, ImpairmentConfig, RingStopped, SessionEnded
-from vbackend.ports.impairment import Gilbert, Impairment
+from vbackend.errors import ConfigError
+from vbackend.ports.impairment import Gilbert, Impairment, changed_impairment
 from vbackend.ports.rates import burst_for
 from vbackend.ports.reasons import end_text
 from vbackend.ports.spec import PortSpec
@@ -41,7 +42,7 @@ __all__ = ["CaptureLink", "EventName", "Port", "PortContext", "PortKind", "PortS
 log = logging.getLogger(__name__)
 
 EventName = Literal["PORT_ADDED", "PORT_REMOVED", "PORT_CONNECTED", "PORT_DISCONNECTED", "PORT_REFUSED"]
-PortKind = Literal["stream", "dgram", "tap", "tun", "unit", "tunfile", "channel", "vhost-user"]
+PortKind = Literal["stream", "dgram", "tap", "tun", "unit", "tunfile", "channel", "vhost-user", "vde"]
 CaptureLink = Literal["ethernet", "null", "loop", "raw"]
 PortState = Literal["listening", "dialling", "connected", "down", "failed"]
 
@@ -156,13 +157,8 @@ class Port(ABC):
         queue_bytes: int | None = None,
         rate: int | None = None,
         burst: int | None = None,
-        impairment: Impairment | None = None,
     ) -> None:
         """Change what is not None, live. A rate of 0 ends the limit; a burst stays when the rate changes."""
-        if impairment is not None:
-            self.impairment = impairment
-            if self.engine_port is not None:
-                self._impair(self.engine_port)
         if rate == 0:
             self.rate = self._burst_wanted = None
         elif rate is not None or burst is not None:
@@ -177,6 +173,20 @@ class Port(ABC):
         self.up = self.up if up is None else up
         self.queue_frames = self.queue_frames if queue_frames is None else queue_frames
         self.queue_bytes = self.queue_bytes if queue_bytes is None else queue_bytes
+
+    def set_carrier(self, up: bool) -> None:  # noqa: B027 (most peers see none)
+        """Tell the peer whether its link has a carrier, as long as the port is up; one that is down never has."""
+
+    def impair(self, impairment: Impairment | Mapping[str, str]) -> None:
+        """Change what a bad line does, live: a new one, or words of `changed_impairment`. ConfigError: no sense."""
+        if not isinstance(impairment, Impairment):
+            try:
+                impairment = changed_impairment(self.impairment, impairment)
+            except ValueError as error:
+                raise ConfigError(f"port {self.name!r}: {error}") from None
+        self.impairment = impairment
+        if self.engine_port is not None:
+            self._impair(self.engine_port)
 
     def _impair(self, engine_port: int) -> None:
         """Tell the engine; a seed that nobody gave is picked, and kept so that a run can be repeated."""

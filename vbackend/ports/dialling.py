@@ -91,7 +91,8 @@ class DiallingPort(Port):
             delay_s = backoff.next_s()
             self.state, self.detail = "dialling", f"{problem}, again in {delay_s:.1f} s"
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), delay_s)
+                async with asyncio.timeout(delay_s):  # wait_for may lose a cancellation (Python 3.11)
+                    await self._hurry.wait()
                 backoff.reset()
             self._hurry.clear()
 

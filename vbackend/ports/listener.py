@@ -46,13 +46,14 @@ class Listener:
         on_peer: OnPeer,
         *,
         kind: socket.SocketKind = socket.SOCK_STREAM,
+        mode: int | None = None,
     ) -> Self:
-        """Listen; `kind` is for Unix sockets.
+        """Listen; `kind` and `mode`, the file's permissions, are for Unix sockets.
 
         ConfigError: a living process has the path, the host name is unknown; OSError: the rest.
         """
         if isinstance(address, UnixAddress):
-            sock, identity = _listen_unix(address.path, kind)
+            sock, identity = _listen_unix(address.path, kind, mode)
             return cls(sock, address.path, identity, on_peer)
         sock = _listen_tcp(*await resolve(address, socket.SOCK_STREAM))
         return cls(sock, address_text(sock.getsockname()), None, on_peer)
@@ -93,11 +94,13 @@ class Listener:
                 return
 
 
-def _listen_unix(path: str, kind: socket.SocketKind) -> tuple[socket.socket, SocketIdentity | None]:
+def _listen_unix(
+    path: str, kind: socket.SocketKind, mode: int | None
+) -> tuple[socket.socket, SocketIdentity | None]:
     sock = socket.socket(socket.AF_UNIX, kind)
     try:
         sock.setblocking(False)
-        return sock, bind_unix(sock, path, backlog=_BACKLOG)
+        return sock, bind_unix(sock, path, mode=mode, backlog=_BACKLOG)
     except BaseException:
         sock.close()
         raise

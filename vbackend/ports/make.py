@@ -18,6 +18,7 @@ from vbackend.ports.spec import (
     TapSpec,
     TunSpec,
     UnitSpec,
+    VdeSpec,
     VhostUserSpec,
 )
 from vbackend.ports.stream import DialPort, ListenPort
@@ -25,6 +26,7 @@ from vbackend.ports.tap import TapPort
 from vbackend.ports.tun import TunPort
 from vbackend.ports.tunfile import TunFilePort
 from vbackend.ports.unit import UnitPort
+from vbackend.ports.vde import VdePort
 from vbackend.ports.vhostuser import DialVhostUser, ListenVhostUser
 
 __all__ = ["make_port"]
@@ -53,6 +55,8 @@ def make_port(context: PortContext, name: str, spec: PortSpec, devices: Callable
             return DialVhostUser(context, name, spec)
         case VhostUserSpec():
             return ListenVhostUser(context, name, spec)
+        case VdeSpec():
+            return VdePort(context, name, spec)
         case ChannelSpec():
             return ChannelPort(context, name, spec)
         case _:

@@ -21,6 +21,7 @@ from vbackend.ports.spec import (
     TunSpec,
     UnitSpec,
     UnixAddress,
+    VdeSpec,
     VhostUserSpec,
 )
 
@@ -46,6 +47,8 @@ def derived_name(spec: PortSpec) -> str:
             return _clean(_stem(spec.address.path), "unit") if spec.address is not None else "unit"
         case VhostUserSpec():
             return _clean(_stem(spec.address.path), "vhost-user")
+        case VdeSpec():
+            return _clean(_stem(spec.directory), "vde")
         case TapSpec() | TunSpec():
             return _clean(spec.ifname, "device")
         case ChannelSpec():

@@ -25,6 +25,7 @@ from vbackend.ports.spec import (
     TapSpec,
     TunSpec,
     UnitSpec,
+    VdeSpec,
     VhostUserSpec,
 )
 from vbackend.tun.vocabulary import HEADERS, SYSTEMS
@@ -99,6 +100,10 @@ def format_port(spec: PortSpec) -> str:
                 ("offloads", None if spec.offloads else "off"),
                 ("busy-poll", spec.busy_poll or None),
                 ("mtu", spec.mtu),
+            )
+        case VdeSpec():
+            words += _pairs(
+                ("mode", None if spec.mode is None else f"{spec.mode:04o}"), ("group", spec.group)
             )
         case DgramUnixSpec() | DgramUdpSpec() | ChannelSpec():
             pass
@@ -295,6 +300,23 @@ def _vhost_user(place: str, where: str, words: list[str]) -> VhostUserSpec:
     )
 
 
+def _vde(place: str, where: str, words: list[str]) -> VdeSpec:
+    keys = _Keys(words, "vde", ("mode", "group"))
+    values.unix_address("the path of its control socket, DIR/ctl,", f"{where}/ctl")
+    if where.startswith("@"):
+        raise ValueError(f"{where!r} is an abstract name; a VDE switch has a directory, e.g. /tmp/vde.ctl")
+    options = keys.options()
+    if options.mac is not None:
+        raise ValueError("a VDE switch takes many guests but mac= allows only one address; leave it out")
+    return VdeSpec(
+        place,
+        options,
+        where,
+        mode=keys.value("mode", values.file_mode),
+        group=keys.value("group", values.group),
+    )
+
+
 _Parser = Callable[[str, str, list[str]], PortSpec]
 _KINDS: Final[dict[str, tuple[str, _Parser]]] = {
     "stream": ("stream:unix:PATH or stream:tcp:HOST:PORT", _stream),
@@ -304,6 +326,7 @@ _KINDS: Final[dict[str, tuple[str, _Parser]]] = {
         _socket,
     ),
     "vhost-user": ("vhost-user:PATH", _vhost_user),
+    "vde": ("vde:DIR", _vde),
     "tap": ("tap:IFNAME", _tap),
     "tun": ("tun:IFNAME", _tun),
     "unit": ("unit:PATH", _unit),

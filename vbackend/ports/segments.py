@@ -10,7 +10,7 @@ from typing import Final, Literal
 from vbackend.dataplane import Dataplane
 from vbackend.errors import ConfigError
 from vbackend.ports.base import Port
-from vbackend.ports.spec import PortSpec, StreamSpec
+from vbackend.ports.spec import PortSpec, takes_many
 from vbackend.snapshot import FdbEntry, SegmentSnapshot
 
 __all__ = ["Segment", "SegmentKind", "Segments"]
@@ -31,8 +31,8 @@ class Segment:
         if self.kind != "cable":
             return
         for spec in specs:
-            if isinstance(spec, StreamSpec) and spec.multi:
-                raise ConfigError(f"port {spec.text!r}: 'multi' takes many guests, a cable joins two ports")
+            if takes_many(spec):
+                raise ConfigError(f"port {spec.text!r} takes many guests, a cable joins two ports")
         if present + len(specs) + to_come > 2:
             what = f"port {next(iter(specs)).text!r}: " if specs else ""
             raise ConfigError(

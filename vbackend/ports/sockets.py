@@ -22,6 +22,7 @@ __all__ = [
     "engine_address",
     "peer_pid",
     "peer_text",
+    "peer_uid",
     "raise_buffers",
     "resolve",
     "tune_stream",
@@ -94,8 +95,12 @@ def peer_text(sock: socket.socket) -> str:
 
 def peer_pid(sock: socket.socket) -> int:
     """The process that connected, listened or made the pair; 0 when it is of another pid namespace."""
-    pid: int = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[0]
-    return pid
+    return _credentials(sock)[0]
+
+
+def peer_uid(sock: socket.socket) -> int:
+    """The user that connected, listened or made the pair, at that moment."""
+    return _credentials(sock)[1]
 
 
 def address_text(place: SocketAddress) -> str:
@@ -106,6 +111,11 @@ def address_text(place: SocketAddress) -> str:
 def engine_address(place: UnixAddress | SocketAddress) -> str:
     """An address as the engine's attach_dgram takes it."""
     return f"unix:{place.path}" if isinstance(place, UnixAddress) else address_text(place)
+
+
+def _credentials(sock: socket.socket) -> tuple[int, int, int]:
+    pid, uid, gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return pid, uid, gid
 
 
 def _words(error: OSError | UnicodeError) -> str:

@@ -26,7 +26,9 @@ __all__ = [
     "TunSpec",
     "UnitSpec",
     "UnixAddress",
+    "VdeSpec",
     "VhostUserSpec",
+    "takes_many",
 ]
 
 Address = IPv4Interface | IPv6Interface
@@ -156,6 +158,17 @@ class VhostUserSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class VdeSpec:
+    """A VDE switch's directory: each of its clients is a port of its own."""
+
+    text: str
+    options: PortOptions
+    directory: str
+    mode: int | None = None  # of the sockets; None: 0600
+    group: str | None = None  # name or number; None: as the directory's parent has it
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelSpec:
     """A port whose other end is Python code in this process; has no text form."""
 
@@ -172,5 +185,11 @@ PortSpec = (
     | TunSpec
     | UnitSpec
     | VhostUserSpec
+    | VdeSpec
     | ChannelSpec
 )
+
+
+def takes_many(spec: PortSpec) -> bool:
+    """Whether the port is for any number of guests, each of which gets a port of its own."""
+    return isinstance(spec, VdeSpec) or (isinstance(spec, StreamSpec) and spec.multi)

@@ -12,7 +12,6 @@ from typing import Final, Literal
 
 from vbackend.dataplane import AdapterConfig
 from vbackend.ports.base import CaptureLink, Port
-from vbackend.ports.impairment import Impairment
 from vbackend.ports.spec import Address, TunSpec, UnitSpec
 from vbackend.snapshot import UnitSnapshot
 from vbackend.tun.driver import Interface
@@ -130,16 +129,8 @@ class PortWithUnit(Port):
         queue_bytes: int | None = None,
         rate: int | None = None,
         burst: int | None = None,
-        impairment: Impairment | None = None,
     ) -> None:
-        super().set(
-            up=up,
-            queue_frames=queue_frames,
-            queue_bytes=queue_bytes,
-            rate=rate,
-            burst=burst,
-            impairment=impairment,
-        )
+        super().set(up=up, queue_frames=queue_frames, queue_bytes=queue_bytes, rate=rate, burst=burst)
         self.interface.queue_limit = self.queue_frames
         self.interface.rate, self.interface.burst = self.rate or 0, self.burst or 0
 

@@ -17,6 +17,8 @@ __all__ = [
     "address",
     "cidr",
     "device_name",
+    "file_mode",
+    "group",
     "host_ports",
     "ipv4",
     "mac_address",
@@ -37,6 +39,7 @@ _IFNAME_MAX: Final = 15  # IFNAMSIZ - 1 (linux/if.h)
 _PORT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _MAC = re.compile(r"[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}")
+_MODE = re.compile(r"0?[0246]{3}")
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?|[0-9]{1,10}")
 
 
@@ -185,6 +188,19 @@ def user(what: str, text: str) -> str:
     if not _USER.fullmatch(text):
         raise ValueError(f"{what} {text!r} is neither a user's name nor a number")
     return text
+
+
+def group(what: str, text: str) -> str:
+    if not _USER.fullmatch(text):
+        raise ValueError(f"{what} {text!r} is neither a group's name nor a number")
+    return text
+
+
+def file_mode(what: str, text: str) -> int:
+    """Permissions of a socket, in octal: who may read and write; nobody executes one."""
+    if not _MODE.fullmatch(text):
+        raise ValueError(f"{what} is {text!r}; write octal digits of read and write, e.g. 0660")
+    return int(text, 8)
 
 
 def _interface(what: str, text: str, right: str) -> Address:

@@ -6,10 +6,11 @@
     dgram, socket:udp             the same two addresses the other way round
     dgram:mcast, socket:mcast     the same group
     socket:                       -netdev socket, the same wire formats
+    vde                           the directory of the switch that vbackend stands for
     vhost-user                    a socket chardev that dials, or listens, and -netdev vhost-user on it
-    any but vhost-user, with `fd` the same netdev on a passed descriptor
+    stream, dgram, socket, with `fd` the same netdev on a passed descriptor
 
-Sources: qapi/net.json, chardev/char-socket.c and net/{stream,dgram,socket,vhost-user}.c of QEMU 7.2 and 10.0.
+Sources: qapi/net.json, chardev/char-socket.c and net/{stream,dgram,socket,vde,vhost-user}.c of QEMU 7.2 and 10.0.
 Rule: what QEMU cannot do is a `ConfigError` here rather than an argument it refuses, or takes and misunderstands.
 """
 
@@ -31,6 +32,7 @@ from vbackend.ports.spec import (
     TunSpec,
     UnitSpec,
     UnixAddress,
+    VdeSpec,
     VhostUserSpec,
 )
 from vbackend.qemu.options import joined
@@ -40,10 +42,11 @@ __all__ = ["NetdevArguments", "derived_mac", "netdev_arguments"]
 
 _RECONNECT_S: Final = 1  # the least that `reconnect=` takes
 _RECONNECT_MS: Final = 500
+_OWN_MAC: Final = "every guest on this port needs a MAC address of its own: give one for each"
 
 _Netdev = tuple[str, list[tuple[str, str]]]  # its type and its options
 _Socket = StreamSpec | DgramUnixSpec | DgramUdpSpec | DgramMcastSpec
-_Peer = _Socket | VhostUserSpec
+_Peer = _Socket | VdeSpec | VhostUserSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +74,22 @@ def netdev_arguments(
     """
     if isinstance(spec, TapSpec | TunSpec | UnitSpec | ChannelSpec):
         raise ConfigError(
-            f"port {spec.text!r} is not for a guest: QEMU connects to stream:, dgram:, socket: "
-            "and vhost-user: ports"
+            f"port {spec.text!r} is not for a guest: QEMU connects to stream:, dgram:, socket:, "
+            "vhost-user: and vde: ports"
         )
     chardev: list[str] = []
     card = [("netdev", netdev_id), ("mac", _card_mac(spec, mac))]
-    if isinstance(spec, VhostUserSpec) and fd is not None:
-        raise ConfigError(f"port {spec.text!r}: QEMU takes vhost-user only on a socket with a path")
+    if isinstance(spec, VhostUserSpec | VdeSpec) and fd is not None:
+        what = "vhost-user" if isinstance(spec, VhostUserSpec) else "vde"
+        raise ConfigError(f"port {spec.text!r}: QEMU takes {what} only on a socket with a path")
     if isinstance(spec, VhostUserSpec):
         place = [("id", f"{netdev_id}-socket"), *_chardev(spec, version)]
         chardev = ["-chardev", joined("socket", place)]
         kind, options = "vhost-user", [("chardev", f"{netdev_id}-socket")]
         options += [("queues", str(spec.queues))] if spec.queues > 1 else []
         card += _vhost_user_card(spec, version, kvm=kvm)
+    elif isinstance(spec, VdeSpec):
+        kind, options = "vde", [("sock", spec.directory)]
     elif not _is_legacy(spec) and not version.has_stream:
         raise ConfigError(
             f"port {spec.text!r}: QEMU {version} has no -netdev stream and dgram; take QEMU 7.2 or later, "
@@ -254,6 +260,12 @@ def _notes(spec: _Peer, version: QemuVersion, mac: str | None, fd: int | None, *
         if not version.vhost_user_needs_intx:
             return []
         return [f"{crash}: this is for KVM only"] if kvm else [f"{crash}: that is why it has vectors=0"]
+    if isinstance(spec, VdeSpec):
+        notes = [
+            "-netdev vde does not connect again: after a restart of vbackend the guest stays cut off",
+            "this is for a QEMU that was built with VDE: `qemu-system-x86_64 -netdev help` has it then",
+        ]
+        return notes + ([] if mac is not None else [_OWN_MAC])
     notes = []
     dials = isinstance(spec, StreamSpec) and not spec.dial and fd is None
     if dials and (_is_legacy(spec) or version.reconnect is Reconnect.NEVER):
@@ -264,5 +276,5 @@ def _notes(spec: _Peer, version: QemuVersion, mac: str | None, fd: int | None, *
             f"the port {remedy} helps, there vbackend connects to QEMU"
         )
     if isinstance(spec, StreamSpec) and spec.multi and mac is None:
-        notes.append("every guest on this port needs a MAC address of its own: give one for each")
+        notes.append(_OWN_MAC)
     return notes

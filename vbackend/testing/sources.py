@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from vbackend.errors import ConfigError
 from vbackend.lab.load import load_lab, parse_lab
-from vbackend.lab.model import NAME_MAX, Lab
+from vbackend.lab.model import Lab
+from vbackend.lab.words import NAME_MAX
 
 __all__ = ["Source", "content", "read_source", "renamed"]
 

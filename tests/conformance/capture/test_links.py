@@ -203,3 +203,34 @@ async def test_what_there_is_to_capture(cable: Lab) -> None:
     await cable.remove("b")
     with pytest.raises(ConfigError, match="there is no link yet"):
         await cable.backend.capture(links=[], beside=str(cable.folder / "x"))
+
+
+async def test_an_impaired_cable_tells_each_frames_story(cable: Lab) -> None:
+    """One way only, and what arrives is what the capture shows, with flipped bits and duplicates."""
+    a, b = cable.peers["a"], cable.peers["b"]
+    words = {"delay": "5ms", "loss": "20%", "duplicate": "20%", "corrupt": "20%", "seed": "7"}
+    await cable.backend.set_port("b", impairment=words)
+    client = await cable.capture(lab=LAB)
+    there, back = numbered(BROADCAST, A, 100, size=200), numbered(A, B, 20)
+    await a.send_frames(*there)
+    await b.send_frames(*back)
+    assert await a.recv_frames(20) == back
+
+    def through() -> bool:
+        tx = cable.port("b").tx
+        return tx.frames_in >= 100 and tx.frames_in == tx.frames_out + tx.dropped
+
+    await eventually(through, "all are lost or have arrived")
+    found, _ = await client.end()
+    stories = [packet.comment or "" for packet in found.of("a → b")]
+    lost = [story == "lost: impairment loss, seed 7" for story in stories]
+    arrived = await b.recv_frames(lost.count(False))
+    assert [packet.data for packet, gone in zip(found.of("a → b"), lost, strict=True) if not gone] == arrived
+    assert sum(lost) == cable.port("b").tx.drops["loss"] > 0
+    for word in ("duplicate", "corrupted bit"):
+        assert any(word in story for story in stories), word
+    assert all(gone or "delayed " in story for story, gone in zip(stories, lost, strict=True))
+    assert {packet.comment for packet in found.of("b → a")} == {None}
+    changed = [packet.data for packet in found.of("a → b") if "corrupted" in (packet.comment or "")]
+    for data in changed:
+        assert min((int.from_bytes(data) ^ int.from_bytes(one)).bit_count() for one in there) == 1

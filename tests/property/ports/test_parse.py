@@ -1,5 +1,6 @@
 """`parse_port` on arbitrary text, and its round trip with `format_port` on every spec."""
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 
 from hypothesis import given
@@ -21,12 +22,27 @@ from vbackend.ports.spec import (
     TunSpec,
     UnitSpec,
     UnixAddress,
+    VdeSpec,
     VhostUserSpec,
 )
 from vbackend.tun.vocabulary import HEADERS, SYSTEMS
 
 _KINDS = st.sampled_from(
-    ["stream", "dgram", "socket", "vhost-user", "tap", "tun", "unit", "unix", "tcp", "udp", "mcast", "listen"]
+    [
+        "stream",
+        "dgram",
+        "socket",
+        "vhost-user",
+        "vde",
+        "tap",
+        "tun",
+        "unit",
+        "unix",
+        "tcp",
+        "udp",
+        "mcast",
+        "listen",
+    ]
 )
 _SIGNS = st.sampled_from([":", ",", ",,", "=", "@", "[", "]", "::1", "127.0.0.1", "230.0.0.1", "1", "/a"])
 _KEYS = st.sampled_from(["name", "mac", "queue", "addr", "peer", "dial", "multi", "pi", "header"])
@@ -168,6 +184,13 @@ def _vhosts(draw: st.DrawFn) -> VhostUserSpec:
     )
 
 
-@given(st.one_of(_streams(), _dgrams(), _devices(), _units(), _vhosts()))
+@st.composite
+def _switches(draw: st.DrawFn) -> VdeSpec:
+    options, path = replace(draw(_options()), mac=None), draw(_paths.filter(lambda path: path[0] != "@"))
+    mode = draw(st.none() | st.sampled_from([0, 0o600, 0o660, 0o666]))
+    return VdeSpec(f"vde:{path}", options, path, mode, draw(st.none() | st.sampled_from(["kvm", "1000"])))
+
+
+@given(st.one_of(_streams(), _dgrams(), _devices(), _units(), _vhosts(), _switches()))
 def test_every_spec_comes_back_from_its_text(spec: PortSpec) -> None:
     assert parse_port(format_port(spec)) == spec

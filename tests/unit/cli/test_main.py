@@ -25,7 +25,7 @@ from vbackend.cli import main
         ("run --name", "Option '--name' requires an argument; see `vbackend --help`"),
         (
             "run x y",
-            "port 'x': 'x' is no kind of port; there are stream, dgram, socket, vhost-user, tap, tun",
+            "port 'x': 'x' is no kind of port; there are stream, dgram, socket, vhost-user, vde, tap, tun",
         ),
         (
             "run stream:unix:/tmp/a",
@@ -38,7 +38,7 @@ from vbackend.cli import main
         ("run --cable tap:a tap:b tap:c", "--cable: joins exactly two ports, 3 given"),
         (
             "run --cable tap:a stream:unix:/tmp/a,multi",
-            "port 'stream:unix:/tmp/a': 'multi' takes many guests",
+            "port 'stream:unix:/tmp/a' takes many guests",
         ),
         ("run --name a/b tap:a tap:b", "--name is 'a/b'; use up to 63 letters"),
         ("run --ready-fd 987 tap:a tap:b", "--ready-fd 987: not an open file descriptor; pass the write end"),

@@ -18,6 +18,7 @@ from vbackend.host.device import (
     header_flags,
     header_length,
     open_device,
+    set_carrier,
     set_header,
     set_offloads,
     user_id,
@@ -113,6 +114,18 @@ def test_the_header(netns: Namespace) -> None:
         assert header_length(fd) == 12
         set_header(fd, 10)
         assert header_length(fd) == 10
+
+
+@pytest.mark.root
+def test_the_carrier(netns: Namespace) -> None:
+    with inside(netns, lambda: open_device("tap", "dev0", existing=None)) as fd:
+        netns.ip("link", "set", "dev0", "up")
+        for up in (False, True, False):
+            set_carrier(fd, up=up)
+            assert ("LOWER_UP" in netns.links()["dev0"]["flags"]) is up
+        netns.ip("link", "delete", "dev0")
+        with pytest.raises(OSError, match="bad state"):
+            set_carrier(fd, up=True)
 
 
 @pytest.mark.parametrize(("refused", "last"), [(0, 0x6F), (1, 0x0F), (2, 0)])

@@ -44,7 +44,7 @@ async def test_an_undo_that_fails_is_told_and_the_rest_goes_on() -> None:
         await apply((*SEGMENTS, *VMS[:1]), world)
     assert str(caught.value) == (
         "step '+ vm r1 (small)' failed: call 2 was to fail; "
-        "1 steps back failed too: '- switch b': call 3 was to fail"
+        "what was done before is undone, except '- switch b': call 3 was to fail"
     )
     assert world.now.segments.keys() == {"b"}
 
@@ -117,6 +117,11 @@ async def test_each_step_has_its_method() -> None:
     assert len(called) == 14
     for method, kind_name in called:
         assert method.replace("_", "") == kind_name.lower()
+
+
+async def test_a_world_that_cancels_itself_has_failed() -> None:
+    with pytest.raises(ApplyError, match="failed: cancelled; "):
+        await apply(SEGMENTS, FakeWorld(NOTHING, {1}, asyncio.CancelledError()))
 
 
 async def test_errors_are_one_line() -> None:

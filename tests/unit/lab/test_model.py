@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from vbackend.lab.model import Lab, end_name, is_vm_end
+from vbackend.lab.model import Lab
+from vbackend.ports.parse import parse_port
 
 TWO = """
 name = "two"
@@ -47,23 +48,18 @@ def test_what_is_derived() -> None:
     assert two.switch["lan"].ra is not None
 
 
+def test_a_cable_has_the_words_of_a_port() -> None:
+    cable = lab(
+        "name = 'l'\ncable = [{ends = ['tap:a', 'tap:b'], delay = '5ms', jitter = '1ms', overtake = true, loss = 1e-5}]"
+    ).cable[0]
+    there, _ = cable.directions()
+    assert there == {"delay": "5ms", "jitter": "1ms", "loss": "1e-05", "overtake": "on"}
+    assert parse_port(",".join(["tap:a", *map("=".join, there.items())])).options.impairment.loss == 1e-5
+
+
 def test_json_brings_it_back() -> None:
     two = lab(TWO)
     assert Lab.model_validate_json(two.model_dump_json()) == two
-
-
-@pytest.mark.parametrize(
-    ("end", "of_vm", "name"),
-    [
-        ("r1:eth0", True, "r1:eth0"),
-        ("tap:lab0", False, "lab0"),
-        ("stream:unix:/tmp/a.sock", False, "a"),
-        ("stream:unix:/tmp/a.sock,name=b", False, "b"),
-    ],
-)
-def test_ends(end: str, of_vm: bool, name: str) -> None:
-    assert is_vm_end(end) is of_vm
-    assert end_name(end) == name
 
 
 @pytest.mark.parametrize(
@@ -91,6 +87,35 @@ def test_ends(end: str, of_vm: bool, name: str) -> None:
             "switch.s = {addr = ['10.0.0.1/24'], dhcp = {range = '10.0.0.9-10.0.0.2'}}",
             ("switch", "s", "dhcp"),
             "ends before it begins",
+        ),
+        (
+            "cable = [{ends = ['tap:a', 'tap:b'], delay = '5'}]",
+            ("cable", 0, "delay"),
+            "give a time such as 200us",
+        ),
+        ("cable = [{ends = ['tap:a', 'tap:b'], queue = 0}]", ("cable", 0, "queue"), "a number from 1 to"),
+        ("cable = [{ends = ['tap:a', 'tap:b'], rate = 'x'}]", ("cable", 0, "rate"), "bits/s such as"),
+        (
+            "cable = [{ends = ['tap:a', 'tap:b'], back = {loss = 2}}]",
+            ("cable", 0, "back", "loss"),
+            "at most 100%",
+        ),
+        (
+            "cable = [{ends = ['tap:a', 'tap:b'], carrier = 'x'}]",
+            ("cable", 0, "carrier"),
+            "give a time such as",
+        ),
+        ("cable = [{ends = ['tap:a', 'tap:b'], jitter = '1ms'}]", ("cable", 0), "exceeds delay"),
+        ("cable = [{ends = ['tap:a', 'tap:b'], back = {burst = 9000}}]", ("cable", 0), "without a rate"),
+        (
+            "cable = [{ends = ['tap:a', 'tap:b,loss=1%,rate=1M']}]",
+            (),
+            "rate, loss of 'tap:b,loss=1%,rate=1M'",
+        ),
+        (
+            "switch.s = {addr = ['fd00::1/64'], ra = {lifetime = '5x'}}",
+            ("switch", "s", "ra", "lifetime"),
+            "whole seconds",
         ),
         ("vm.a = {image = 'small', nic = {e = {transport = 'vhost-user'}}}", (), "joined to nothing"),
         ("cable = [{ends = ['tap:a', 'tap:a']}]", (), "is joined twice"),

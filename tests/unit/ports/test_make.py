@@ -17,6 +17,7 @@ from vbackend.ports.tap import TapPort
 from vbackend.ports.tun import TunPort
 from vbackend.ports.tunfile import TunFilePort
 from vbackend.ports.unit import UnitPort
+from vbackend.ports.vde import VdePort
 from vbackend.ports.vhostuser import DialVhostUser, ListenVhostUser
 
 
@@ -38,6 +39,7 @@ class Context:
         (parse_port("tap:tap0"), TapPort),
         (parse_port("tun:tun0"), TunPort),
         (parse_port("unit:/tmp/a"), UnitPort),
+        (parse_port("vde:/tmp/a"), VdePort),
         (VhostUserSpec("vhost-user:/a", PortOptions(), UnixAddress("/a")), ListenVhostUser),
         (VhostUserSpec("vhost-user:/a", PortOptions(), UnixAddress("/a"), dial=True), DialVhostUser),
         (UnitSpec("tunfile:a", PortOptions(), None), TunFilePort),

@@ -24,6 +24,8 @@ NAMES = [
     ("vhost-user:@guest/1", "1"),
     ("unit:/tmp/u.sock", "u"),
     ("unit:@probe", "probe"),
+    ("vde:/run/vde.ctl", "vde.ctl"),
+    ("vde:/", "vde"),
 ]
 
 

@@ -20,6 +20,7 @@ from vbackend.ports.spec import (
     TunSpec,
     UnitSpec,
     UnixAddress,
+    VdeSpec,
     VhostUserSpec,
 )
 
@@ -104,6 +105,11 @@ GOOD: list[tuple[str, PortSpec]] = [
             mtu=9000,
         ),
     ),
+    ("vde:/tmp/sw", VdeSpec("vde:/tmp/sw", NONE, "/tmp/sw")),
+    (
+        "vde:sw,mode=660,group=kvm,queue=8",
+        VdeSpec("vde:sw", PortOptions(queue=8), "sw", mode=0o660, group="kvm"),
+    ),
     ("tap:tap0", TapSpec("tap:tap0", NONE, "tap0")),
     (
         "tap:t0,addr=10.0.0.1/24,addr=fd00::1/64,bridge=br0,netns=lab,owner=alice,mtu=9000,mac=52:54:00:12:34:56",
@@ -157,7 +163,15 @@ GOOD: list[tuple[str, PortSpec]] = [
 BAD: list[tuple[str, tuple[str, ...]]] = [
     ("", ("''", "stream")),
     ("strem:unix:/a", ("'strem'", "did you mean 'stream'")),
-    ("xdp:/a", ("'xdp'", "there are stream, dgram, socket, vhost-user, tap, tun")),
+    ("xdp:/a", ("'xdp'", "there are stream, dgram, socket, vhost-user, vde, tap, tun")),
+    ("vde:", ("where", "vde:DIR")),
+    ("vde:@sw", ("'@sw'", "has a directory, e.g. /tmp/vde.ctl")),
+    ("vde:" + "x" * 104, ("DIR/ctl", "108 bytes long")),
+    ("vde:/sw,mode=rw", ("mode is 'rw'", "0660")),
+    ("vde:/sw,mode=0777", ("mode is '0777'", "read and write")),
+    ("vde:/sw,group=a/b", ("'a/b'", "a group's name nor a number")),
+    ("vde:/sw,mac=52:54:00:12:34:56", ("many guests", "leave it out")),
+    ("vde:/sw,multi", ("'multi'", "vde")),
     ("vhost:/a", ("'vhost'", "did you mean 'vhost-user'")),
     ("vhost-user", ("where", "vhost-user:PATH")),
     ("vhost-user:@", ("empty", "/tmp/a.sock")),

@@ -54,8 +54,9 @@ async def test_what_cannot_be(backend: Backend) -> None:
     backend.add_segment("core", "cable")
     with pytest.raises(ConfigError, match="there is a segment 'core' already"):
         backend.add_segment("core", "switch")
-    with pytest.raises(ConfigError, match="'multi' takes many guests"):
-        await backend.add_port(parse_port("stream:unix:/nowhere,multi"), segment="core")
+    for many in ("stream:unix:/nowhere,multi", "vde:/nowhere/sw"):
+        with pytest.raises(ConfigError, match="takes many guests"):
+            await backend.add_port(parse_port(many), segment="core")
     for name in ("a", "b"):
         await backend.open_channel(name)  # the only segment need not be named
     with pytest.raises(ConfigError, match="cable 'core' joins two ports and has both"):

@@ -65,6 +65,48 @@ async def test_a_device_that_is_taken_away_fails_the_port_only(netns: str) -> No
         assert [port.state for port in backend.snapshot().ports] == ["connected", "connected"]
 
 
+@pytest.mark.parametrize("premade", [False, True])
+async def test_the_carrier_goes_with_the_port_and_with_its_link(netns: str, premade: bool) -> None:
+    def flags() -> list[str]:
+        return ip("-n", netns, "-o", "link", "show", "tap0").partition("<")[2].partition(">")[0].split(",")
+
+    def lost() -> bool:
+        assert "UP" in flags()
+        return "LOWER_UP" not in flags()
+
+    if premade:
+        ip("-n", netns, "tuntap", "add", "dev", "tap0", "mode", "tap")
+    async with Backend(name="test") as backend:
+        await backend.start([parse_port(f"tap:tap0,netns={netns}")])
+        port = backend._ports["tap0"]
+        assert not lost()
+        for up, carrier in ((False, True), (False, False), (True, False), (True, True), (False, False)):
+            await backend.set_port("tap0", up=up)
+            port.set_carrier(carrier)
+            assert lost() is not (up and carrier)
+        await backend.set_port("tap0", queue_frames=9)
+        await backend.set_port("tap0", up=True)
+        assert lost(), "its link has none"
+        await eventually(lambda: "NO-CARRIER" in flags(), "what humans see, a moment later")
+        await backend.remove_port("tap0")
+        assert premade is ("tap0" in ip("-n", netns, "-br", "link"))
+        await backend.add_port(parse_port(f"tap:tap0,netns={netns}"))
+        assert not lost(), "a new one begins with one"
+
+
+async def test_a_device_that_is_gone_has_no_carrier_to_set(
+    netns: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Backend(name="test") as backend:
+        await backend.start([parse_port(f"tap:tap0,netns={netns}")])
+        ip("-n", netns, "link", "delete", "tap0")
+        await backend.set_port("tap0", up=False)
+        await eventually(lambda: backend.snapshot().ports[0].last_end, "the port fails")
+        caplog.clear()
+        backend._ports["tap0"].set_carrier(False)
+        assert not caplog.records
+
+
 async def test_behind_a_bridge_any_station_may_speak(netns: str) -> None:
     async with Backend(name="test") as backend:
         text = f"tap:tap0,netns={netns},mac=52:54:00:00:00:99"

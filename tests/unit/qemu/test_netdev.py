@@ -62,6 +62,7 @@ NETDEVS = [
     ("socket:listen:127.0.0.1:5", QemuVersion(4, 2), "socket,id=n,connect=127.0.0.1:5"),
     ("socket:udp:127.0.0.1:1:127.0.0.1:2", NEW, "socket,id=n,udp=127.0.0.1:1,localaddr=127.0.0.1:2"),
     ("socket:mcast:230.0.0.1:5", NEW, "socket,id=n,mcast=230.0.0.1:5"),
+    ("vde:/tmp/s,,w,mode=0660", QemuVersion(6, 0), "vde,id=n,sock=/tmp/s,,w"),
     ("socket:mcast:230.0.0.1:5,local=127.0.0.1", NEW, "socket,id=n,mcast=230.0.0.1:5,localaddr=127.0.0.1"),
 ]
 
@@ -147,7 +148,7 @@ def test_a_note_on_what_crashes(version: QemuVersion, kvm: bool, notes: tuple[st
         (
             "tap:tap0",
             NEW,
-            "'tap:tap0' is not for a guest: QEMU connects to stream:, dgram:, socket: and vhost-user: ports",
+            "'tap:tap0' is not for a guest: QEMU connects to stream:, dgram:, socket:, vhost-user: and vde: ports",
         ),
         ("tun:tun0", NEW, "is not for a guest"),
         ("stream:unix:/a", QemuVersion(7, 1), "QEMU 7.1.0 has no -netdev stream and dgram; take QEMU 7.2"),
@@ -165,10 +166,17 @@ def test_what_qemu_cannot_be_a_peer_of(port: str, version: QemuVersion, message:
     assert "\n" not in str(raised.value)
 
 
-def test_vhost_user_has_no_passed_descriptor() -> None:
-    """Its chardev would not pass descriptors on (chardev/char-socket.c)."""
+@pytest.mark.parametrize("port", ["vhost-user:/a", "vde:/a"])
+def test_some_have_no_passed_descriptor(port: str) -> None:
+    """A chardev does not pass descriptors on (chardev/char-socket.c), libvdeplug takes a path."""
     with pytest.raises(ConfigError, match="only on a socket with a path"):
-        netdev_arguments(parse_port("vhost-user:/a"), NEW, fd=9)
+        netdev_arguments(parse_port(port), NEW, fd=9)
+
+
+def test_notes_on_vde() -> None:
+    notes = netdev_arguments(parse_port("vde:/a"), NEW).notes
+    assert [note.split()[0] for note in notes] == ["-netdev", "this", "every"]
+    assert netdev_arguments(parse_port("vde:/a"), NEW, mac="52:54:00:00:00:07").notes == notes[:2]
 
 
 def test_specs_without_a_text_form() -> None:
@@ -243,7 +251,9 @@ def start_qemu(netdev: str, cwd: Path, *fds: int) -> tuple[int, str]:
 
 
 @pytest.mark.guest
-@pytest.mark.parametrize("port", sorted({port for port, _, _ in NETDEVS if "example" not in port}))
+@pytest.mark.parametrize(
+    "port", sorted({port for port, _, _ in NETDEVS if not port.startswith("vde") and "example" not in port})
+)
 def test_the_installed_qemu_takes_it(port: str, tmp_path: Path) -> None:
     text = port.replace("/tmp/", f"{tmp_path}/").replace("10.0.0.", "127.0.0.").replace("fd00::1", "::1")
     kind = socket.SOCK_DGRAM if "udp" in port else socket.SOCK_STREAM

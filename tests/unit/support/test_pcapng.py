@@ -37,7 +37,6 @@ def test_a_good_file(tmp_path: Path) -> None:
         SECTION + SECTION,
         SECTION[:-1],
         SECTION + INTERFACE[:-4] + bytes(4),
-        SECTION + INTERFACE + PACKET + INTERFACE,
         SECTION + INTERFACE + PACKET.replace(b"\xcc\0", b"\xcc\1"),
         SECTION + INTERFACE + PACKET.replace(b"hi\0\0", b"hi\0\1"),
         SECTION + b"\x63" + INTERFACE[1:],

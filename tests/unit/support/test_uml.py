@@ -14,6 +14,7 @@ def test_command() -> None:
         words
     )
     assert words[-2:] == ["virtio_uml.device=/a.sock:1", "virtio_uml.device=/b.sock:1"]
+    assert uml_command("u", Path("/x"), Path("/i"), 9, [], ["eth0=daemon"])[-2:] == ["quiet", "eth0=daemon"]
     assert words.index("con0=null,fd:1") < words.index("con=null")
 
 

@@ -8,6 +8,7 @@ pub mod checksum;
 pub mod driver;
 pub mod filter;
 pub mod flow;
+pub mod impair;
 pub mod offload;
 pub mod packets;
 pub mod ram;
@@ -24,6 +25,7 @@ pub const TARGETS: &[Target] = &[
     ("adapter", adapter::run),
     ("checksum", checksum::run),
     ("filter", filter::run),
+    ("impair", impair::run),
     ("offload", offload::run),
     ("stream", stream::run),
     ("switch", switch::run),

@@ -1,0 +1,117 @@
+"""A program that passes for QEMU where labs look: -pidfile, QMP, the guest's agent, sockets of cards. No guest is in it.
+
+`fake_qemu(folder)` is the path of such a program. The agent runs what it is told with the host's shell. QMP knows what a
+lab sends; every command is a line of `qmp.log` beside the pid file. Told `-refuse` it complains and ends, as QEMU does.
+"""
+
+import sys
+from pathlib import Path
+from typing import Final
+
+__all__ = ["fake_qemu"]
+
+_PROGRAM: Final = r"""
+import asyncio, base64, json, os, sys
+
+def value(option):
+    return sys.argv[sys.argv.index(option) + 1]
+
+def parsed(text):
+    return dict(word.partition("=")[::2] for word in text.split(","))
+
+pidfile = value("-pidfile")
+folder = os.path.dirname(pidfile)
+devices, netdevs, snapshots, jobs = [], {}, [], []
+hello = [b"\nhello 1\n"]
+for option, text in zip(sys.argv, sys.argv[1:]):
+    if option == "-device" and "netdev=" in text:
+        devices.append(parsed(text)["id"])
+
+async def qmp(reader, writer):
+    def send(**message):
+        writer.write(json.dumps(message).encode() + b"\r\n")
+    send(QMP={"version": {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": ""}, "capabilities": []})
+    while line := await reader.readline():
+        request = json.loads(line)
+        command, args = request["execute"], request.get("arguments", {})
+        with open(folder + "/qmp.log", "a") as log:
+            log.write(json.dumps([command, args]) + "\n")
+        answer, events = {}, []
+        if command == "qom-list":
+            answer = [{"name": name, "type": "child<x>"} for name in devices]
+        elif command == "query-block":
+            answer = [{"device": "disk0", "inserted": {"node-name": "disk", "ro": False}}, {"device": "cd0"}]
+        elif command == "query-named-block-nodes":
+            answer = [{"node-name": "vmstate", "image": {"snapshots": [{"name": name} for name in snapshots]}}]
+        elif command == "query-jobs":
+            answer = jobs
+        elif command == "netdev_add":
+            if args["type"] == "stream":
+                await listen(args["addr"]["path"], swallow)
+        elif command == "device_add":
+            if args["driver"] == "no-such-card":
+                send(error={"class": "GenericError", "desc": "'no-such-card' is not a valid device"}, id=request.get("id"))
+                continue
+            devices.append(args["id"])
+        elif command == "device_del":
+            devices.remove(args["id"])
+            events.append(("DEVICE_DELETED", {"device": args["id"], "path": "/machine/peripheral/x"}))
+        elif command.startswith("snapshot-"):
+            if command == "snapshot-save":
+                snapshots.append(args["tag"])
+            jobs[:] = [{"id": args["job-id"], "status": "concluded"}]
+            if args["tag"] == "broken" and command == "snapshot-save":
+                jobs[0]["error"] = "no space"
+            events.append(("JOB_STATUS_CHANGE", {"id": args["job-id"], "status": "concluded"}))
+        send(**{"return": answer}, **({"id": request["id"]} if "id" in request else {}))
+        for name, data in events:
+            send(event=name, data=data, timestamp={"seconds": 0, "microseconds": 0})
+        await writer.drain()
+        if command == "quit":
+            os._exit(0)
+
+async def agent(reader, writer):
+    while hello:
+        writer.write(hello.pop())
+    async def run(ident, command):
+        child = await asyncio.create_subprocess_exec("sh", "-c", command, stdin=-3, stdout=-1, stderr=-1)
+        out, err = await child.communicate()
+        fields = [ident, str(child.returncode).encode(), *(b":" + base64.b64encode(each) for each in (out, err))]
+        writer.write(b"end " + b" ".join(fields) + b"\n")
+    tasks = []
+    while line := await reader.readline():
+        words = line.split()
+        if words and words[0] == b"run":
+            tasks.append(asyncio.create_task(run(words[1], base64.b64decode(words[2]).decode())))
+
+async def swallow(reader, writer):
+    while await reader.read(65536):
+        pass
+
+async def listen(path, serve):
+    if os.path.exists(path):
+        os.unlink(path)
+    await asyncio.start_unix_server(serve, path)
+
+async def main():
+    if "-refuse" in sys.argv:
+        sys.exit("fake-qemu: -refuse: invalid option")
+    with open(pidfile, "w") as file:
+        print(os.getpid(), file=file)
+    for option, text in zip(sys.argv, sys.argv[1:]):
+        if option == "-netdev" and text.startswith("stream"):
+            await listen(parsed(text)["addr.path"], swallow)
+        if option == "-chardev" and "path" in (found := parsed(text)) and "server" in found:
+            await listen(found["path"], {"qmp": qmp, "agent": agent}.get(found["id"], swallow))
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+def fake_qemu(folder: Path) -> str:
+    """Write the program; returns its path."""
+    path = folder / "fake-qemu"
+    path.write_text(f"#!{sys.executable} -IS\n{_PROGRAM}")
+    path.chmod(0o755)
+    return str(path)
