@@ -13,13 +13,13 @@ from typing import Any, Final
 from vbackend.errors import ConfigError
 from vbackend.lab.load import load_lab, parse_lab
 from vbackend.lab.model import Lab
-from vbackend.lab.words import NAME_MAX
 
 __all__ = ["Source", "content", "read_source", "renamed"]
 
 Source = str | Path | Mapping[str, Any] | Lab
 
 _NAMELESS: Final = "lab"
+_NAME_MAX: Final = 20  # of a lab (lab/words.py)
 
 
 def read_source(source: Source, folder: Path) -> Lab:
@@ -39,7 +39,7 @@ def read_source(source: Source, folder: Path) -> Lab:
 
 def renamed(lab: Lab, suffix: str, *, sockets_of: Path, sockets_in: Path) -> Lab:
     """The same with a name that ends in `-suffix`; PORTs' sockets below one folder lie below the other."""
-    name = f"{lab.name[: NAME_MAX - len(suffix) - 1].rstrip('-')}-{suffix}"
+    name = f"{lab.name[: _NAME_MAX - len(suffix) - 1].rstrip('-')}-{suffix}"
     text = lab.model_copy(update={"name": name}).model_dump_json()
     before, after = (json.dumps(f":{folder}/")[1:-1] for folder in (sockets_of, sockets_in))
     return Lab.model_validate_json(text.replace(before, after))
