@@ -285,6 +285,10 @@ class Backend:
         if isinstance(port, DiallingPort):
             port.dial_now()
 
+    def set_carrier(self, name: str, up: bool) -> None:
+        """Tell a port's peer whether its link has carrier, where it can see that. ConfigError: no such port."""
+        self._find(name).set_carrier(up)
+
     # Captures
 
     async def capture(
@@ -312,8 +316,8 @@ class Backend:
         )
 
     def _joined(self) -> list[SegmentSnapshot]:
-        """Which ports are on which segment."""
-        return list(self._running().segments.snapshots(self._ports.values()))
+        """Which ports are on which segment. None once it has stopped, when captures may still be ending."""
+        return [] if self._open is None else list(self._open.segments.snapshots(self._ports.values()))
 
     # What it looks like
 

@@ -27,8 +27,8 @@ __all__ = ["netns"]
 pytestmark = [pytest.mark.root, pytest.mark.guest]
 
 ROUNDS = 20
-# The tap is apart: a QEMU that has a frame for a card without driver sees no end of its connection (net/stream.c), so it
-# accepts no other one before its guest has booted, which these never do.
+# The tap is apart: a QEMU that has a frame for a card without driver sees no end of its connection (net/stream.c), so
+# it accepts no other one before its guest has booted, which these never do.
 LAB = """
 name = "shaky"
 [vm.a]

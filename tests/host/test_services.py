@@ -214,13 +214,21 @@ exit 0
     return ("dhclient", "-v", "-1", "-sf", script, *files, *options, "tap0")
 
 
+async def end_dhclient(lab: Lab) -> None:
+    """Without a word to the server. Its pid file comes after its parent's end."""
+    pid = lab.folder / "pid"
+    await until(lambda: pid.exists() and pid.read_text().endswith("\n"))
+    lab.netns.run("kill", "-9", pid.read_text().strip())
+    pid.unlink()
+
+
 async def test_dhclient_comes_back_to_its_address(netns: Namespace, tmp_path: Path) -> None:
     """The second client has the first one's lease (INIT-REBOOT), and the second server the first one's leases."""
     async with lab_of(netns, tmp_path) as lab:
         first = await lab.run(*dhclient(lab))
         assert "DHCPOFFER of 10.9.0.100 from 10.9.0.1" in first
         assert "domain_name='lab'" in (tmp_path / "BOUND").read_text()
-        netns.run("kill", "-9", (tmp_path / "pid").read_text().strip())
+        await end_dhclient(lab)
         kept = lab.station.leases_json()
     async with lab_of(netns, tmp_path, leases=kept) as lab:
         again = await lab.run(*dhclient(lab))
@@ -235,7 +243,7 @@ async def test_dhclient_is_refused_an_address_of_another_network(netns: Namespac
     elsewhere = Services(dhcp4=Dhcp4Config(IPv4Address("10.9.0.100"), LAST))
     async with lab_of(netns, tmp_path, elsewhere) as lab:
         await lab.run(*dhclient(lab))
-        netns.run("kill", "-9", (tmp_path / "pid").read_text().strip())
+        await end_dhclient(lab)
     leases = (tmp_path / "leases").read_text()
     (tmp_path / "leases").write_text(leases.replace("10.9.0.100", "10.77.0.100"))
     async with lab_of(netns, tmp_path, elsewhere) as lab:

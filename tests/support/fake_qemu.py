@@ -1,7 +1,7 @@
-"""A program that passes for QEMU where labs look: -pidfile, QMP, the guest's agent, sockets of cards. No guest is in it.
+"""A program that passes for QEMU where labs look: -pidfile, QMP, the guest's agent, sockets of cards. It has no guest.
 
-`fake_qemu(folder)` is the path of such a program. The agent runs what it is told with the host's shell. QMP knows what a
-lab sends; every command is a line of `qmp.log` beside the pid file. Told `-refuse` it complains and ends, as QEMU does.
+`fake_qemu(folder)` is the path of such a program. The agent runs what it is told with the host's shell. QMP knows what
+a lab sends; every command is a line of `qmp.log` beside the pid file. Told `-refuse` it complains and ends, as QEMU.
 """
 
 import sys
@@ -27,12 +27,23 @@ for option, text in zip(sys.argv, sys.argv[1:]):
     if option == "-device" and "netdev=" in text:
         devices.append(parsed(text)["id"])
 
+async def requests(reader):
+    text = ""
+    while data := await reader.read(65536):
+        text += data.decode()
+        while text := text.lstrip():
+            try:
+                request, end = json.JSONDecoder().raw_decode(text)
+            except ValueError:
+                break
+            text = text[end:]
+            yield request
+
 async def qmp(reader, writer):
     def send(**message):
         writer.write(json.dumps(message).encode() + b"\r\n")
     send(QMP={"version": {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": ""}, "capabilities": []})
-    while line := await reader.readline():
-        request = json.loads(line)
+    async for request in requests(reader):
         command, args = request["execute"], request.get("arguments", {})
         with open(folder + "/qmp.log", "a") as log:
             log.write(json.dumps([command, args]) + "\n")
@@ -50,7 +61,8 @@ async def qmp(reader, writer):
                 await listen(args["addr"]["path"], swallow)
         elif command == "device_add":
             if args["driver"] == "no-such-card":
-                send(error={"class": "GenericError", "desc": "'no-such-card' is not a valid device"}, id=request.get("id"))
+                problem = {"class": "GenericError", "desc": "'no-such-card' is not a valid device"}
+                send(error=problem, id=request.get("id"))
                 continue
             devices.append(args["id"])
         elif command == "device_del":
@@ -91,7 +103,7 @@ async def swallow(reader, writer):
 async def listen(path, serve):
     if os.path.exists(path):
         os.unlink(path)
-    await asyncio.start_unix_server(serve, path)
+    await asyncio.start_unix_server(serve, path, limit=1 << 24)
 
 async def main():
     if "-refuse" in sys.argv:

@@ -1,4 +1,4 @@
-"""Labs driven as users drive them: the `vbackend` command, with a runtime folder of its own, and nothing left at the end.
+"""Labs driven as users drive them: the `vbackend` command, a runtime folder of its own, and nothing left at the end.
 
     with lab_runtime() as labs:
         labs.vbackend("up", str(file))

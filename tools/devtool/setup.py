@@ -39,6 +39,7 @@ DEBIAN_PACKAGES = {
     "passt": ("passt", "reference of the bench"),
     "procps": ("sysctl", "tests"),
     "qemu-system-x86": ("qemu-system-x86_64", "guests"),
+    "qemu-utils": ("qemu-img", "snapshots of guests"),
     "tcpdump": ("tcpdump", "demo"),
     "tshark": ("tshark", "tests"),
     "user-mode-linux": ("linux.uml", "tests"),

@@ -39,7 +39,7 @@ _STATE_STYLE = {
 def terminal() -> Console:
     """A console on stdout; into a pipe: no colour, and a fixed width unless $COLUMNS says another."""
     piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    return Console(width=_PIPE_WIDTH if piped else None, highlight=False)
+    return Console(width=_PIPE_WIDTH if piped else None, highlight=False, emoji=False)
 
 
 def backend_view(snapshot: BackendSnapshot, *, now: float, reasons: Mapping[str, str]) -> RenderableType:

@@ -62,7 +62,7 @@ class ControlClient:
         command: str,
         arguments: Mapping[str, JsonValue] | None = None,
         *,
-        timeout: float | None | EllipsisType = ...,
+        timeout: float | EllipsisType | None = ...,
     ) -> JsonValue:
         """Run a command and return its value; `timeout`: seconds to wait, not given: the client's patience.
 

@@ -146,7 +146,7 @@ def _await_end(name: str, environ: Mapping[str, str]) -> None:
     """A daemon whose first lab failed ends: wait until it has, so that whoever comes next meets it no more."""
     deadline = time.monotonic() + _END_S
     while is_served(name, environ) and time.monotonic() < deadline:
-        with contextlib.suppress(ControlError):
+        with contextlib.suppress(VbackendError):
             if not status(name, environ).ending:
                 return
         time.sleep(0.05)

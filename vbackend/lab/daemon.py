@@ -36,6 +36,7 @@ from vbackend.lab.status import LabStatus, VmSeen, lab_status
 from vbackend.lab.steps import Step, describe
 from vbackend.lab.world import LabWorld
 from vbackend.qemu.agent import Result
+from vbackend.services.snapshot import StationSnapshot
 
 __all__ = ["LabDaemon", "LabEvent", "main"]
 
@@ -91,7 +92,7 @@ class LabDaemon:
                 await self._backend.start([])
                 self._backend.failure.add_done_callback(self._fail)
                 self._now = await self._world.take_over()
-                stack.push_async_callback(self._world.machines.leave)
+                stack.push_async_callback(self._world.close)
                 await self._server.serve(self._backend, self._end.set, lab_commands(self))
                 log.info("lab %s: %d guests taken over", self._folder.name, len(self._now.vms))
                 if wanted is not None:
@@ -148,6 +149,9 @@ class LabDaemon:
             ending=self._end.is_set(),
         )
 
+    def stations(self) -> dict[str, StationSnapshot]:
+        return self._world.stations.snapshots()
+
     def planned(self, lab: Lab | None) -> list[str]:
         """What `apply` would do. ConfigError as `apply`."""
         return list(summary(plan(self._seen(), self._wanted(lab))))
@@ -198,6 +202,7 @@ class LabDaemon:
     async def vm_restore(self, vm: str, tag: str) -> None:
         async with self._turn:
             await self._world.machines.guest(vm).restore(tag)
+            self._world.tell_carriers(vm)
 
     async def save_all(self, tag: str) -> None:
         async with self._turn:

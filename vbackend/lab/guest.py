@@ -49,7 +49,7 @@ _UNPLUG_S: Final = 15.0  # the guest has a say in it
 _GRACE_S: Final = 3.0  # for QEMU to quit by itself
 _SNAPSHOT_S: Final = 60.0
 _LAST_WORDS: Final = 2000
-_SEND_AT_ONCE: Final = 1 << 18  # bytes of a file in one command
+_SEND_AT_ONCE: Final = 1 << 16  # bytes of a file in one command
 
 
 class Guest:

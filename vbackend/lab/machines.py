@@ -14,7 +14,7 @@ import select
 import shutil
 import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
@@ -57,9 +57,7 @@ Told = Callable[[str, VmNow], None]  # a VM's name, and how it is from now on
 class Machines:
     """All VMs of a lab. `on_change` hears of every change; `on_boot` is called when QEMU runs, before it is set up."""
 
-    def __init__(
-        self, folder: LabFolder, on_change: Told, on_boot: Callable[[str, Guest], Awaitable[None]]
-    ) -> None:
+    def __init__(self, folder: LabFolder, on_change: Told, on_boot: Callable[[str], None]) -> None:
         self._folder: Final = folder
         self._tell: Final = on_change
         self._on_boot: Final = on_boot
@@ -127,11 +125,12 @@ class Machines:
         if now.guest is not None:
             try:
                 await now.guest.plug(nic, self._card(name, nic, config), await self.host())
-                await self._on_boot(name, now.guest)
             except BaseException:
                 self._note(name, now, ready=True)
                 raise
         self._set(name, replace(self.vms[name], machine=machine))
+        if now.guest is not None:
+            self._on_boot(name)
 
     async def unplug(self, name: str, nic: str, config: Nic) -> None:
         """Take a card out."""
@@ -187,7 +186,7 @@ class Machines:
         guest = await Guest.start(name, command, place, has_agent=vm.has_agent)
         now = replace(now, state="booting", guest=guest)
         self._set(name, now)
-        await self._on_boot(name, guest)
+        self._on_boot(name)
         if vm.has_agent:
             await guest.set_up(cards, vm.files, vm.start)
         self._note(name, now, ready=True)
@@ -228,13 +227,14 @@ class Machines:
     async def _watch(self, name: str, now: VmNow) -> None:
         assert now.guest is not None, "only of guests that run"
         why = await now.guest.process.wait()
-        words = now.guest.last_words()
-        state: VmState = "stopped" if why.endswith("status 0") or why == "it ended" else "failed"
         self._watchers.pop(name, None)
+        state: VmState = "failed"
+        if why.endswith("status 0"):
+            state, why = "stopped", "the guest powered itself off"
+        elif words := now.guest.last_words():
+            why = f"QEMU: {why}: {words}"
         await now.guest.leave()
-        self._set(
-            name, replace(self.vms[name], state=state, reason=f"QEMU: {why}: {words}"[:500], guest=None)
-        )
+        self._set(name, replace(self.vms[name], state=state, reason=why, guest=None))
 
     def _card(self, vm: str, nic: str, config: Nic) -> Card:
         return Card(config, port_socket(self._folder.root, f"{vm}:{nic}"))

@@ -1,6 +1,7 @@
 """The commands that a lab's daemon adds to the control socket, and their arguments.
 
     lab-status                    LabStatus
+    query-stations                what serves each switch: leases, counters
     query-lab                     the Lab that runs, as JSON; null: none yet
     lab-plan lab                  lines: what lab-apply would do
     lab-apply [lab] [file]        become this lab (the Lab as JSON); none: the one that ran last
@@ -15,17 +16,20 @@ Everything that changes takes its turn: one after the other.
 """
 
 import base64
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
-from pydantic import Field, JsonValue, ValidationError
+from pydantic import BaseModel, Field, JsonValue, ValidationError
 
 from vbackend.control.commands import Arguments, Command, Desk
 from vbackend.errors import ConfigError
 from vbackend.lab.model import Impair, Lab
 from vbackend.lab.status import LabStatus
 from vbackend.qemu.agent import Result
+from vbackend.services.snapshot import StationSnapshot
 
 __all__ = ["EXEC_MAX", "LabDaemonLike", "lab_commands"]
+
+M = TypeVar("M", bound=BaseModel)
 
 EXEC_MAX: Final = 1 << 20  # bytes of output of each kind
 
@@ -36,6 +40,7 @@ class LabDaemonLike(Protocol):
     @property
     def lab(self) -> Lab | None: ...
     def status(self) -> LabStatus: ...
+    def stations(self) -> dict[str, StationSnapshot]: ...
     def planned(self, lab: Lab | None) -> list[str]: ...
     async def apply(self, lab: Lab | None, file: str | None) -> None: ...
     async def down(self) -> None: ...
@@ -92,14 +97,17 @@ def lab_commands(daemon: LabDaemonLike) -> dict[str, Command]:
     async def status(_desk: Desk, _: NoneArguments) -> JsonValue:
         return daemon.status().model_dump(mode="json")
 
+    async def stations(_desk: Desk, _: NoneArguments) -> JsonValue:
+        return {switch: each.model_dump(mode="json") for switch, each in daemon.stations().items()}
+
     async def lab(_desk: Desk, _: NoneArguments) -> JsonValue:
         return None if daemon.lab is None else daemon.lab.model_dump(mode="json")
 
     async def plan(_desk: Desk, given: LabArguments) -> JsonValue:
-        return list(daemon.planned(_lab(given.lab)))
+        return list(daemon.planned(_lab("lab-plan", given.lab)))
 
     async def apply(_desk: Desk, given: LabArguments) -> JsonValue:
-        await daemon.apply(_lab(given.lab), given.file)
+        await daemon.apply(_lab("lab-apply", given.lab), given.file)
         return {}
 
     async def down(_desk: Desk, _: NoneArguments) -> JsonValue:
@@ -148,13 +156,17 @@ def lab_commands(daemon: LabDaemonLike) -> dict[str, Command]:
         return {}
 
     async def cable(_desk: Desk, given: CableArguments) -> JsonValue:
-        forward, back = (None if keys is None else _impair(keys) for keys in (given.forward, given.back))
+        forward, back = (
+            None if keys is None else _checked("cable-set", Impair, keys)
+            for keys in (given.forward, given.back)
+        )
         await daemon.set_cable(given.cable, given.up, forward, back)
         return {}
 
     return {
         "lab-status": Command(NoneArguments, status),
         "query-lab": Command(NoneArguments, lab),
+        "query-stations": Command(NoneArguments, stations),
         "lab-plan": Command(LabArguments, plan),
         "lab-apply": Command(LabArguments, apply),
         "lab-down": Command(NoneArguments, down),
@@ -170,14 +182,14 @@ def lab_commands(daemon: LabDaemonLike) -> dict[str, Command]:
     }
 
 
-def _lab(value: JsonValue) -> Lab | None:
-    return None if value is None else Lab.model_validate(value)
+def _lab(command: str, value: JsonValue) -> Lab | None:
+    return None if value is None else _checked(command, Lab, value)
 
 
-def _impair(keys: dict[str, str]) -> Impair:
+def _checked(command: str, model: type[M], value: object) -> M:
     try:
-        return Impair.model_validate(keys)
+        return model.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        word = first["loc"][0] if first["loc"] else "impairments"
-        raise ConfigError(f"cable-set: {word}: {first['msg'][:1].lower()}{first['msg'][1:]}") from None
+        where = ".".join(map(str, first["loc"])) or "lab"
+        raise ConfigError(f"{command}: {where}: {first['msg'].removeprefix('Value error, ')}") from None

@@ -89,8 +89,8 @@ class Process:
         return cls(pid, pidfd)
 
     def kill(self) -> None:
-        """SIGKILL; nothing when it has ended."""
-        if not self.ended.done():
+        """SIGKILL; nothing when it has ended or is not watched any more."""
+        if self._pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 

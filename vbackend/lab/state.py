@@ -26,7 +26,7 @@ from vbackend.lab.model import Lab
 from vbackend.lab.names import VmPlace
 from vbackend.lab.picture import Machine
 
-__all__ = ["LabFolder", "LabLock", "LabRecord", "VmRecord"]
+__all__ = ["LabFolder", "LabLock", "LabRecord", "VmRecord", "replace_file"]
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -101,7 +101,7 @@ class LabFolder:
         return _read(self._state, LabRecord) or LabRecord()
 
     def write(self, record: LabRecord) -> None:
-        _write(self._state, record)
+        replace_file(self._state, record.model_dump_json())
 
     def read_vm(self, name: str) -> VmRecord | None:
         return _read(self.vm(name).folder / "vm.json", VmRecord)
@@ -110,7 +110,7 @@ class LabFolder:
         """Makes the VM's folder, too."""
         folder = self.vm(name).folder
         folder.mkdir(mode=0o700, exist_ok=True)
-        _write(folder / "vm.json", record)
+        replace_file(folder / "vm.json", record.model_dump_json())
 
     def remove_vm(self, name: str) -> None:
         shutil.rmtree(self.vm(name).folder, ignore_errors=True)
@@ -177,10 +177,11 @@ def _read(path: Path, model: type[M]) -> M | None:
         return None  # of another version; its QEMU is found and ended
 
 
-def _write(path: Path, record: BaseModel) -> None:
+def replace_file(path: Path, text: str) -> None:
+    """Write a file so that it appears whole. HostError: impossible."""
     try:
         with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".new-", delete=False) as file:
-            file.write(record.model_dump_json())
+            file.write(text)
         Path(file.name).replace(path)
     except OSError as error:
         raise HostError(f"cannot keep the lab's state in {path}: {error.strerror}") from None

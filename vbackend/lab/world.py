@@ -8,14 +8,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from vbackend.backend import Backend
+from vbackend.backend import Backend, BackendEvent
 from vbackend.errors import ConfigError
-from vbackend.lab.guest import Guest
+from vbackend.lab.carriers import Carriers
 from vbackend.lab.machines import Machines, VmNow
 from vbackend.lab.model import end_name, is_vm_end, split_end
 from vbackend.lab.names import mac_address, port_socket
 from vbackend.lab.picture import Machine, Picture
+from vbackend.lab.recordings import Recordings
 from vbackend.lab.state import LabFolder
+from vbackend.lab.stations import Stations
 from vbackend.lab.steps import (
     AddNic,
     AddSegment,
@@ -48,8 +50,12 @@ class LabWorld:
         self._folder: Final = folder
         self._backend: Final = backend
         self.machines: Final = Machines(folder, on_vm, self._booted)
+        self.carriers: Final = Carriers(self._tell_carrier)
+        self.stations: Final = Stations(folder, backend)
+        self._recordings: Final = Recordings(folder, backend)
         self._cables: Final[dict[str, CableState]] = {}
         self._ends: Final[dict[str, str]] = {}  # where each end is joined
+        backend.subscribe(self._heard)
 
     async def take_over(self) -> Picture:
         """Take over what an earlier daemon left: its VMs. Ports and segments died with it."""
@@ -66,41 +72,36 @@ class LabWorld:
     async def add_segment(self, step: AddSegment, /) -> None:
         self._backend.add_segment(step.name, step.kind)
         self._cables[step.name] = step.state
+        self.carriers.add_segment(step.name, step.kind, step.state)
 
     async def remove_segment(self, step: RemoveSegment, /) -> None:
         self._backend.remove_segment(step.name)
+        self.carriers.remove_segment(step.name)
         del self._cables[step.name]
 
     async def join_end(self, step: JoinEnd, /) -> None:
         name = end_name(step.end)
         await self._backend.add_port(self._spec(step), segment=step.segment)
-        self._ends[name] = step.segment
         try:
-            if not self._cables[step.segment].up:
-                await self._set_end(name, self._cables[step.segment])
+            await self._backend.set_port(name, up=self._cables[step.segment].up)
         except BaseException:
-            del self._ends[name]
             await self._backend.remove_port(name)
             raise
+        self._ends[name] = step.segment
+        self.carriers.join(step.segment, name)
 
     async def leave_end(self, step: LeaveEnd, /) -> None:
         name = end_name(step.end)
-        await self._backend.remove_port(name)
         del self._ends[name]
-        if not self._cables[step.segment].up:
-            await self._carrier(name, up=True)  # the next link's carrier is that link's business
+        self.carriers.leave(name)
+        await self._backend.remove_port(name)
 
     async def set_cable(self, step: SetCable, /) -> None:
         ends = [end for end, segment in self._ends.items() if segment == step.title]
+        for end in ends:
+            await self._backend.set_port(end, up=step.state.up)
         self._cables[step.title] = step.state
-        try:
-            for end in ends:
-                await self._set_end(end, step.state)
-        except BaseException:
-            self._cables[step.title] = step.before
-            for end in ends:
-                await self._set_end(end, step.before)
-            raise
+        self.carriers.set_cable(step.title, step.state)
 
     async def set_impairment(self, step: SetImpairment, /) -> None:
         name = end_name(step.end)
@@ -140,40 +141,59 @@ class LabWorld:
     # Services and captures
 
     async def start_service(self, step: StartService, /) -> None:
-        raise ConfigError(f"switch {step.switch!r}: there are no services yet")
+        ends = [split_end(end) for end, at in self._ends.items() if at == step.switch and is_vm_end(end)]
+        names = {bytes.fromhex(self._mac(vm, nic).replace(":", "")): vm for vm, nic in ends}
+        await self.stations.start(step.switch, step.service, names)
 
     async def stop_service(self, step: StopService, /) -> None:
-        raise ConfigError(f"switch {step.switch!r}: there are no services yet")
+        await self.stations.stop(step.switch)
 
     async def start_capture(self, step: StartCapture, /) -> None:
-        raise ConfigError(f"capture {step.capture.file!r}: there are no captures yet")
+        await self._recordings.start(step.capture)
 
     async def stop_capture(self, step: StopCapture, /) -> None:
-        raise ConfigError(f"capture {step.capture.file!r}: there are no captures yet")
+        await self._recordings.stop(step.capture.file)
+
+    async def close(self) -> None:
+        """End what is this process's: services and captures. VMs live on."""
+        await self.carriers.close()
+        await self.stations.close()
+        await self._recordings.close()
+        await self.machines.leave()
 
     # Carrier
 
-    async def _booted(self, name: str, guest: Guest) -> None:
-        """QEMU runs, or has another card: its links are dialled at once and have the carrier of their cables."""
-        for end, segment in self._ends.items():
-            if is_vm_end(end) and split_end(end)[0] == name:
+    def _booted(self, name: str) -> None:
+        """QEMU runs, or has another card: its links are dialled at once, and told what carrier they have."""
+        for nic in self.machines.now(name).machine.nics:
+            if (end := f"{name}:{nic}") in self._ends:
                 self._backend.dial_now(end)
-                state = self._cables[segment]
-                if not state.up and state.carrier is not False:
-                    await guest.set_link(split_end(end)[1], False)
+        self.tell_carriers(name)
 
-    async def _set_end(self, end: str, state: CableState) -> None:
-        await self._backend.set_port(end, up=state.up)
-        await self._carrier(end, up=state.up or state.carrier is False)
+    def tell_carriers(self, vm: str) -> None:
+        """Tell all cards of a VM what carrier they have: they are new, or have forgotten."""
+        for nic in self.machines.now(vm).machine.nics:
+            self.carriers.again(f"{vm}:{nic}")
 
-    async def _carrier(self, end: str, *, up: bool) -> None:
-        """What the end's guest sees of its link."""
+    def _heard(self, event: BackendEvent) -> None:
+        if event.name in ("PORT_CONNECTED", "PORT_DISCONNECTED"):
+            self.carriers.connected(str(event.data["port"]), event.name == "PORT_CONNECTED")
+
+    async def _tell_carrier(self, end: str, up: bool) -> None:
         if not is_vm_end(end):
+            if end in self._ends:
+                self._backend.set_carrier(end, up)
             return
         vm, nic = split_end(end)
         now = self.machines.vms.get(vm)
         if now is not None and now.guest is not None and nic in now.machine.nics:
             await now.guest.set_link(nic, up)
+
+    def _mac(self, vm: str, nic: str) -> str:
+        """A card's address; of a VM that is still to come the one that follows from its name."""
+        now = self.machines.vms.get(vm)
+        config = None if now is None else now.machine.nics.get(nic)
+        return (config and config.mac) or mac_address(self._folder.name, vm, nic)
 
     def _spec(self, step: JoinEnd) -> PortSpec:
         spec: PortSpec
@@ -182,7 +202,8 @@ class LabWorld:
         else:
             spec = port_spec(port_socket(self._folder.root, step.end), step.port)
         if step.impair:
-            spec = parse_port(",".join([format_port(spec), *map("=".join, step.impair.items())]))
+            words = [f"{key}={value.replace(',', ',,')}" for key, value in step.impair.items()]
+            spec = parse_port(",".join([format_port(spec), *words]))
         if isinstance(spec, TapSpec):  # guests remember the address when vbackend is killed and comes back
             mac = bytes.fromhex(mac_address(self._folder.name, "tap", spec.ifname).replace(":", ""))
             spec = replace(spec, made_mac=mac)

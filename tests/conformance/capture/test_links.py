@@ -10,7 +10,7 @@ import pytest
 
 from tests.conformance.capture.lab import PROGRAM, A, B, Lab, capture_lab
 from tests.support.frames import BROADCAST, frame, numbered
-from tests.support.pcapng import Capture
+from tests.support.pcapng import Capture, parse
 from tests.support.qemu_peers import eventually
 from vbackend.backend import Backend
 from vbackend.errors import ConfigError
@@ -186,6 +186,30 @@ async def test_a_unit_on_a_cable_is_shown_as_the_frames_of_the_other_end(tmp_pat
         writer.close()
         assert "a → u".encode() in head
         assert head.count(b"\1\0\0\0") >= 2
+
+
+async def test_all_links_of_a_lab_in_one_stream_on_one_clock(tmp_path: Path) -> None:
+    """Named as labs name them: a frame that crosses a switch and then, sent on, a cable."""
+    async with Backend(name="two-routers", segment=None) as backend:
+        await backend.start([])
+        backend.add_segment("lan", "switch")
+        backend.add_segment("core", "cable")
+        lan = [await backend.open_channel(name, segment="lan") for name in ("h1:eth0", "r1:eth0")]
+        core = [await backend.open_channel(name, segment="core") for name in ("r1:eth1", "r2:eth1")]
+        place = await backend.capture(links=[], beside=f"{tmp_path}/x", count=3)
+        reader, writer = await asyncio.open_unix_connection(place)
+        head = await asyncio.wait_for(reader.readuntil("r2:eth1 → r1:eth1".encode()), 10)
+        assert await lan[0].send(frame(BROADCAST, A, size=60))
+        assert await asyncio.wait_for(lan[1].recv(), 10) == frame(BROADCAST, A, size=60)
+        assert await core[0].send(frame(BROADCAST, A, size=61))
+        found = parse(head + await asyncio.wait_for(reader.read(), 10))
+        writer.close()
+        # Who sent it and who gets it are told by one turn; the receiver's side first.
+        assert sorted(told(found)[:2]) == [("h1:eth0 → lan", 60, None), ("lan → r1:eth0", 60, None)]
+        assert told(found)[2:] == [("r1:eth1 → r2:eth1", 61, None)]
+        assert [one.name for one in found.interfaces][-2:] == ["r1:eth1 → r2:eth1", "r2:eth1 → r1:eth1"]
+        times = [packet.time_ns for packet in found.packets]
+        assert times == sorted(times)
 
 
 async def test_what_there_is_to_capture(cable: Lab) -> None:

@@ -10,6 +10,9 @@ from vbackend.control.place import (
     checked_name,
     control_path,
     lab_control_path,
+    lab_folder,
+    lab_names,
+    make_private_dir,
     make_runtime_dir,
     running_labs,
     running_names,
@@ -96,3 +99,24 @@ def test_labs(tmp_path: Path) -> None:
     for name in ("", "../a", "A", "a" * 21, "1a", "a\n"):
         with pytest.raises(ConfigError, match="no name of a lab"):
             lab_control_path(name, environ)
+
+
+def test_folders_of_labs(tmp_path: Path) -> None:
+    environ = {"XDG_RUNTIME_DIR": str(tmp_path)}
+    assert lab_names(environ) == []
+    folder = lab_folder("two", environ)
+    assert folder == tmp_path / "vbackend" / "labs" / "two"
+    with pytest.raises(FileNotFoundError):
+        make_private_dir(folder)
+    folder.mkdir(parents=True, mode=0o755)
+    make_private_dir(folder)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert lab_names(environ) == ["two"]
+    with pytest.raises(ConfigError):
+        lab_folder("a/b", environ)
+
+
+def test_a_runtime_folder_that_is_not_there(tmp_path: Path) -> None:
+    environ = {"XDG_RUNTIME_DIR": str(tmp_path / "no")}
+    with pytest.raises(HostError, match=r"there is no .*no; set XDG_RUNTIME_DIR"):
+        make_runtime_dir(control_path(None, None, environ), environ)

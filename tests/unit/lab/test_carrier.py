@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vbackend.lab.carrier import CableCarrier, SetCarrier
+from vbackend.lab.carrier import GRACE_S, CableCarrier, SetCarrier
 
 A, B = "r1:eth0", "r2:eth0"
 
@@ -13,19 +13,51 @@ def told(commands: list[SetCarrier]) -> list[tuple[str, bool]]:
     return [(command.end, command.up) for command in commands]
 
 
+def joined(hold: float | None = 0.0, *, up: bool = True) -> CableCarrier:
+    cable = CableCarrier(up=up, hold=hold)
+    for end in (A, B):
+        cable.join(-GRACE_S, end)
+    return cable
+
+
 def connected(hold: float | None = 0.0, *, up: bool = True) -> CableCarrier:
-    cable = CableCarrier((A, B), up=up, hold=hold)
+    cable = joined(hold, up=up)
     for end in (A, B):
         cable.set_present(0.0, end, True)
     return cable
 
 
 def test_an_end_has_carrier_when_the_far_end_is_there() -> None:
-    cable = CableCarrier((A, B), up=True, hold=0.0)
+    cable = joined()
     assert told(cable.tick(0.0)) == [(A, False), (B, False)]
     assert told(cable.set_present(1.0, A, True)) == [(A, False), (B, True)]
     assert told(cable.set_present(2.0, B, True)) == [(A, True), (B, True)]
     assert cable.deadline() is None
+
+
+def test_an_end_alone_has_none_but_is_not_told_at_once() -> None:
+    cable = CableCarrier(up=True, hold=0.0)
+    assert told(cable.join(0.0, A)) == []
+    assert told(cable.set_present(0.1, A, True)) == []
+    assert cable.deadline() == GRACE_S
+    assert told(cable.tick(GRACE_S)) == [(A, False)]
+    assert told(cable.join(5.0, B)) == [(B, True)]
+    assert told(cable.set_present(5.1, B, True)) == [(A, True), (B, True)]
+    assert told(cable.leave(6.0, B)) == [(B, False), (A, False)]
+
+
+def test_what_is_taken_over_sees_nothing() -> None:
+    cable = CableCarrier(up=True, hold=3.0)
+    for now, end in ((0.0, A), (0.1, B)):
+        cable.join(now, end)
+    commands = [*cable.set_present(0.2, A, True), *cable.set_present(0.3, B, True)]
+    assert all(command.up for command in commands)
+    assert {command.end for command in commands} == {A, B}
+
+
+def test_a_cut_cable_is_told_at_once() -> None:
+    cable = CableCarrier(up=False, hold=0.0)
+    assert told(cable.join(0.0, A)) == [(A, False)]
 
 
 def test_what_goes_away_takes_the_far_carrier() -> None:
@@ -77,7 +109,7 @@ def test_a_newcomer_is_told(up: bool) -> None:
 )
 def test_in_the_end_it_is_true(history: list[tuple[float, str]], hold: float) -> None:
     """Whatever happened: when all deadlines have passed, each end has what it should have."""
-    cable, now, up, present = CableCarrier((A, B), up=True, hold=hold), 0.0, True, {A: False, B: False}
+    cable, now, up, present = joined(hold), 0.0, True, {A: False, B: False}
     cable.tick(now)
     for after, what in history:
         now += after

@@ -1,7 +1,6 @@
-"""The VMs of a lab: their states, their records, and what a successor takes over. QEMU is a program that passes for it."""
+"""The VMs of a lab: their states, their records, and what a successor takes over; without QEMU (fake_qemu.py)."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from tests.support.fake_qemu import fake_qemu
 from tests.support.run import wait_until
 from vbackend.errors import ConfigError, PeerError, VbackendError
 from vbackend.lab import machines as module
-from vbackend.lab.guest import Guest
 from vbackend.lab.machines import Machines, VmNow, kill_qemus
 from vbackend.lab.model import Nic, Vm
 from vbackend.lab.picture import Machine
@@ -31,15 +29,16 @@ class Yard:
         self.told: list[tuple[str, str]] = []
         self.booted: list[str] = []
         self.made: list[Machines] = []
+        self.ended = asyncio.Event()
 
     def machines(self) -> Machines:
-        async def on_boot(name: str, _: Guest) -> None:
-            self.booted.append(name)
 
         def tell(name: str, now: VmNow) -> None:
             self.told.append((name, now.state))
+            if now.state in ("stopped", "failed"):
+                self.ended.set()
 
-        self.made.append(Machines(self.folder, tell, on_boot))
+        self.made.append(Machines(self.folder, tell, self.booted.append))
         return self.made[-1]
 
 
@@ -108,16 +107,14 @@ async def test_halted_and_started_again(yard: Yard, machine: Machine) -> None:
 
 @pytest.mark.parametrize(
     ("end", "state", "words"),
-    [("kill", "failed", "QEMU: it ended by signal 9"), ("quit", "stopped", "the guest powered itself off")],
+    [("kill", "failed", "it ended by signal 9"), ("quit", "stopped", "the guest powered itself off")],
 )
 async def test_an_end_of_its_own(yard: Yard, machine: Machine, end: str, state: str, words: str) -> None:
     machines = yard.machines()
     await machines.start("a", machine)
     guest = machines.guest("a")
     await (guest.qmp.quit() if end == "quit" else asyncio.to_thread(guest.process.kill))
-    async with asyncio.timeout(10):
-        while machines.now("a").guest is not None:
-            await asyncio.sleep(0.01)
+    await asyncio.wait_for(yard.ended.wait(), 10)
     assert machines.now("a").state == state
     assert machines.now("a").reason.startswith(words)
 
@@ -186,4 +183,4 @@ async def test_a_guest_without_its_interface_fails(yard: Yard, monkeypatch: pyte
     monkeypatch.setattr(module, "build_image", lambda *_, **__: (_ for _ in ()).throw(PeerError("no mirror")))
     with pytest.raises(PeerError, match="VM 'a': no mirror"):
         await yard.machines().start("a", Machine(Vm(image="small")))
-    assert os.listdir(yard.folder.vms) == []
+    assert yard.folder.vm_names() == []

@@ -1,7 +1,6 @@
 """Processes that outlive whoever started them."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,6 @@ from tests.support.run import wait_until
 from vbackend.errors import HostError
 from vbackend.lab.process import Process, find_qemus
 
-SLEEP = shutil.which("sleep") or ""
 PYTHON = [sys.executable, "-IS", "-c"]
 
 
@@ -45,7 +43,7 @@ async def test_no_such_program(tmp_path: Path) -> None:
 
 async def test_taken_over_from_another_parent(tmp_path: Path) -> None:
     mark = tmp_path / "pid"
-    child = subprocess.Popen(command(mark), stdin=subprocess.DEVNULL)
+    child = subprocess.Popen(command(mark), stdin=subprocess.DEVNULL)  # noqa: ASYNC220
     with child:
         wait_until(lambda: find_qemus(tmp_path) == {mark: child.pid}, "it is found")
         assert Process.adopt(child.pid, tmp_path / "other") is None

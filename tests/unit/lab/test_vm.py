@@ -1,5 +1,6 @@
 """QEMU's command line of a VM, and the QMP commands that plug a card in."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ def card(**fields: object) -> Card:
 
 
 def after(command: list[str], option: str) -> list[str]:
-    return [text for word, text in zip(command, command[1:], strict=False) if word == option]
+    return [text for word, text in pairwise(command) if word == option]
 
 
 def test_a_vm_with_an_image() -> None:

@@ -101,3 +101,17 @@ async def test_stopping_while_it_dials(backend: Backend, tmp_path: Path) -> None
     await backend.start([parse_port(f"stream:unix:{tmp_path}/a.sock,dial")])
     await asyncio.wait_for(backend.stop(), 2)
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_it_dials_at_once_when_told(backend: Backend, tmp_path: Path) -> None:
+    path = str(tmp_path / "a.sock")
+    await backend.start([parse_port(f"stream:unix:{path},dial,name=a")])
+    await eventually(
+        lambda: "again in 2" in only(backend).detail or "again in 1" in only(backend).detail, "slow"
+    )
+    with FakeStreamPeer.listen(path) as listener:
+        backend.dial_now("a")
+        with await FakeStreamPeer.accept(listener):
+            await eventually(lambda: only(backend).session, "connected")
+            backend.dial_now("a")
+            await backend.remove_port("a")  # a hurry that was in vain does not keep it

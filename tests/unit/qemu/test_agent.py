@@ -179,3 +179,19 @@ async def test_endless_line_ends_the_session(monkeypatch: pytest.MonkeyPatch) ->
         async with Agent(ours) as agent:
             with pytest.raises(AgentError, match="more than 1000 bytes"):
                 await asyncio.gather(agent.run("x"), FakeGuest(theirs).send(b"x" * 2000))
+
+
+@pytest.mark.parametrize("words", [b"", b"\nhello 1\n", b"end 5 0 :eA== :\n"], ids=["alive", "boots", "late"])
+async def test_taken_over(words: bytes) -> None:
+    """An agent that said hello to somebody else long ago answers; what was that one's is nobody's."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        guest = FakeGuest(theirs)
+        async with Agent(ours, first_job=1000) as agent:
+            await guest.send(words)
+            taking = asyncio.create_task(agent.take_over(timeout=10))
+            assert await guest.line() == b""  # ends half a line of the predecessor's
+            assert await guest.line() == run_line(1000, "true").strip()
+            await guest.send(end(1000, 0))
+            await taking
+            assert agent.starts == 1

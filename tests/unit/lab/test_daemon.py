@@ -1,0 +1,183 @@
+"""A lab's daemon: becomes what it is told, undoes what fails, takes over what it finds, leaves nothing at `down`."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import JsonValue
+
+from tests.unit.lab.lab_yard import Yard, two, until
+from vbackend.errors import ConfigError, ControlError
+from vbackend.lab.daemon import LabDaemon
+from vbackend.lab.model import Lab
+from vbackend.lab.process import find_qemus
+from vbackend.lab.state import LabFolder, LabLock, LabRecord
+from vbackend.lab.status import LabStatus
+
+
+@pytest.fixture
+def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Yard]:
+    found = Yard(tmp_path, monkeypatch)
+    yield found
+    found.clean()
+
+
+def json(lab: Lab) -> JsonValue:
+    found: dict[str, JsonValue] = lab.model_dump(mode="json")
+    return found
+
+
+async def connected(daemon: LabDaemon) -> LabStatus:
+    """The status, once every end has a peer."""
+    await until(lambda: all(end.connected for link in daemon.status().links for end in link.ends))
+    return daemon.status()
+
+
+async def test_up_apply_down(yard: Yard) -> None:
+    async with yard.daemon() as (daemon, client):
+        lab = two(yard.disk)
+        assert await client.execute("query-lab") is None
+        await client.execute("lab-apply", {"lab": json(lab), "file": "/two.toml"})
+        found = await connected(daemon)
+        assert {vm.name: (vm.state, [nic.link for nic in vm.nics]) for vm in found.vms} == {
+            "a": ("running", ["core"]),
+            "b": ("running", ["core"]),
+        }
+        assert [[end.name for end in link.ends] for link in found.links] == [["a:eth0", "b:eth0"]]
+        assert await client.execute("query-lab") == json(lab)
+        assert LabStatus.model_validate(await client.execute("lab-status")) == daemon.status()
+        assert yard.folder.read() == LabRecord(file="/two.toml", running=lab)
+
+        grown = two(yard.disk, '[switch.lan]\nports = ["b:eth1"]\n', "up = false\nrate = '1M'")
+        planned = await client.execute("lab-plan", {"lab": json(grown)})
+        assert isinstance(planned, list)
+        assert "+ nic b:eth1 (virtio-net-pci, stream)" in planned
+        pids = find_qemus(yard.folder.root)
+        await client.execute("lab-apply", {"lab": json(grown)})
+        assert await client.execute("lab-plan", {"lab": json(grown)}) == []
+        assert find_qemus(yard.folder.root) == pids
+        assert {link.title: link.up for link in daemon.status().links} == {"core": False, "lan/b:eth1": True}
+        assert yard.folder.read().file == "/two.toml"
+
+        await client.execute("lab-down")
+    assert not yard.folder.root.exists()
+    assert find_qemus(yard.folder.root) == {}
+
+
+async def test_events(yard: Yard) -> None:
+    async with yard.daemon() as (_, client):
+        events = client.events()
+        await client.execute("lab-apply", {"lab": json(two(yard.disk))})
+        seen = []
+        async for event in events:
+            assert isinstance(event["data"], dict)
+            seen.append((event["event"], event["data"].get("step"), event["data"].get("state")))
+            if ("VM_STATE", None, "running") in seen and seen[-1][0] == "LAB_PROGRESS":
+                break
+        assert ("LAB_PROGRESS", "+ cable core", "begin") in seen
+        assert ("LAB_PROGRESS", "+ cable core", "done") in seen
+        await client.execute("lab-down")
+
+
+async def test_a_failing_apply_is_undone(yard: Yard) -> None:
+    async with yard.daemon() as (daemon, client):
+        lab = two(yard.disk)
+        await client.execute("lab-apply", {"lab": json(lab)})
+        broken = two(
+            yard.disk, f'[vm.c]\ndisk = "{yard.disk}"\nargs = ["-refuse"]\n[vm.c.nic.eth0]\n', "up = false"
+        )
+        with pytest.raises(
+            ControlError, match=r"step '\+ vm c .*invalid option; what was done before is undone"
+        ):
+            await client.execute("lab-apply", {"lab": json(broken)})
+        assert daemon.planned(lab) == []
+        assert daemon.status().links[0].up
+        assert yard.folder.read() == LabRecord(running=lab)
+        with pytest.raises(ConfigError, match="this is lab 'two', not 'other'"):
+            await client.execute("lab-apply", {"lab": json(lab.model_copy(update={"name": "other"}))})
+        await client.execute("lab-down")
+
+
+async def test_a_first_lab_that_fails_ends_the_daemon(yard: Yard) -> None:
+    async with yard.daemon() as (daemon, client):
+        broken = two(yard.disk, f'[vm.c]\ndisk = "{yard.disk}"\nargs = ["-refuse"]\n')
+        with pytest.raises(ControlError, match="invalid option"):
+            await client.execute("lab-apply", {"lab": json(broken)})
+        assert daemon.status().ending
+    assert not yard.folder.root.exists()
+
+
+async def test_a_successor_takes_over(yard: Yard) -> None:
+    lab = two(yard.disk)
+    async with yard.daemon() as (_, client):
+        await client.execute("lab-apply", {"lab": json(lab)})
+    pids = find_qemus(yard.folder.root)
+    assert len(pids) == 2
+    async with yard.daemon() as (daemon, client):
+        assert daemon.planned(None) == ["+ cable core", "+ core: a:eth0", "+ core: b:eth0"]
+        await client.execute("lab-apply")
+        await connected(daemon)
+        assert find_qemus(yard.folder.root) == pids
+    async with yard.daemon() as (daemon, client):
+        broken = two(yard.disk, f'[vm.c]\ndisk = "{yard.disk}"\nargs = ["-refuse"]\n')
+        with pytest.raises(ControlError, match="invalid option"):
+            await client.execute("lab-apply", {"lab": json(broken)})
+        await connected(daemon)  # what ran before has its network again
+        assert daemon.planned(lab) == []
+        assert find_qemus(yard.folder.root) == pids
+        await client.execute("lab-down")
+
+
+async def test_one_daemon_runs_a_lab(yard: Yard) -> None:
+    async with yard.daemon() as (_, client):
+        with pytest.raises(ConfigError, match="lab 'two' runs already, in process"):
+            await LabDaemon("two", yard.environ).serve()
+        await client.execute("lab-apply", {"lab": json(two(yard.disk))})
+        await client.execute("lab-down")
+
+
+async def test_commands_of_vms_and_cables(yard: Yard) -> None:
+    async with yard.daemon() as (daemon, client):
+        await client.execute("lab-apply", {"lab": json(two(yard.disk))})
+        await client.execute("vm-stop", {"vm": "b"})
+        assert [vm.state for vm in daemon.status().vms] == ["running", "stopped"]
+        await client.execute("cable-set", {"cable": "core", "up": False, "back": {"rate": "1M"}})
+        assert [vm.state for vm in daemon.status().vms] == ["running", "stopped"]
+        (link,) = daemon.status().links
+        assert (link.up, [end.impair for end in link.ends]) == (False, [{"rate": "1M"}, {}])
+        await client.execute("cable-set", {"cable": "core", "up": True})
+        assert [end.impair for end in daemon.status().links[0].ends] == [{"rate": "1M"}, {}]
+        await client.execute("cable-set", {"cable": "core", "back": {}})
+        assert [end.impair for end in daemon.status().links[0].ends] == [{}, {}]
+        with pytest.raises(ConfigError, match="there is no cable 'x'; there are core"):
+            await client.execute("cable-set", {"cable": "x", "up": False})
+        await client.execute("vm-start", {"vm": "b"})
+        await client.execute("vm-restart", {"vm": "b"})
+        await connected(daemon)
+        with pytest.raises(ConfigError, match="no agent"):
+            await client.execute("vm-exec", {"vm": "a", "command": "true"})
+        with pytest.raises(ConfigError, match="there is no VM 'x'; there are a, b"):
+            await client.execute("vm-stop", {"vm": "x"})
+        with pytest.raises(ControlError, match="no place for snapshots"):
+            await client.execute("vm-save", {"vm": "a", "tag": "t"})
+        await client.execute("vm-stop", {"vm": "a"})
+        await client.execute("lab-apply")
+        assert [vm.state for vm in daemon.status().vms] == ["running", "running"]
+        await client.execute("lab-down")
+
+
+async def test_in_the_foreground(yard: Yard) -> None:
+    daemon = LabDaemon("two", yard.environ)
+    serving = asyncio.create_task(daemon.serve(wanted=two(yard.disk), file=None))
+    await until(lambda: yard.folder.read().running is not None)
+    daemon.end()
+    await serving
+    assert not yard.folder.root.exists()
+
+
+async def test_the_lock_is_gone_with_the_daemon(yard: Yard) -> None:
+    async with yard.daemon() as (_, client):
+        await client.execute("lab-apply", {"lab": json(two(yard.disk))})
+        assert LabLock.holder(LabFolder("two", yard.environ)) is not None
+    assert LabLock.holder(LabFolder("two", yard.environ)) is None

@@ -1,0 +1,145 @@
+"""The I/O half of steps: ports and segments of a backend; VMs are in test_machines.py, all of it in test_daemon.py."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from vbackend.backend import Backend
+from vbackend.errors import ConfigError, HostError
+from vbackend.lab.model import Capture, Dns, Nat, Nic, Switch, Vm
+from vbackend.lab.picture import Picture
+from vbackend.lab.state import LabFolder
+from vbackend.lab.steps import (
+    AddSegment,
+    CableState,
+    JoinEnd,
+    LeaveEnd,
+    NicPort,
+    RemoveSegment,
+    Service,
+    SetCable,
+    SetImpairment,
+    StartCapture,
+    StartService,
+    StartVm,
+    StopCapture,
+    StopService,
+)
+from vbackend.lab.world import LabWorld
+from vbackend.ports.base import Port
+
+
+class Yard:
+    def __init__(self, world: LabWorld, backend: Backend, folder: Path) -> None:
+        self.world = world
+        self.backend = backend
+        self.folder = folder
+
+    def ports(self) -> dict[str, tuple[str, bool]]:
+        return {port.name: (port.where, port.up) for port in self.backend.snapshot().ports}
+
+
+@pytest_asyncio.fixture
+async def yard(tmp_path: Path) -> AsyncIterator[Yard]:
+    folder = LabFolder("t", {"XDG_RUNTIME_DIR": str(tmp_path)})
+    folder.make()
+    folder.fill()
+    async with Backend(name="t", segment=None) as backend:
+        await backend.start([])
+        yield Yard(LabWorld(folder, backend, lambda *_: None), backend, folder.root)
+
+
+async def test_ends_join_and_leave(yard: Yard, tmp_path: Path) -> None:
+    world = yard.world
+    await world.add_segment(AddSegment("core", "cable", CableState(up=False)))
+    socket = f"stream:unix:{tmp_path}/s"
+    await world.join_end(JoinEnd("core", "r1:eth0", NicPort(), {"rate": "1M", "burst": "4k"}))
+    await world.join_end(JoinEnd("core", f"{socket},name=out"))
+    assert yard.ports() == {
+        "r1:eth0": (f"stream:unix:{yard.folder}/port/r1:eth0.sock", False),
+        "out": (socket, False),
+    }
+    assert yard.backend.snapshot().ports[0].rate == 1_000_000
+    await world.set_cable(SetCable("core", CableState(up=True), CableState(up=False)))
+    assert [up for _, up in yard.ports().values()] == [True, True]
+    await world.set_impairment(SetImpairment("core", "r1:eth0", {"rate": "2M"}, {"rate": "1M"}))
+    assert yard.backend.snapshot().ports[0].rate == 2_000_000
+    await world.set_impairment(SetImpairment("core", "r1:eth0", {}, {"rate": "2M"}))
+    assert yard.backend.snapshot().ports[0].rate is None
+    await world.leave_end(LeaveEnd("core", "r1:eth0", NicPort()))
+    await world.leave_end(LeaveEnd("core", f"{socket},name=out"))
+    await world.remove_segment(RemoveSegment("core", "cable"))
+    assert (yard.ports(), yard.backend.snapshot().segments) == ({}, ())
+
+
+async def test_rings(yard: Yard) -> None:
+    await yard.world.add_segment(AddSegment("lan", "switch"))
+    await yard.world.join_end(JoinEnd("lan", "r1:eth0", NicPort("vhost-user", 2, 9000)))
+    assert (yard.folder / "port" / "r1:eth0.sock").is_socket()
+
+
+async def test_a_join_that_fails_leaves_nothing(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    await yard.world.add_segment(AddSegment("core", "cable", CableState(up=False)))
+
+    def broken(*_: object, **__: object) -> None:
+        raise ConfigError("no")
+
+    monkeypatch.setattr(Port, "set", broken)
+    with pytest.raises(ConfigError, match="no"):
+        await yard.world.join_end(JoinEnd("core", "r1:eth0", NicPort()))
+    assert yard.ports() == {}
+
+
+async def test_what_cannot_be(yard: Yard) -> None:
+    world = yard.world
+    with pytest.raises(ConfigError, match="vhost-user and joined to nothing"):
+        await world.start_vm(StartVm("a", Vm(disk="/d"), {"eth0": Nic(transport="vhost-user")}))
+    await world.add_segment(AddSegment("lan", "switch"))
+    await world.join_end(JoinEnd("lan", "r1:eth0", NicPort()))
+    nat = StartService("lan", Service(Switch(nat=Nat(addr=("10.0.0.1/24",)))))
+    with pytest.raises(ConfigError, match="no nat yet"):
+        await world.start_service(nat)
+    with pytest.raises(HostError, match="cannot write it: No such file"):
+        await world.start_capture(StartCapture(Capture(file="/no/such/x.pcapng")))
+    with pytest.raises(ConfigError, match="there is no segment 'none'"):
+        await world.join_end(JoinEnd("none", "r2:eth0", NicPort()))
+
+
+async def test_services_and_captures(yard: Yard, tmp_path: Path) -> None:
+    world, file = yard.world, tmp_path / "lab.pcapng"
+    await world.add_segment(AddSegment("lan", "switch"))
+    await world.join_end(JoinEnd("lan", "r1:eth0", NicPort()))
+    start = StartService("lan", Service(Switch(addr=("10.0.0.1/24",), dns=Dns())))
+    await world.start_service(start)
+    assert "lan:services" in yard.ports()
+    capture = Capture(file=str(file), links=("lan/r1:eth0",))
+    await world.start_capture(StartCapture(capture))
+    await world.stop_capture(StopCapture(capture))
+    assert file.read_bytes()[:4] == b"\n\r\r\n"
+    await world.stop_service(StopService("lan", start.service))
+    assert "lan:services" not in yard.ports()
+    await world.start_service(start)
+    await world.start_capture(StartCapture(capture))
+    await world.close()
+    assert "lan:services" not in yard.ports()
+
+
+async def test_impairments(yard: Yard) -> None:
+    world = yard.world
+    await world.add_segment(AddSegment("core", "cable"))
+    lossy = {"loss": "gilbert:p=1%,r=10%", "delay": "5ms", "seed": "7"}
+    await world.join_end(JoinEnd("core", "r1:eth0", NicPort(), lossy))
+    before = yard.backend.snapshot().ports[0].impairment
+    assert before is not None
+    await world.set_impairment(SetImpairment("core", "r1:eth0", {"delay": "9ms"}, lossy))
+    after = yard.backend.snapshot().ports[0].impairment
+    assert after is not None
+    assert after != before
+    await world.set_impairment(SetImpairment("core", "r1:eth0", {}, {"delay": "9ms"}))
+    assert yard.backend.snapshot().ports[0].impairment is None
+
+
+async def test_nothing_to_take_over(yard: Yard) -> None:
+    assert await yard.world.take_over() == Picture()

@@ -1,0 +1,103 @@
+"""The [[capture]]s of a lab: pcapng files that are written while it runs.
+
+The first daemon of a lab begins a file anew; one that takes over, and a capture that is stopped and started again,
+append a section to it. What a killed daemon wrote of a block is cut off first.
+"""
+
+import asyncio
+import logging
+import os
+import struct
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from vbackend.backend import Backend
+from vbackend.errors import HostError
+from vbackend.lab.model import Capture
+from vbackend.lab.state import LabFolder, replace_file
+
+__all__ = ["Recordings", "whole_length"]
+
+log = logging.getLogger(__name__)
+
+_BLOCK: Final = struct.Struct("<II")  # type, total length: at the start of each block of a pcapng file
+_LEAST: Final = 12
+_CHUNK: Final = 1 << 18
+_END_S: Final = 5.0
+
+
+def whole_length(file: BinaryIO) -> int:
+    """How many bytes of a pcapng file of ours are whole blocks."""
+    size = os.fstat(file.fileno()).st_size
+    end = 0
+    while end + _BLOCK.size <= size:
+        file.seek(end)
+        _, length = _BLOCK.unpack(file.read(_BLOCK.size))
+        if length < _LEAST or end + length > size:
+            break
+        end += length
+    return end
+
+
+class Recordings:
+    """Those that run, by file."""
+
+    def __init__(self, folder: LabFolder, backend: Backend) -> None:
+        self._folder: Final = folder
+        self._backend: Final = backend
+        self._begun: Final = folder.root / "captures"  # files of this lab, one a line
+        self._running: Final[dict[str, tuple[asyncio.StreamWriter, asyncio.Task[None]]]] = {}
+
+    async def start(self, capture: Capture) -> None:
+        """HostError: the file cannot be written. ConfigError: no such link, not a filter."""
+        file = self._open(capture.file)
+        try:
+            place = await self._backend.capture(
+                links=capture.links, expression=capture.filter, beside=str(self._folder.control)
+            )
+            reader, writer = await asyncio.open_unix_connection(place)
+            async with asyncio.timeout(_END_S):
+                file.write(await reader.readexactly(_BLOCK.size))  # from now on every frame is recorded
+        except BaseException:
+            file.close()
+            raise
+        task = asyncio.create_task(_copy(reader, file), name=f"capture {capture.file}")
+        self._running[capture.file] = (writer, task)
+
+    async def stop(self, file: str) -> None:
+        """What was captured until now is in the file when this returns."""
+        writer, task = self._running.pop(file)
+        if writer.can_write_eof() and not task.done():
+            writer.write_eof()
+        await asyncio.wait((task,), timeout=_END_S)
+        task.cancel()
+        writer.close()
+        for error in await asyncio.gather(task, return_exceptions=True):
+            if isinstance(error, OSError):
+                log.error("capture %s: %s", file, error.strerror)
+
+    async def close(self) -> None:
+        """Stop them all."""
+        for file in list(self._running):
+            await self.stop(file)
+
+    def _open(self, name: str) -> BinaryIO:
+        begun = self._begun.read_text().splitlines() if self._begun.exists() else []
+        try:
+            again = name in begun and Path(name).exists()
+            file: BinaryIO = Path(name).open("r+b" if again else "wb", buffering=0)  # noqa: SIM115 (closed by _copy)
+            end = whole_length(file) if again else 0
+            file.truncate(end)
+            file.seek(end)
+        except OSError as error:
+            raise HostError(f"capture {name!r}: cannot write it: {error.strerror}") from None
+        replace_file(self._begun, "".join(f"{each}\n" for each in dict.fromkeys([*begun, name])))
+        return file
+
+
+async def _copy(reader: asyncio.StreamReader, file: BinaryIO) -> None:
+    with file:
+        while data := await reader.read(_CHUNK):
+            view = memoryview(data)
+            while view:
+                view = view[file.write(view) :]
