@@ -112,14 +112,14 @@ def test_the_life_of_a_lab(labs: Labs, netns: Namespace, tmp_path: Path) -> None
     assert "lan:" in labs.guest("r3", "ip -o link"), "the interface has the NIC's name"
     assert labs.pids("life").items() > first.items()
 
-    labs.guest("r1", "echo kept >/root/mark")
+    labs.guest("r1", "echo kept >/tmp/mark")
     pids, up_since = labs.pids("life"), uptime(labs, "r3")
     labs.kill_daemon("life")
     assert "dead" in labs.vbackend("ps").out
     labs.vbackend("up", grown)
     assert labs.pids("life") == pids
     assert uptime(labs, "r3") > up_since
-    assert labs.guest("r1", "cat /root/mark") == "kept\n"
+    assert labs.guest("r1", "cat /tmp/mark") == "kept\n"
     ping(labs, "r2", "10.1.0.254")
     ping(labs, "r3", "10.1.0.2")
     ping(labs, "r1", "10.0.0.2")
@@ -162,9 +162,9 @@ name = "core"
     assert "there is no VM 'r9'" in labs.vbackend("exec", "r9", "--", "true", status=2).err
 
     call(control, "vm-save", {"vm": "r1", "tag": "clean"})
-    labs.guest("r1", "echo gone >/root/mark")
+    labs.guest("r1", "echo gone >/tmp/mark")
     call(control, "vm-restore", {"vm": "r1", "tag": "clean"})
-    labs.guest("r1", "test ! -e /root/mark")
+    labs.guest("r1", "test ! -e /tmp/mark")
     call(control, "vm-save", {"vm": "r1", "tag": "clean"})
     with pytest.raises(ConfigError, match="VM 'r1' has no snapshot 'other'; there are clean"):
         call(control, "vm-restore", {"vm": "r1", "tag": "other"})

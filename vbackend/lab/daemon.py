@@ -147,6 +147,8 @@ class LabDaemon:
             file=self._record.file,
             changing=self._turn.locked(),
             ending=self._end.is_set(),
+            stations=self.stations(),
+            now=time.time(),
         )
 
     def stations(self) -> dict[str, StationSnapshot]:

@@ -11,9 +11,20 @@ from pydantic import BaseModel, ConfigDict
 
 from vbackend.lab.model import is_vm_end
 from vbackend.lab.picture import Machine, Picture
+from vbackend.services.snapshot import StationSnapshot
 from vbackend.snapshot import BackendSnapshot, PortSnapshot
 
-__all__ = ["EndStatus", "LabStatus", "LinkStatus", "NicStatus", "VmSeen", "VmStatus", "lab_status", "rates"]
+__all__ = [
+    "EndStatus",
+    "LabStatus",
+    "LeaseStatus",
+    "LinkStatus",
+    "NicStatus",
+    "VmSeen",
+    "VmStatus",
+    "lab_status",
+    "rates",
+]
 
 
 class _Model(BaseModel):
@@ -59,6 +70,15 @@ class LinkStatus(_Model):
     ends: tuple[EndStatus, ...]
 
 
+class LeaseStatus(_Model):
+    """An address that a switch's DHCP has given, for the time being."""
+
+    switch: str
+    mac: str
+    address: str
+    hostname: str | None
+
+
 class LabStatus(_Model):
     name: str
     file: str | None
@@ -68,6 +88,7 @@ class LabStatus(_Model):
     ending: bool  # the daemon is about to end
     vms: tuple[VmStatus, ...]
     links: tuple[LinkStatus, ...]
+    leases: tuple[LeaseStatus, ...] = ()
 
 
 class VmSeen(_Model):
@@ -88,8 +109,10 @@ def lab_status(
     file: str | None,
     changing: bool,
     ending: bool,
+    stations: Mapping[str, StationSnapshot],
+    now: float,
 ) -> LabStatus:
-    """Put together what runs, how the VMs are and what the backend counts. Pure."""
+    """Put together what runs, how the VMs are and what the backend counts. Pure; `now`: seconds since the epoch."""
     ports = {port.name: port for port in backend.ports}
     return LabStatus(
         name=backend.name,
@@ -100,6 +123,12 @@ def lab_status(
         ending=ending,
         vms=tuple(_vm(name, seen, picture, ports) for name, seen in vms.items()),
         links=tuple(_links(picture, ports)),
+        leases=tuple(
+            LeaseStatus(switch=switch, mac=lease.mac, address=str(lease.address), hostname=lease.hostname)
+            for switch, station in stations.items()
+            for lease in station.leases
+            if lease.state == "bound" and lease.until > now
+        ),
     )
 
 

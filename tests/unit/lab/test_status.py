@@ -1,12 +1,37 @@
 """What a lab looks like, put together; and what goes over its links."""
 
+from ipaddress import IPv4Address
+
 from tests.unit.control.fakes import port
 from tests.unit.lab.lab_yard import two
 from vbackend.lab.picture import picture
 from vbackend.lab.status import EndStatus, LabStatus, NicStatus, VmSeen, lab_status, rates
+from vbackend.services.leases import Lease
+from vbackend.services.snapshot import StationSnapshot
 from vbackend.snapshot import BackendSnapshot, LaneCounters, SessionInfo
 
+MAC = "02:00:00:00:00:01"
 SESSION = SessionInfo(number=1, peer="unix pid 1 (qemu)", since=1.0)
+
+LEASES = [
+    Lease(address=IPv4Address(address), client="01", mac=MAC, hostname="h1", state="bound", until=until)
+    for address, until in (("10.0.0.5", 101.0), ("10.0.0.6", 99.0))
+]
+STATION = StationSnapshot(
+    name="lan:services",
+    mac="02:00:00:00:00:09",
+    addresses=(),
+    services=("dhcp",),
+    received=0,
+    handled={},
+    drops={},
+    sent=0,
+    lost=0,
+    advertisements=0,
+    dns_answers={},
+    dns_waiting=0,
+    leases=tuple(LEASES),
+)
 
 
 def backend(to_a: int, to_b: int) -> BackendSnapshot:
@@ -30,7 +55,16 @@ def status(to_a: int = 2, to_b: int = 3) -> LabStatus:
         "a": VmSeen(machine=seen.vms["a"], state="running", reason="", pid=9, since=1.0),
         "b": VmSeen(machine=seen.vms["b"], state="failed", reason="why", pid=None, since=2.0),
     }
-    return lab_status(seen, vms, backend(to_a, to_b), file="/f", changing=False, ending=False)
+    return lab_status(
+        seen,
+        vms,
+        backend(to_a, to_b),
+        file="/f",
+        changing=False,
+        ending=False,
+        stations={"lan": STATION},
+        now=100.0,
+    )
 
 
 def test_vms() -> None:
@@ -59,6 +93,12 @@ def test_links() -> None:
     )
     lan = next(link for link in status().links if link.kind == "switch")
     assert (lan.title, lan.ends[0].connected) == ("lan/b:eth1", False)
+
+
+def test_leases_that_are_not_over() -> None:
+    assert [(lease.switch, lease.mac, lease.address, lease.hostname) for lease in status().leases] == [
+        ("lan", "02:00:00:00:00:01", "10.0.0.5", "h1")
+    ]
 
 
 def test_rates() -> None:
