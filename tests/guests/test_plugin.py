@@ -1,6 +1,7 @@
 """The pytest plugin with real guests: one lab that its tests hand to each other, and runs of pytest of their own."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,15 +22,8 @@ README = Path(__file__).parents[2] / "README.md"
 
 
 @pytest.fixture
-def lab_file() -> str:
-    return LAB
-
-
-@pytest.fixture
-def lab(make_lab: object, lab_file: str) -> Lab:
-    made = make_lab(lab_file, reuse=True)  # type: ignore[operator]
-    assert isinstance(made, Lab)
-    return made
+def lab(make_lab: Callable[..., Lab]) -> Lab:
+    return make_lab(LAB, reuse=True)
 
 
 def test_commands(lab: Lab) -> None:
@@ -95,6 +89,20 @@ def test_power(lab: Lab) -> None:
     a.wait_until("ping -c 1 -W 1 10.0.0.2")
 
 
+DHCP = """
+vm.h1 = { image = "small", start = ["udhcpc -b -i eth0 >/dev/null 2>&1"] }
+[switch.lan]
+ports = ["h1:eth0"]
+addr = ["10.0.0.1/24"]
+dhcp = { range = "10.0.0.100-10.0.0.150", hosts = { h1 = "10.0.0.50" } }
+"""
+
+
+def test_a_lease(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(DHCP)
+    assert lab.wait_for_lease("h1") == lab.wait_for_lease("h1:eth0") == "10.0.0.50"
+
+
 FAILS = f"""
 import pytest
 
@@ -109,17 +117,9 @@ def test_a_failure_leaves_what_was_seen(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(FAILS)
     result = pytester.runpytest_inprocess("-p", "no:asyncio", "--vbackend-artifacts", "left")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(
-        [
-            "*CommandError: b: 'echo oops >&2; exit 3': status 3",
-            "*oops",
-            "*- lab lab-1 -*",
-            "*TRAFFIC*",
-            "*- lab lab-1, VM a -*",
-            "$ *qemu-system-x86_64 *",
-            "*activate this console*",
-        ]
-    )
+    lines = ["*CommandError: b: 'echo oops >&2; exit 3': status 3", "*oops", "*- lab lab-1 -*", "*TRAFFIC*"]
+    lines += ["*- lab lab-1, VM a -*", "$ *qemu-system-x86_64 *", "*activate this console*"]
+    result.stdout.fnmatch_lines(lines)
     left = next((pytester.path / "left").iterdir()) / "lab-1"
     logs = {f"{vm}.{log}" for vm in "ab" for log in ("command", "console.log", "qemu.log")}
     assert {path.name for path in left.iterdir()} == {"daemon.log", "links.pcapng", "show.txt"} | logs

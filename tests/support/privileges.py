@@ -20,6 +20,10 @@ def as_user(uid: int) -> tuple[str, ...]:
             *(f"--{which}={capability}" for which in ("bounding-set", "inh-caps", "ambient-caps")),
         )
 
-    tried = [*keeping("-all"), sys.executable, "-c", "import vbackend.cli.main"]
+    # Twice: setpriv itself has its capabilities still when it looks the program up.
+    script = (
+        "import subprocess, sys, vbackend.cli.main; subprocess.run([sys.executable, '-c', ''], check=True)"
+    )
+    tried = [*keeping("-all"), sys.executable, "-c", script]
     reachable = subprocess.run(tried, cwd="/", env={}, capture_output=True, check=False).returncode == 0
     return keeping("-all" if reachable else "-all,+dac_read_search")

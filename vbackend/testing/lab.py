@@ -1,7 +1,7 @@
 """A running lab, as a test has it."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import StringIO
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +15,7 @@ from vbackend.errors import ConfigError, HostError
 from vbackend.lab import model
 from vbackend.lab.client import Named, apply_lab, down, ensure_daemon
 from vbackend.lab.state import LabFolder
+from vbackend.snapshot import PortSnapshot
 from vbackend.testing.control import LabControl, blocking
 from vbackend.testing.fake_guest import FakeGuest
 from vbackend.testing.link import Link
@@ -94,6 +95,20 @@ class Lab:
         before = {port.name: port.rx.frames_in for port in self._before.ports}
         self._wait(lambda: self._port(end).rx.frames_in > before.get(end, 0), f"a frame from {end}", timeout)
 
+    def wait_for_lease(self, end: str, timeout: float = 30.0) -> str:
+        """Wait until DHCP of the lab has given an address to a VM, or to one of its cards ("r1:eth0"); returns it.
+
+        AssertionError: it has not.
+        """
+        name, _, nic = end.partition(":")
+        cards = {self.vm(name).mac(nic)} if nic else {each.mac for each in self.vm(name).status.nics}
+
+        def leases() -> list[str]:
+            return [each.address for each in self.control.status().leases if each.mac in cards]
+
+        self._wait(leases, f"a lease of {end}", timeout)
+        return leases()[0]
+
     def show(self) -> str:
         """What `vbackend ps` and `vbackend show` print."""
         text, now = StringIO(), time.time()
@@ -156,13 +171,13 @@ class Lab:
         if self.model.vm:
             self.control.execute(command, {"tag": _SNAPSHOT}, timeout=_SNAPSHOT_S)
 
-    def _port(self, name: str) -> Any:
+    def _port(self, name: str) -> PortSnapshot:
         for port in self.control.snapshot().ports:
             if port.name == name:
                 return port
         raise ConfigError(f"lab {self.name!r} has no end {name!r}")
 
-    def _wait(self, condition: Any, what: str, timeout: float) -> None:
+    def _wait(self, condition: Callable[[], object], what: str, timeout: float) -> None:
         deadline = time.monotonic() + timeout
         while not condition():
             if time.monotonic() > deadline:

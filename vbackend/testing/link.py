@@ -72,7 +72,7 @@ class Link:
         self._changed = False
 
     def down(self) -> None:
-        """Cut it; both ends lose their carrier, unless the cable has carrier = false."""
+        """Cut it. The ends of a cable lose their carrier, unless it has carrier = false; on a switch they keep it."""
         self._set_up(False)
 
     def up(self) -> None:

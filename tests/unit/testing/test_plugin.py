@@ -130,3 +130,25 @@ def test_nothing_is_left(pytester: pytest.Pytester) -> None:
     """
     run(pytester, body).assert_outcomes(passed=1)
     assert not Path((pytester.path / "runtime").read_text()).exists()
+
+
+def test_workers_have_labs_of_their_own(pytester: pytest.Pytester) -> None:
+    body = """
+        import pytest
+        from pathlib import Path
+
+        @pytest.mark.lab("two.toml")
+        @pytest.mark.parametrize("number", range(4))
+        def test_it(lab, number):
+            a, b = lab.fake_guest("a"), lab.fake_guest("b")
+            a.send(bytes(60))
+            assert b.recv() == bytes(60)
+            Path(f"seen-{number}").write_text(f"{lab.name} {lab.control.environ['XDG_RUNTIME_DIR']}")
+    """
+    (pytester.path / "two.toml").write_text(LAB)
+    pytester.makepyfile(textwrap.dedent(body))
+    pytester.runpytest_subprocess(*OPTIONS, "-n", "2").assert_outcomes(passed=4)
+    names, runtimes = zip(*(path.read_text().split() for path in pytester.path.glob("seen-*")), strict=True)
+    assert len(set(names)) == 4
+    assert len(set(runtimes)) == 2
+    assert not any(Path(runtime).exists() for runtime in runtimes)

@@ -1,0 +1,49 @@
+"""The pytest plugin as an ordinary user has it."""
+
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from tests.support.privileges import as_user
+from tests.unit.testing.conftest import LAB
+
+pytestmark = pytest.mark.root
+
+USER = 4242
+TEST = """
+import os
+import pytest
+
+@pytest.mark.lab("two.toml")
+def test_it(lab):
+    assert os.geteuid() != 0
+    a, b = lab.fake_guest("a"), lab.fake_guest("b")
+    with lab.link("core").capture() as recording:
+        a.send(bytes(60))
+        assert b.recv() == bytes(60)
+        assert recording.expect("less 100").frame == bytes(60)
+"""
+
+
+def test_a_lab_without_root() -> None:
+    with TemporaryDirectory(prefix="vbt-", dir="/tmp") as name:
+        folder = Path(name)
+        (folder / "two.toml").write_text(LAB)
+        (folder / "test_it.py").write_text(TEST)
+        for path in (folder, *folder.iterdir()):
+            path.chmod(0o755)
+        options = ("-p", "no:cacheprovider", "-p", "no:asyncio", "--basetemp", f"/tmp/vbt-{USER}")
+        done = subprocess.run(
+            [*as_user(USER), sys.executable, "-m", "pytest", *options, "test_it.py"],
+            cwd=folder,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": name, "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
+    assert not list(Path("/tmp").glob(f"vb-{USER}-*"))
