@@ -1,5 +1,6 @@
 """The pytest plugin as an ordinary user has it."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -34,8 +35,8 @@ def test_a_lab_without_root() -> None:
         (folder / "two.toml").write_text(LAB)
         (folder / "test_it.py").write_text(TEST)
         for path in (folder, *folder.iterdir()):
-            path.chmod(0o755)
-        options = ("-p", "no:cacheprovider", "-p", "no:asyncio", "--basetemp", f"/tmp/vbt-{USER}")
+            os.chown(path, USER, USER)
+        options = ("-p", "no:cacheprovider", "-p", "no:asyncio", "--basetemp", f"{name}/tmp")
         done = subprocess.run(
             [*as_user(USER), sys.executable, "-m", "pytest", *options, "test_it.py"],
             cwd=folder,
