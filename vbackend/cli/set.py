@@ -10,7 +10,9 @@ __all__ = ["set_"]
 
 
 def set_(
-    port: Annotated[str, typer.Argument(metavar="PORT", help="The port's name, as `show` prints it.")],
+    port: Annotated[
+        str, typer.Argument(metavar="PORT", help="The port's name, as `show` prints it, or a lab's cable.")
+    ],
     changes: Annotated[
         list[str],
         typer.Argument(
@@ -22,13 +24,32 @@ def set_(
     ],
     name: NameOption = None,
     control: ControlOption = None,
+    lab: Annotated[
+        str | None, typer.Option("--lab", metavar="LAB", help="Of this lab, whose cables can be set too.")
+    ] = None,
+    forward: Annotated[
+        bool, typer.Option("--forward", help="Only from a cable's first end to its second.")
+    ] = False,
+    back: Annotated[
+        bool, typer.Option("--back", help="Only from a cable's second end to its first.")
+    ] = False,
 ) -> None:
-    """Change a port while it runs."""
+    """Change a port while it runs, or a lab's cable."""
     import os
 
     from vbackend.control.changes import parse_changes
     from vbackend.control.client import call
     from vbackend.control.place import control_path
 
+    if lab is not None:
+        from vbackend.control.place import lab_control_path
+        from vbackend.lab.cables import cable_changes
+        from vbackend.lab.client import running_lab
+
+        control = control or lab_control_path(lab, os.environ)
+        for cable in running_lab(lab, os.environ).cable:
+            if cable.title == port:
+                call(control, "cable-set", cable_changes(cable, changes, forward=forward, back=back))
+                return
     arguments = {"name": port, **parse_changes(changes)}
     call(control_path(name, control, os.environ), "port-set", arguments)

@@ -19,6 +19,8 @@ __all__ = ["Carriers", "Tell"]
 
 log = logging.getLogger(__name__)
 
+_PATIENCE_S: Final = 5.0
+
 Tell = Callable[[str, bool], Awaitable[None]]  # an end, and whether it has carrier
 
 
@@ -83,6 +85,11 @@ class Carriers:
             self._say(end, True)
         elif (told := cable.told(end)) is not None:
             self._say(end, told)
+
+    async def settle(self) -> None:
+        """Wait until all words of now are brought, but not long for one who does not listen."""
+        if self._tellers:
+            await asyncio.wait(self._tellers.values(), timeout=_PATIENCE_S)
 
     async def close(self) -> None:
         """Tell nobody anything more."""

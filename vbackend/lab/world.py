@@ -102,6 +102,7 @@ class LabWorld:
             await self._backend.set_port(end, up=step.state.up)
         self._cables[step.title] = step.state
         self.carriers.set_cable(step.title, step.state)
+        await self.carriers.settle()
 
     async def set_impairment(self, step: SetImpairment, /) -> None:
         name = end_name(step.end)

@@ -121,3 +121,14 @@ async def test_one_that_cannot_be_told(lab: Told, caplog: pytest.LogCaptureFixtu
     lab.failure = None
     cables.again(A)
     assert await lab.heard() == [(A, True)]
+
+
+async def test_settled_when_all_are_told(lab: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    cables = joined(lab)
+    await cables.settle()
+    assert sorted(lab.words) == [(A, True), (B, True)]
+    monkeypatch.setattr(carriers, "_PATIENCE_S", 0.01)
+    lab.gate.clear()
+    cables.set_cable("core", CableState(up=False))
+    await cables.settle()
+    assert sorted(lab.words) == [(A, True), (B, True)]
