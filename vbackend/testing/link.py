@@ -13,6 +13,7 @@ from pydantic import JsonValue
 
 from vbackend.errors import ConfigError
 from vbackend.lab.status import EndStatus, LinkStatus
+from vbackend.ports.rates import read_burst, read_rate
 from vbackend.snapshot import BackendSnapshot, LaneCounters, PortSnapshot
 from vbackend.testing.control import LabControl
 from vbackend.testing.packets import Packet
@@ -97,16 +98,14 @@ class Link:
         )
 
     def restore(self) -> None:
-        """Up, and impaired as it was when the test got the lab."""
-        if self._changed:
-            link = self._status
-            if link.kind == "switch":
-                self._set_up(True)
-                words = _settings(self._before.get(link.ends[0].name))
-                self._control.execute(
-                    "port-set", {"name": link.ends[0].name, "impair": "off", "rate": 0, **words}
-                )
-            self._changed = False
+        """On a switch: up, and impaired as it was when the test got the lab. A cable's state is that of the lab."""
+        link = self._status
+        if self._changed and link.kind == "switch":
+            name = link.ends[0].name
+            self._control.execute(
+                "port-set", {"name": name, "up": True, **_words(_settings(self._before.get(name)))}
+            )
+        self._changed = False
 
     @property
     def stats(self) -> LinkStats:
@@ -172,8 +171,7 @@ class Link:
     def _set_port(self, end: EndStatus, given: dict[str, str | None]) -> None:
         self._changed = True
         port = next(port for port in self._control.snapshot().ports if port.name == end.name)
-        words = _changed(_settings(port), given)
-        self._control.execute("port-set", {"name": end.name, "impair": "off", **words})
+        self._control.execute("port-set", {"name": end.name, **_words(_changed(_settings(port), given))})
 
     def __repr__(self) -> str:
         return f"<Link {self.title} of lab {self._control.name}>"
@@ -189,7 +187,26 @@ def _changed(present: dict[str, str], given: dict[str, str | None]) -> dict[str,
 
 
 def _settings(port: PortSnapshot | None) -> dict[str, str]:
-    return {} if port is None or port.impairment is None else port.impairment.settings
+    """What a port does to frames, in the words of the lab file."""
+    if port is None:
+        return {}
+    limits = {"rate": port.rate, "burst": port.burst, "queue": port.queue_frames}
+    words = {} if port.impairment is None else port.impairment.settings
+    return {**words, **{key: str(limit) for key, limit in limits.items() if limit is not None}}
+
+
+def _words(settings: dict[str, str]) -> dict[str, JsonValue]:
+    """The same as arguments of port-set: nothing but this."""
+    words: dict[str, JsonValue] = {"impair": "off", "rate": 0, **settings}
+    try:
+        for key, read in (("rate", read_rate), ("burst", read_burst)):
+            if key in settings:
+                words[key] = read(key, settings[key])
+        if "queue" in settings:
+            words["queue"] = int(settings["queue"])
+    except ValueError as error:
+        raise ConfigError(f"impair: {error}") from None
+    return words
 
 
 def _since(now: LaneCounters, before: LaneCounters) -> WayStats:

@@ -96,8 +96,10 @@ def sweep(tmp: Path) -> None:
 
 
 def _locked(runtime: Path) -> int:
-    fd = os.open(runtime / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """The lock file appears locked, so that nobody who sweeps takes this for a dead process's."""
+    fd = os.open(runtime / "new", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(fd, fcntl.LOCK_EX)
+    (runtime / "new").rename(runtime / "lock")
     return fd
 
 

@@ -52,7 +52,7 @@ def test_links_are_as_new_in_the_next_test(lab: Lab, tmp_path: Path) -> None:
     core.down()
     core.impair(loss=0.5)
     end.down()
-    end.impair(delay="5ms")
+    end.impair(delay="5ms", rate="1M", queue=7)
     before = time.monotonic()
     lab.reuse(tmp_path)
     assert time.monotonic() > before
@@ -61,7 +61,7 @@ def test_links_are_as_new_in_the_next_test(lab: Lab, tmp_path: Path) -> None:
     assert [end.impair for end in states["core"].ends] == [{}, {}]
     port = next(port for port in lab.control.snapshot().ports if port.name == "c")
     assert port.up
-    assert port.impairment is None
+    assert (port.impairment, port.rate, port.queue_frames) == (None, None, 256)
     assert lab.link("core") is not core
 
 

@@ -62,13 +62,17 @@ def test_a_switch_has_one_way_that_can_be_impaired(lab: Lab) -> None:
     c, d, link = lab.fake_guest("c"), lab.fake_guest("d"), lab.link("lan/c")
     with pytest.raises(ConfigError, match="what goes to a switch cannot be impaired"):
         link.impair("forward", loss=1.0)
+    with pytest.raises(ConfigError, match="impair: rate"):
+        link.impair(rate="fast")
     link.impair(loss=1.0, seed=7)
     d.send(HELLO)
     c.expect_none("less 1000", within=0.2)
     assert link.stats.lost == 1
-    link.impair(loss=None)
+    link.impair(loss=None, rate="10M", queue=100)
     d.send(HELLO)
     assert c.recv() == HELLO
+    port = next(port for port in lab.control.snapshot().ports if port.name == "c")
+    assert (port.rate, port.queue_frames) == (10_000_000, 100)
     assert link.stats == LinkStats(WayStats(), WayStats(frames=1, bytes=60, dropped=1, lost=1))
 
 
