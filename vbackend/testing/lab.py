@@ -17,7 +17,7 @@ from vbackend.lab.client import Named, apply_lab, down, ensure_daemon
 from vbackend.lab.state import LabFolder
 from vbackend.snapshot import PortSnapshot
 from vbackend.testing.control import LabControl, blocking
-from vbackend.testing.fake_guest import FakeGuest
+from vbackend.testing.fake_guest import PATIENCE_S, FakeGuest
 from vbackend.testing.link import Link
 from vbackend.testing.vm import Vm
 
@@ -81,10 +81,11 @@ class Lab:
             raise ConfigError(
                 f"lab {self.name!r} has no PORT {port!r}; there are {', '.join(ends) or 'none'}"
             )
+        before = self._session(port)
         guest = FakeGuest(ends[port], packed=packed)
         self._guests.append(guest)
         guest.wait_connected()
-        self._wait(lambda: self._port(port).session is not None, f"port {port} is connected", 5.0)
+        self._wait(lambda: self._session(port) > before, f"port {port} is connected", PATIENCE_S)
         return guest
 
     def wait_for_first_frame(self, end: str, timeout: float = 30.0) -> None:
@@ -176,6 +177,11 @@ class Lab:
             if port.name == name:
                 return port
         raise ConfigError(f"lab {self.name!r} has no end {name!r}")
+
+    def _session(self, port: str) -> int:
+        """Its number; 0: nobody is connected to the port."""
+        session = self._port(port).session
+        return 0 if session is None else session.number
 
     def _wait(self, condition: Callable[[], object], what: str, timeout: float) -> None:
         deadline = time.monotonic() + timeout

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vbackend.testing.recorder import Tape
     from vbackend.testing.sources import Source
 
-    Running = tuple[Lab, Tape | None]
+    Running = tuple[Lab, Tape | None, Path]  # the last one is the folder for what the test leaves
 
 __all__ = ["fake_guest", "lab", "lab_file", "make_lab"]
 
@@ -62,10 +62,11 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-def pytest_unconfigure(config: pytest.Config) -> None:
-    pool = config.stash.get(_POOL, None)
+@pytest.hookimpl(trylast=True)  # after the last fixtures; xdist does not wait for what a worker does later
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    pool = session.config.stash.get(_POOL, None)
     if pool is not None:
-        del config.stash[_POOL]
+        del session.config.stash[_POOL]
         pool.close()
 
 
@@ -119,14 +120,14 @@ def make_lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callabl
             start = pool.borrow if reuse else pool.start
             made = start(source, base=base, folder=tmp_path)
             if reuse:
-                stack.callback(pool.give_back, made, source, base=base)
+                stack.callback(pool.give_back, made)
             else:
                 stack.callback(made.down)
             tape = None
             if made.links and not request.config.getoption("vbackend_no_capture"):
                 tape = recorder.Tape(made.control, pool.runtime)
                 stack.callback(tape.stop)
-            labs.append((made, tape))
+            labs.append((made, tape, _artifacts(request.node, tmp_path)))
             return made
 
         yield make
@@ -143,16 +144,17 @@ def _pool(config: pytest.Config) -> LabPool:
 
 
 def _add_labs(item: pytest.Item, report: pytest.TestReport) -> None:
-    for lab, tape in item.stash.get(_LABS, []):
+    for lab, tape, folder in item.stash.get(_LABS, []):
         from vbackend.testing.report import leave_artifacts
 
-        report.sections += leave_artifacts(lab, tape, _artifacts(item))
+        try:
+            report.sections += leave_artifacts(lab, tape, folder)
+        except OSError as error:
+            report.sections.append((f"lab {lab.name}", f"cannot leave anything in {folder}: {error}"))
 
 
-def _artifacts(item: pytest.Item) -> Path:
-    """The folder for what a test leaves."""
+def _artifacts(item: pytest.Item, tmp_path: Path) -> Path:
     given = item.config.getoption("vbackend_artifacts")
-    if given is not None:
-        return Path(given).absolute() / re.sub(r"[^\w.=-]+", "-", item.nodeid).strip("-")[:200]
-    folder: Path = item.funcargs["tmp_path"]  # type: ignore[attr-defined]
-    return folder / "vbackend"
+    if given is None:
+        return tmp_path / "vbackend"
+    return Path(given).absolute() / re.sub(r"[^\w.=-]+", "-", item.nodeid).strip("-")[:200]

@@ -36,6 +36,7 @@ class LabPool:
         self._keep: Final = keep
         self._numbers: Final = count(1)
         self._idle: Final[dict[str, Lab]] = {}  # by content, the one that was used last at the end
+        self._keys: Final[dict[str, str]] = {}  # content of what was borrowed, by the lab's name
         sweep(tmp)
         self.runtime: Final = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.geteuid()}-", dir=tmp))
         self._lock: Final = _locked(self.runtime)
@@ -48,7 +49,8 @@ class LabPool:
     def borrow(self, source: Source, *, base: Path, folder: Path) -> Lab:
         """One that is as new: an idle one of the same content, else a new one whose guests are saved."""
         wanted = read_source(source, base)
-        lab = self._idle.pop(content(wanted), None)
+        key = content(wanted)
+        lab = self._idle.pop(key, None)
         if lab is not None:
             try:
                 lab.reuse(folder)
@@ -61,12 +63,13 @@ class LabPool:
         except BaseException:
             lab.down()
             raise
+        self._keys[lab.name] = key
         return lab
 
-    def give_back(self, lab: Lab, source: Source, *, base: Path) -> None:
+    def give_back(self, lab: Lab) -> None:
         """What was borrowed is idle, until there are too many."""
         lab.let_go()
-        self._idle[content(read_source(source, base))] = lab
+        self._idle[self._keys[lab.name]] = lab
         while len(self._idle) > self._keep:
             self._idle.pop(next(iter(self._idle))).down()
 

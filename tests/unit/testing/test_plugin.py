@@ -152,3 +152,26 @@ def test_workers_have_labs_of_their_own(pytester: pytest.Pytester) -> None:
     assert len(set(names)) == 4
     assert len(set(runtimes)) == 2
     assert not any(Path(runtime).exists() for runtime in runtimes)
+
+
+def test_a_folder_that_cannot_be_written(pytester: pytest.Pytester) -> None:
+    (pytester.path / "left").write_text("a file")
+    result = run(pytester, FAILS, "--vbackend-artifacts", "left")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["cannot leave anything in *left/*"])
+
+
+def test_a_fixture_that_fails_after_the_lab(pytester: pytest.Pytester) -> None:
+    body = """
+        import pytest
+
+        @pytest.fixture
+        def more(lab):
+            raise ValueError("no luck")
+
+        @pytest.mark.lab("two.toml")
+        def test_it(more): pass
+    """
+    result = run(pytester, body)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*no luck*", "*- lab two-1 -*", "*TRAFFIC*"])

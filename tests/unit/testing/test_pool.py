@@ -43,7 +43,7 @@ def test_every_lab_is_another(pool: LabPool, tmp_path: Path) -> None:
 def test_what_is_given_back_is_borrowed_again(pool: LabPool, tmp_path: Path) -> None:
     first = pool.borrow(LAB, base=tmp_path, folder=tmp_path)
     guest = first.fake_guest("a")
-    pool.give_back(first, LAB, base=tmp_path)
+    pool.give_back(first)
     with pytest.raises(ConnectionError):
         guest.recv()
     again = pool.borrow(LAB, base=tmp_path, folder=tmp_path)
@@ -51,14 +51,14 @@ def test_what_is_given_back_is_borrowed_again(pool: LabPool, tmp_path: Path) -> 
     other = pool.borrow(LAB, base=tmp_path, folder=tmp_path)
     assert other is not first
     smaller = LAB[: LAB.index("[switch")]
-    pool.give_back(pool.borrow(smaller, base=tmp_path, folder=tmp_path), smaller, base=tmp_path)
-    pool.give_back(other, LAB, base=tmp_path)
+    pool.give_back(pool.borrow(smaller, base=tmp_path, folder=tmp_path))
+    pool.give_back(other)
     assert lab_names(pool.environ) == [first.name, other.name]  # one of two idle ones was too many
 
 
 def test_a_lab_that_cannot_be_as_new_is_replaced(pool: LabPool, tmp_path: Path) -> None:
     first = pool.borrow(LAB, base=tmp_path, folder=tmp_path)
-    pool.give_back(first, LAB, base=tmp_path)
+    pool.give_back(first)
     os.kill(first.control.status().pid, signal.SIGKILL)
     again = pool.borrow(LAB, base=tmp_path, folder=tmp_path)
     again.fake_guest("a")
