@@ -1,5 +1,6 @@
 """The pytest plugin with real guests: one lab that its tests hand to each other, and runs of pytest of their own."""
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,14 @@ switch.lan.ports = ["a:eth1", "stream:unix:peer.sock,name=peer"]
 """
 CARRIER = "grep -qx {} /sys/class/net/eth0/carrier"
 README = Path(__file__).parents[2] / "README.md"
+
+
+@pytest.fixture
+def pytester_with_images(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> pytest.Pytester:
+    """Its home is another, where no images are built yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache"))
+    found: pytest.Pytester = request.getfixturevalue("pytester")
+    return found
 
 
 @pytest.fixture
@@ -113,7 +122,8 @@ def test_it(lab):
 """
 
 
-def test_a_failure_leaves_what_was_seen(pytester: pytest.Pytester) -> None:
+def test_a_failure_leaves_what_was_seen(pytester_with_images: pytest.Pytester) -> None:
+    pytester = pytester_with_images
     pytester.makepyfile(FAILS)
     result = pytester.runpytest_inprocess("-p", "no:asyncio", "--vbackend-artifacts", "left")
     result.assert_outcomes(failed=1)
@@ -126,9 +136,9 @@ def test_a_failure_leaves_what_was_seen(pytester: pytest.Pytester) -> None:
     assert b"\x08\x00" in (left / "links.pcapng").read_bytes()
 
 
-def test_the_test_in_the_readme(pytester: pytest.Pytester) -> None:
+def test_the_test_in_the_readme(pytester_with_images: pytest.Pytester) -> None:
     section = README.read_text().split("## Testing with pytest\n")[1].split("\n## ")[0]
     (test,) = re.findall(r"```python\n(import pytest\n.*?)```", section, re.S)
     assert len([line for line in test.splitlines() if line]) == 10, "the README says ten lines"
-    pytester.makepyfile(test)
-    pytester.runpytest_inprocess("-p", "no:asyncio").assert_outcomes(passed=1)
+    pytester_with_images.makepyfile(test)
+    pytester_with_images.runpytest_inprocess("-p", "no:asyncio").assert_outcomes(passed=1)
