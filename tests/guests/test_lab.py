@@ -242,3 +242,82 @@ def test_a_lab_that_cannot_start_leaves_nothing(labs: Labs, tmp_path: Path) -> N
     path.write_text(f'[vm.a]\ndisk = "{dumb_disk(tmp_path / "disk.img")}"\nargs = ["-no-such-option"]\n')
     assert "invalid option" in labs.vbackend("up", str(path), status=1).err
     assert not labs.left()
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.usefixtures("image")
+def test_services_captures_and_bad_lines(labs: Labs, tmp_path: Path) -> None:
+    path, capture = tmp_path / "served.toml", tmp_path / "served.pcapng"
+    path.write_text(
+        f"""
+[vm.h1]
+image = "small"
+start = ["ip link set eth0 up; udhcpc -i eth0 -n -q -t 10"]
+[vm.h2]
+image = "small"
+[switch.lan]
+ports = ["h1:eth0", "h2:eth0"]
+addr = ["10.9.0.1/24"]
+dhcp = {{ range = "10.9.0.100-10.9.0.150", hosts = {{ h1 = "10.9.0.50" }} }}
+dns = true
+[[cable]]
+name = "core"
+ends = ["h1:eth1", "h2:eth1"]
+delay = "20ms"
+seed = 7
+[[capture]]
+file = "{capture}"
+"""
+    )
+    labs.vbackend("up", str(path))
+    assert "10.9.0.50" in labs.guest("h1", "ip -o addr show eth0")
+    assert "Address: 10.9.0.50" in labs.guest("h1", "nslookup h1.lab 10.9.0.1")
+    (lease,) = labs.status("served").leases
+    assert (lease.switch, lease.address) == ("lan", "10.9.0.50")
+    labs.guest("h1", "ip addr add 10.8.0.1/24 dev eth1; ip link set eth1 up")
+    labs.guest("h2", "ip addr add 10.8.0.2/24 dev eth1; ip link set eth1 up; ping -c 1 -W 5 10.8.0.1")
+    labs.kill_daemon("served")
+    labs.vbackend("up", "served")
+    assert [lease.address for lease in labs.status("served").leases] == ["10.9.0.50"]
+    labs.guest("h2", "ping -c 1 -W 5 10.8.0.1")
+    call(str(labs.folder("served").control), "cable-set", {"cable": "core", "forward": {"loss": "100%"}})
+    labs.guest("h2", "ping -c 1 -W 1 10.8.0.1", status=1)
+    labs.vbackend("down", "served")
+    told = subprocess.run(
+        ["tshark", "-n", "-r", str(capture), "-Y", "icmp", "-T", "fields", "-e", "frame.comment"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "delayed 20" in told
+    assert "lost: impairment loss" in told
+
+
+@pytest.mark.timeout(120)
+def test_without_root(tmp_path: Path) -> None:
+    disk = dumb_disk(tmp_path / "disk.img")
+    path = tmp_path / "free.toml"
+    path.write_text(
+        f"""
+[vm.a]
+disk = "{disk}"
+memory = "16M"
+[switch.lan]
+ports = ["a:eth0", "tap:free0,addr=10.9.0.253/24"]
+nat = {{ addr = ["10.9.0.254/24"] }}
+"""
+    )
+    path.chmod(0o644)
+    with lab_runtime(uid=65_534) as labs:
+        for folder in (tmp_path, *tmp_path.parents[:2]):
+            folder.chmod(0o755)
+        labs.vbackend("up", str(path))
+        pids = labs.pids("free")
+        devices = labs.inside("free", "ip", "-o", "link")
+        assert "free0" in devices
+        labs.kill_daemon("free")
+        labs.vbackend("up", "free")
+        assert labs.pids("free") == pids
+        assert "free0" in labs.inside("free", "ip", "-o", "link")
+        labs.vbackend("down", "free")
+        assert not labs.left()

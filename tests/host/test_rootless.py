@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.netns import Namespace, differences, netns
-from tests.support.privileges import as_user
+from tests.support.privileges import as_user, seeing_open_tun
 
 __all__ = ["netns"]
 
@@ -41,15 +41,11 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-# `ip netns exec` has mounts of its own, so the node that everybody may open is seen by this child only.
-OPEN_NODE = 'mknod "$0" c 10 200 && chmod 0666 "$0" && mount --bind "$0" /dev/net/tun && rm "$0" && exec "$@"'
-
-
 def opened_by_user(netns: Namespace, directory: Path, text: str) -> subprocess.Popen[str]:
     """Run SCRIPT as an ordinary user without capabilities, in the namespace."""
     script = (*as_user(USER), sys.executable, "-c", SCRIPT, str(directory), text)
     return subprocess.Popen(
-        netns.command("sh", "-c", OPEN_NODE, str(directory.with_name("tun")), *script),
+        netns.command(*seeing_open_tun(directory.with_name("tun")), *script),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

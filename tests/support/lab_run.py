@@ -18,6 +18,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Final
 
+from tests.support.privileges import as_user
 from tests.support.run import wait_until
 from vbackend.control.place import lab_names
 from vbackend.lab.client import down, is_served, status
@@ -42,8 +43,11 @@ class Outcome:
 class Labs:
     """All labs below one runtime folder."""
 
-    def __init__(self, runtime: Path) -> None:
+    def __init__(self, runtime: Path, uid: int | None = None) -> None:
+        """`uid`: whose labs they are, None: ours. Their QEMUs are found by root too."""
         self.runtime: Final = runtime
+        self._prefix: Final = () if uid is None else as_user(uid)
+        self._uid: Final = os.getuid() if uid is None else uid
         self.environ: Final[Mapping[str, str]] = {
             **os.environ,
             "XDG_RUNTIME_DIR": str(runtime),
@@ -53,8 +57,9 @@ class Labs:
     def vbackend(self, *arguments: str, status: int = 0) -> Outcome:
         """Run a command; AssertionError with its words when it ends with another status."""
         done = subprocess.run(
-            [*_PROGRAM, *arguments],
+            [*self._prefix, *_PROGRAM, *arguments],
             env=self.environ,
+            cwd="/" if self._prefix else None,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -73,7 +78,7 @@ class Labs:
 
     def pids(self, name: str) -> dict[str, int]:
         """QEMUs of a lab, by VM, seen without its daemon."""
-        return {path.parent.name: pid for path, pid in find_qemus(self.folder(name).vms).items()}
+        return {path.parent.name: pid for path, pid in find_qemus(self.folder(name).vms, self._uid).items()}
 
     def daemon(self, name: str) -> int | None:
         """The daemon's process, if it lives."""
@@ -81,6 +86,15 @@ class Labs:
 
     def folder(self, name: str) -> LabFolder:
         return LabFolder(name, self.environ)
+
+    def inside(self, name: str, *command: str) -> str:
+        """The output of a command in the network namespace of a lab's daemon."""
+        return subprocess.run(
+            ["nsenter", "-t", str(self.daemon(name)), "-n", *command],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
 
     def kill_daemon(self, name: str) -> None:
         """SIGKILL, and wait until it is gone."""
@@ -91,20 +105,22 @@ class Labs:
 
     def left(self) -> list[str]:
         """What is left of labs: QEMUs and files."""
-        qemus = [f"QEMU {pid}: {path}" for path, pid in find_qemus(self.runtime).items()]
+        qemus = [f"QEMU {pid}: {path}" for path, pid in find_qemus(self.runtime, self._uid).items()]
         return qemus + [str(path) for path in (self.runtime / "vbackend").glob("labs/**/*")]
 
 
 @contextmanager
-def lab_runtime() -> Iterator[Labs]:
+def lab_runtime(uid: int | None = None) -> Iterator[Labs]:
     """A runtime folder with a short path, since sockets are to lie in it. Every lab is down at the end."""
     runtime = Path(tempfile.mkdtemp(prefix="vbl-", dir="/tmp"))
-    labs = Labs(runtime)
+    labs = Labs(runtime, uid)
+    if uid is not None:
+        os.chown(runtime, uid, uid)
     try:
         yield labs
     finally:
         for name in lab_names(labs.environ):
-            down(name, labs.environ)
+            labs.vbackend("down", name) if uid is not None else down(name, labs.environ)
         left = labs.left()
         rmtree(runtime)
     assert not left, left

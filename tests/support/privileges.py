@@ -3,8 +3,9 @@
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 
-__all__ = ["as_user"]
+__all__ = ["as_user", "seeing_open_tun"]
 
 
 @cache
@@ -27,3 +28,15 @@ def as_user(uid: int) -> tuple[str, ...]:
     tried = [*keeping("-all"), sys.executable, "-c", script]
     reachable = subprocess.run(tried, cwd="/", env={}, capture_output=True, check=False).returncode == 0
     return keeping("-all" if reachable else "-all,+dac_read_search")
+
+
+def seeing_open_tun(node: Path) -> tuple[str, ...]:
+    """The command that becomes the one behind it, as root, with a /dev/net/tun that everybody may open.
+
+    Where it has mounts of its own, as behind `ip netns exec`, only it sees that. `node`: a path for the device.
+    """
+    return (
+        *("sh", "-c"),
+        'mknod "$0" c 10 200 && chmod 0666 "$0" && mount --bind "$0" /dev/net/tun && rm "$0" && exec "$@"',
+        str(node),
+    )

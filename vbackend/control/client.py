@@ -103,7 +103,8 @@ def call(
     """Connect, run one command, leave. For callers without an event loop."""
 
     async def once() -> JsonValue:
-        async with ControlClient(path) as client:
+        patience = _PATIENCE if timeout is None else min(timeout, _PATIENCE)
+        async with ControlClient(path, patience=patience) as client:
             return await client.execute(command, arguments, timeout=timeout)
 
     return asyncio.run(once())

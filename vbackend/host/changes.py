@@ -13,8 +13,11 @@ from typing import Annotated, Final, Literal, assert_never
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from vbackend.errors import HostError
+from vbackend.host import nft
 from vbackend.host.device import DeviceFlags, attach, set_header, set_offloads
+from vbackend.host.forwarding import read_setting, setting_path
 from vbackend.host.link import Links
+from vbackend.host.ruleset import TABLE_PREFIX, without_table
 
 __all__ = [
     "AddressAdded",
@@ -22,6 +25,8 @@ __all__ = [
     "BridgeMade",
     "JoinedBridge",
     "LinkSet",
+    "SwitchSet",
+    "TableMade",
     "TunAttached",
     "disable_ipv6_path",
     "parse_change",
@@ -83,7 +88,23 @@ class TunAttached(_OfDevice):
     header: int  # bytes
 
 
-AnyChange = BridgeMade | AddressAdded | JoinedBridge | LinkSet | TunAttached
+class TableMade(_Change):
+    """A table of nftables, of the family inet; its name begins with TABLE_PREFIX, so it is ours."""
+
+    kind: Literal["table-made"] = "table-made"
+    table: str
+
+
+class SwitchSet(_Change):
+    """A switch below /proc/sys that NATs share: the last one that goes puts it back."""
+
+    kind: Literal["switch-set"] = "switch-set"
+    path: str
+    was: str
+    now: str
+
+
+AnyChange = BridgeMade | AddressAdded | JoinedBridge | LinkSet | TunAttached | TableMade | SwitchSet
 _parser: TypeAdapter[AnyChange] = TypeAdapter(Annotated[AnyChange, Field(discriminator="kind")])
 
 
@@ -125,6 +146,10 @@ def undo(change: AnyChange, links: Links) -> bool:
             link = links.at(change.ifindex)
             if link is not None and link.tun is not None:
                 _reattach(link.name, change)
+        case TableMade():
+            nft.apply(f"remove table {change.table}", without_table(change.table))
+        case SwitchSet():
+            return _switch_back(change)
         case _:
             assert_never(change)
     return True
@@ -150,6 +175,23 @@ def _put_back(change: LinkSet, links: Links) -> None:
                 path.write_text(change.was)
         case _:
             assert_never(change.setting)
+
+
+def _switch_back(change: SwitchSet) -> bool:
+    """Looks twice for other NATs, as each of them makes its table first and then looks at the switches."""
+    if read_setting(change.path) != change.now:
+        return True
+    if _nats_left():
+        return False
+    setting_path(change.path).write_text(change.was)
+    if not _nats_left():
+        return True
+    setting_path(change.path).write_text(change.now)
+    return False
+
+
+def _nats_left() -> bool:
+    return any(table.startswith(TABLE_PREFIX) for table in nft.tables())
 
 
 def _reattach(ifname: str, change: TunAttached) -> None:

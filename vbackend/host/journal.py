@@ -10,13 +10,14 @@ import logging
 import os
 import uuid
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Final, TextIO
 
 from vbackend.errors import VbackendError
 from vbackend.host.changes import AnyChange, parse_change
 
-__all__ = ["Journal", "journal_dir", "still_made", "sweep"]
+__all__ = ["Journal", "journal_dir", "still_made", "sweep", "undo_all"]
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +114,18 @@ def still_made(lines: Iterable[str]) -> list[AnyChange]:
     return changes[::-1]
 
 
+def undo_all(undo: Callable[[AnyChange], bool], changes: list[AnyChange]) -> list[AnyChange]:
+    """Undo in this order; what `undo` says of that it is in use (False) once more, as long as others get undone.
+
+    Returns what is left.
+    """
+    while left := [change for change in changes if not undo(change)]:
+        if len(left) == len(changes):
+            return left
+        changes = left
+    return []
+
+
 def sweep(undo: Callable[[AnyChange], bool], directory: Path) -> int:
     """Undo, newest first, what dead processes left; returns how many journals are done with.
 
@@ -126,9 +139,7 @@ def sweep(undo: Callable[[AnyChange], bool], directory: Path) -> int:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.fstat(file.fileno()).st_nlink == 0:  # another sweep was faster
                     continue
-                left = [
-                    change for change in still_made(file.read().splitlines()) if not _undone(undo, change)
-                ]
+                left = undo_all(partial(_undone, undo), still_made(file.read().splitlines()))
                 if not left:
                     path.unlink(missing_ok=True)
                     swept += 1

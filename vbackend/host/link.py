@@ -7,7 +7,7 @@ changed and how it is undone (changes.py), device descriptors (device.py).
 import errno
 import os
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv6Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -24,6 +24,8 @@ _IFF_UP: Final = 1
 _IFA_F_NODAD: Final = 0x02  # linux/if_addr.h: usable at once, without duplicate address detection
 _AF_INET: Final = 2
 _AF_INET6: Final = 10
+_TABLE_MAIN: Final = 254  # linux/rtnetlink.h
+_RTN_UNICAST: Final = 1
 _TYPE_TUN: Final = 1  # IFLA_TUN_TYPE is IFF_TUN or IFF_TAP (drivers/net/tun.c: tun_fill_info)
 
 _REMEDIES: Final = {
@@ -105,6 +107,30 @@ class Links:
             for entry in self._netlink.get_addr(index=index, family=_family(address))
         )
 
+    def names(self) -> list[str]:
+        """The names of all links."""
+        return [link.get_attr("IFLA_IFNAME") for link in self._netlink.get_links()]
+
+    def routed(self, version: int) -> tuple[set[str], set[str]]:
+        """The links with a default route, and those with any unicast route of the main table, of an IP version.
+
+        Link-local routes do not count.
+        """
+        names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in self._netlink.get_links()}
+        defaults, others = set(), set()
+        family = _AF_INET if version == 4 else _AF_INET6
+        for route in self._netlink.get_routes(family=family, table=_TABLE_MAIN):
+            if route["type"] != _RTN_UNICAST or str(route.get_attr("RTA_DST")).startswith("fe80:"):
+                continue
+            hops = [hop["oif"] for hop in route.get_attr("RTA_MULTIPATH") or ()] or [
+                route.get_attr("RTA_OIF")
+            ]
+            found = {names[index] for index in hops if index in names}
+            others |= found
+            if route["dst_len"] == 0:
+                defaults |= found
+        return defaults, others
+
     def _look_up(self, what: str, /, **which: Any) -> LinkInfo | None:
         try:
             found = list(self._netlink.link("get", **which))
@@ -163,6 +189,14 @@ class Links:
         """Take an address away."""
         command = f"ip address del {address} dev {link.name}"
         self._change(f"remove {address}", command, "addr", "del", **_address(link.index, address, peer))
+
+    def add_default_route(self, link: LinkInfo, gateway: IPv4Address | IPv6Address) -> None:
+        """Send what no other route is for to a gateway on a link."""
+        version, command = gateway.version, f"ip route add default via {gateway} dev {link.name}"
+        family = _AF_INET if version == 4 else _AF_INET6
+        any_address = {"dst": "default", "family": family}
+        what = f"send IPv{version} by {link.name}"
+        self._change(what, command, "route", "add", **any_address, gateway=str(gateway), oif=link.index)
 
     def _change(self, what: str, command: str, noun: str, verb: str, /, **attributes: Any) -> None:
         """`command`: what root could do in our place."""

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Final
 
 from vbackend.errors import VbackendError
+from vbackend.host.capability import CAP_NET_ADMIN, has_capability
 
 __all__ = ["Finding", "Sights", "findings", "judge", "look"]
 
-_CAP_NET_ADMIN: Final = 12  # linux/capability.h
 _TUNGETFEATURES: Final = 0x8004_54CF  # linux/if_tun.h
 _IFF_VNET_HDR: Final = 0x4000
 _PATIENCE_S: Final = 10.0
@@ -47,6 +47,7 @@ class Sights:
     namespaces: str
     user_namespaces: str
     nft: str | None  # the first line of its --version
+    slirp4netns: str | None  # likewise
     max_dgram_qlen: int | None
     rmem_max: int | None
     wmem_max: int | None
@@ -106,9 +107,16 @@ def judge(seen: Sights) -> list[Finding]:
             "user namespaces",
             seen.user_namespaces,
             "can be made without root",
-            "sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=15000, or use root's namespaces",
+            "sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=15000 (Ubuntu: "
+            "kernel.apparmor_restrict_unprivileged_userns=0), or run as root",
         ),
         Finding("nftables", seen.nft is not None, seen.nft or "there is no nft", "apt install nftables"),
+        Finding(
+            "slirp4netns",
+            seen.slirp4netns is not None,
+            seen.slirp4netns or "there is none: without root no lab reaches the outside",
+            "apt install slirp4netns",
+        ),
     ]
     if seen.libpcap is not None or seen.libpcap_lacks:
         there = seen.libpcap is not None
@@ -140,10 +148,11 @@ def look(
     pcap, pcap_lacks = _asked(libpcap)
     return Sights(
         tun=_tun(),
-        net_admin=_has_capability(_CAP_NET_ADMIN),
+        net_admin=has_capability(CAP_NET_ADMIN),
         namespaces=_tried("unshare", "--net", "true"),
         user_namespaces=_tried("unshare", "--user", "--map-root-user", "--net", "true"),
         nft=_first_line("nft", "--version"),
+        slirp4netns=_first_line("slirp4netns", "--version"),
         max_dgram_qlen=_sysctl("net/unix/max_dgram_qlen"),
         rmem_max=_sysctl("net/core/rmem_max"),
         wmem_max=_sysctl("net/core/wmem_max"),
@@ -203,16 +212,6 @@ def _tun() -> str:
     finally:
         os.close(fd)
     return "" if features & _IFF_VNET_HDR else "the driver has no virtio-net headers"
-
-
-def _has_capability(number: int) -> bool:
-    """Whether the capability is effective (proc(5), CapEff)."""
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return False
-    effective = next((line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), "0")
-    return bool(int(effective, 16) >> number & 1)
 
 
 def _tried(*command: str) -> str:

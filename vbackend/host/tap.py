@@ -1,7 +1,8 @@
 """Taps and tuns with all that belongs to them: addresses, bridge, MTU, owner, namespace.
 
-`HostDevices` owns what one backend made. A device of ours goes when it is closed; one that was there before is
-attached and, at the end, left as it was found. Not here: how a device gets what is wanted of it (setup.py).
+`HostDevices` owns what one backend made, and what it changed for a NAT. A device of ours goes when it is closed; one
+that was there before is attached and, at the end, left as it was found. Not here: how a device gets what is wanted of
+it (setup.py).
 """
 
 import asyncio
@@ -13,19 +14,20 @@ from typing import Literal, TypeVar
 
 from vbackend.errors import HostError, VbackendError
 from vbackend.fds import OwnedFd
-from vbackend.host.changes import AnyChange, BridgeMade, undo
+from vbackend.host.changes import AnyChange, undo
 from vbackend.host.device import Offloads, check_ifname, user_id
-from vbackend.host.journal import Journal, sweep
+from vbackend.host.journal import Journal, sweep, undo_all
 from vbackend.host.link import Address, Links
 from vbackend.host.netns import namespace_inode, namespace_path, run_in_namespace
 from vbackend.host.setup import Made, Wanted, check_addresses, set_up
 from vbackend.ports.spec import TapSpec, TunSpec
 
-__all__ = ["HostDevices", "OpenDevice"]
+__all__ = ["HostDevices", "Note", "OpenDevice"]
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Note = Callable[[AnyChange], None]
 
 
 @dataclass(eq=False, slots=True)
@@ -50,7 +52,7 @@ class HostDevices:
     def __init__(self, journal: Journal | None = None) -> None:
         self._journal = Journal() if journal is None else journal
         self._devices: list[OpenDevice] = []
-        self._bridges: list[BridgeMade] = []  # ours, until nobody is on them any more
+        self._postponed: list[AnyChange] = []  # to undo when others do not use the thing any more
         self._swept = False
         self._lock = asyncio.Lock()
 
@@ -99,6 +101,26 @@ class HostDevices:
             self._journal.close()
             if self._swept:
                 await _to_the_end(partial(sweep, _undo_one, self._journal.directory))
+
+    async def change(self, netns: str | None, work: Callable[[Note], None]) -> list[AnyChange]:
+        """Carry out `work` in a namespace, with the changes it notes before it makes them; returns those.
+
+        When it raises, or this is cancelled, they are undone. Errors as `work` raises them.
+        """
+        async with self._lock:
+            await self._sweep()
+            made: list[AnyChange] = []
+            try:
+                await _to_the_end(partial(self._noted, netns, work, made))
+            except asyncio.CancelledError:
+                await _to_the_end(partial(self._undo, made))
+                raise
+            return made
+
+    async def take_back(self, changes: Sequence[AnyChange]) -> None:
+        """Undo what `change` did: now, or if others use it still, when they have gone."""
+        async with self._lock:
+            await _to_the_end(partial(self._undo, changes))
 
     async def sweep(self) -> None:
         """Undo what killed processes left; the first device that is opened does it too."""
@@ -155,16 +177,9 @@ class HostDevices:
 
     def _make(self, wanted: Wanted) -> OpenDevice:
         changes: list[AnyChange] = []
-
-        def note(change: AnyChange) -> None:
-            self._journal.record(change)
-            changes.append(change)
-
-        try:
-            made: Made = run_in_namespace(wanted.netns, lambda: set_up(wanted, note))
-        except BaseException:
-            self._undo(changes)
-            raise
+        devices: list[Made] = []
+        self._noted(wanted.netns, lambda note: devices.append(set_up(wanted, note)), changes)
+        (made,) = devices
         return OpenDevice(
             fd=made.fd,
             ifname=made.link.name,
@@ -178,6 +193,19 @@ class HostDevices:
             changes=changes,
         )
 
+    def _noted(self, netns: str | None, work: Callable[[Note], None], changes: list[AnyChange]) -> None:
+        """Do it, with `changes` filled as they are made; when it raises, they are undone."""
+
+        def note(change: AnyChange) -> None:
+            self._journal.record(change)
+            changes.append(change)
+
+        try:
+            run_in_namespace(netns, lambda: work(note))
+        except BaseException:
+            self._undo(changes)
+            raise
+
     def _close(self, device: OpenDevice) -> None:
         device.fd.close()
         if device.created and namespace_inode(device.netns) is not None:  # else it went with its namespace
@@ -188,19 +216,18 @@ class HostDevices:
         self._undo(device.changes)
 
     def _undo(self, changes: Sequence[AnyChange]) -> None:
-        """Undo, newest first; bridges when nobody is on them any more, now or after a later close."""
-        self._bridges += [change for change in changes if isinstance(change, BridgeMade)]
-        others = [change for change in reversed(changes) if not isinstance(change, BridgeMade)]
-        for change in [*others, *self._bridges]:
-            try:
-                done = _undo_one(change)
-            except (VbackendError, OSError) as error:
-                log.warning("cleaning up: %s", error)
-                done = True
-            if done:
-                self._journal.forget(change)
-                if isinstance(change, BridgeMade):
-                    self._bridges.remove(change)
+        """Undo, newest first; what others use still is left for a later call."""
+        self._postponed = undo_all(self._undo_and_forget, [*reversed(changes), *self._postponed])
+
+    def _undo_and_forget(self, change: AnyChange) -> bool:
+        try:
+            done = _undo_one(change)
+        except (VbackendError, OSError) as error:
+            log.warning("cleaning up: %s", error)
+            done = True
+        if done:
+            self._journal.forget(change)
+        return done
 
 
 def _remove(device: OpenDevice) -> None:

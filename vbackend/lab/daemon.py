@@ -24,6 +24,9 @@ from vbackend import __version__
 from vbackend.backend import Backend
 from vbackend.control.server import ControlServer
 from vbackend.errors import ConfigError, HostError, VbackendError
+from vbackend.host.outside import Outside
+from vbackend.host.rootless import own_namespace
+from vbackend.host.tap import HostDevices
 from vbackend.lab.apply import Progress, apply
 from vbackend.lab.guest import Guest
 from vbackend.lab.machines import VmNow
@@ -31,6 +34,7 @@ from vbackend.lab.model import Cable, Impair, Lab
 from vbackend.lab.orders import lab_commands
 from vbackend.lab.picture import NOTHING, Picture, after, picture
 from vbackend.lab.plan import plan, summary
+from vbackend.lab.process import find_qemus
 from vbackend.lab.state import LabFolder, LabLock, LabRecord
 from vbackend.lab.status import LabStatus, VmSeen, lab_status
 from vbackend.lab.steps import Step, describe
@@ -38,7 +42,7 @@ from vbackend.lab.world import LabWorld
 from vbackend.qemu.agent import Result
 from vbackend.services.snapshot import StationSnapshot
 
-__all__ = ["LabDaemon", "LabEvent", "main"]
+__all__ = ["LabDaemon", "LabEvent", "enter_namespace", "main"]
 
 log = logging.getLogger(__name__)
 
@@ -62,10 +66,13 @@ class LabEvent:
 class LabDaemon:
     """One lab. `serve` is its life; the other methods are its commands."""
 
-    def __init__(self, name: str, environ: Mapping[str, str]) -> None:
+    def __init__(self, name: str, environ: Mapping[str, str], outside: Outside | None = None) -> None:
+        """`outside`: as `enter_namespace` returned it."""
         self._folder: Final = LabFolder(name, environ)
-        self._backend: Final = Backend(name=name, segment=None)
-        self._world: Final = LabWorld(self._folder, self._backend, self._vm_changed)
+        self._devices: Final = HostDevices()
+        self._outside: Final = outside
+        self._backend: Final = Backend(name=name, segment=None, host=self._devices)
+        self._world: Final = LabWorld(self._folder, self._backend, self._devices, outside, self._vm_changed)
         self._server: Final = ControlServer(str(self._folder.control), version=__version__)
         self._record = LabRecord()
         self._now: Picture = NOTHING
@@ -86,6 +93,9 @@ class LabDaemon:
             )
         try:
             async with contextlib.AsyncExitStack() as stack:
+                if self._outside is not None:
+                    stack.callback(self._outside.close)
+                stack.push_async_callback(self._devices.close_all)
                 stack.push_async_callback(self._backend.stop)
                 self._record = self._folder.read()
                 await stack.enter_async_context(self._server)
@@ -224,6 +234,7 @@ class LabDaemon:
     async def _apply(self, wanted: Lab, file: str | None) -> None:
         before, file = self._record.running, file or self._record.file
         self._folder.write(LabRecord(file=file, running=before, wanted=wanted))
+        self._world.expect(wanted)
         try:
             await apply(plan(self._now, wanted), self._world, self._progress)
         except BaseException:
@@ -242,6 +253,7 @@ class LabDaemon:
 
     async def _heal(self, before: Lab) -> None:
         """Give the guests of a dead daemon their network again."""
+        self._world.expect(before)
         try:
             await apply(plan(self._now, before), self._world, self._progress)
             self._healed = True
@@ -333,8 +345,21 @@ async def _take_lock(folder: LabFolder) -> LabLock | None:
     return None
 
 
-async def _live(name: str) -> None:
-    daemon = LabDaemon(name, os.environ)
+def enter_namespace(name: str, environ: Mapping[str, str]) -> Outside | None:
+    """Without root: go where the lab's guests are, or to a namespace of the lab's own. Before there are threads.
+
+    Where the host forbids that, the lab runs without; what needs it says so.
+    """
+    guests = find_qemus(LabFolder(name, environ).vms)
+    try:
+        return own_namespace(next(iter(guests.values()), None))
+    except HostError as error:
+        log.warning("no taps and no NAT for this lab: %s", error)
+        return None
+
+
+async def _live(name: str, outside: Outside | None) -> None:
+    daemon = LabDaemon(name, os.environ, outside)
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, daemon.end)
     await daemon.serve()
@@ -346,7 +371,7 @@ def main() -> None:
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
     )
     try:
-        asyncio.run(_live(sys.argv[1]))
+        asyncio.run(_live(sys.argv[1], enter_namespace(sys.argv[1], os.environ)))
     except (VbackendError, OSError) as error:
         print(f"vbackend: {error}", file=sys.stderr)
         raise SystemExit(1) from None

@@ -26,10 +26,12 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from vbackend.host.ruleset import NatConfig, parse_forward
 from vbackend.lab.words import (
     QUANTITIES,
     Cidr,
     End,
+    Forward,
     Ip,
     Mac,
     Memory,
@@ -248,6 +250,12 @@ class Nat(Strict):
     """A gateway from a switch to the outside of the lab."""
 
     addr: tuple[Cidr, ...] = Field(min_length=1)
+    forward: tuple[Forward, ...] = ()
+    """Ports of the host that lead to guests: PROTOCOL:[LISTEN:]PORT:VM:PORT."""
+
+    @property
+    def config(self) -> NatConfig:
+        return NatConfig(tuple(map(ip_interface, self.addr)), tuple(map(parse_forward, self.forward)))
 
 
 def _flag(model: type[Strict]) -> BeforeValidator:

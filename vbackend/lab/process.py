@@ -20,9 +20,10 @@ __all__ = ["Process", "find_qemus"]
 _PROC: Final = Path("/proc")
 
 
-def find_qemus(folder: Path) -> dict[Path, int]:
-    """The QEMUs with a pid file anywhere below `folder`: its path, and the number of the living process."""
-    mine, found = os.getuid(), {}
+def find_qemus(folder: Path, uid: int | None = None) -> dict[Path, int]:
+    """The QEMUs of a user, None: of this one, with a pid file anywhere below `folder`: its path, and the number of the
+    living process."""
+    mine, found = os.getuid() if uid is None else uid, {}
     for entry in _PROC.iterdir():
         if not entry.name.isdigit():
             continue

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Final
 
 from vbackend.backend import Backend
-from vbackend.errors import ConfigError
 from vbackend.lab.names import mac_address
 from vbackend.lab.state import LabFolder, replace_file
 from vbackend.lab.steps import Service
 from vbackend.lab.words import seconds
-from vbackend.services.config import Dhcp4Config, DnsConfig, RaConfig, Reservation, Services
+from vbackend.services.config import Dhcp4Config, DnsConfig, RaConfig, Reservation, Server, Services
 from vbackend.services.snapshot import StationSnapshot
 from vbackend.services.station import Station
 
@@ -30,8 +29,11 @@ def station_name(switch: str) -> str:
     return f"{switch}:services"
 
 
-def services_of(service: Service, names: Mapping[bytes, str]) -> Services:
-    """What the station serves. `names`: VMs by the MAC addresses of their NICs on the switch."""
+def services_of(
+    service: Service, names: Mapping[bytes, str], servers: tuple[Server, ...] | None = None
+) -> Services:
+    """What the station serves. `names`: VMs by the MAC addresses of their NICs on the switch. `servers`: who is asked
+    for names of others, None: whom /etc/resolv.conf names."""
     switch, dhcp4, ra, dns = service.switch, None, None, None
     if (dhcp := switch.dhcp) is not None:
         first, last = dhcp.bounds
@@ -55,29 +57,33 @@ def services_of(service: Service, names: Mapping[bytes, str]) -> Services:
     if switch.dns is not None:
         records = {name: tuple(map(ip_address, found)) for name, found in service.names.items()}
         records |= {name: (ip_address(address),) for name, address in switch.dns.records.items()}
-        dns = DnsConfig(domain=switch.dns.domain, records=records, forward=switch.dns.forward)
+        dns = DnsConfig(
+            domain=switch.dns.domain, records=records, forward=switch.dns.forward, servers=servers
+        )
     return Services(dhcp4, ra, dns)
 
 
 class Stations:
     """Those that run, by switch."""
 
-    def __init__(self, folder: LabFolder, backend: Backend) -> None:
+    def __init__(
+        self, folder: LabFolder, backend: Backend, servers: tuple[Server, ...] | None = None
+    ) -> None:
+        """`servers`: as of `services_of`."""
         self._folder: Final = folder
         self._backend: Final = backend
+        self._servers: Final = servers
         self._running: Final[dict[str, Station]] = {}
 
     async def start(self, switch: str, service: Service, names: Mapping[bytes, str]) -> None:
         """ConfigError: the services make no sense."""
-        if service.switch.nat is not None:
-            raise ConfigError(f"switch {switch!r}: this vbackend has no nat yet; leave it out")
         leases = self._leases(switch)
         station = Station(
             self._backend,
             station_name(switch),
             _octets(mac_address(self._folder.name, switch, "services")),
             service.switch.addresses,
-            services_of(service, names),
+            services_of(service, names, self._servers),
             segment=switch,
             leases=await asyncio.to_thread(leases.read_text) if leases.exists() else None,
         )
@@ -86,7 +92,9 @@ class Stations:
         self._running[switch] = station
 
     async def stop(self, switch: str) -> None:
-        await self._running.pop(switch).stop()
+        """Nothing when it has none."""
+        if switch in self._running:
+            await self._running.pop(switch).stop()
 
     async def close(self) -> None:
         """Stop them all."""

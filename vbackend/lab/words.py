@@ -12,6 +12,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 
 from vbackend.errors import ConfigError
+from vbackend.host.ruleset import parse_forward
 from vbackend.ports import rates, values
 from vbackend.ports.impairment import KEYS, check_word, read_duration
 from vbackend.ports.names import derived_name
@@ -21,6 +22,7 @@ __all__ = [
     "QUANTITIES",
     "Cidr",
     "End",
+    "Forward",
     "Ip",
     "Mac",
     "Memory",
@@ -125,6 +127,11 @@ def _cidr(text: str) -> str:
     return text
 
 
+def _forward(text: str) -> str:
+    parse_forward(text)
+    return text
+
+
 def _ip(text: str) -> str:
     return str(ip_address(text))
 
@@ -134,6 +141,7 @@ NicName = Annotated[str, AfterValidator(_nic_name)]
 End = Annotated[str, AfterValidator(_end)]
 Mac = Annotated[str, AfterValidator(_mac)]
 Cidr = Annotated[str, AfterValidator(_cidr)]
+Forward = Annotated[str, AfterValidator(_forward)]
 Ip = Annotated[str, AfterValidator(_ip)]
 Quantity = Annotated[str, BeforeValidator(_text), WithJsonSchema({"type": ["string", "number"]})]
 Time = Annotated[Quantity, AfterValidator(_seconds)]

@@ -6,13 +6,19 @@ that raises has taken its own half back.
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
 from typing import Final
 
 from vbackend.backend import Backend, BackendEvent
 from vbackend.errors import ConfigError
+from vbackend.host.outside import Outside
+from vbackend.host.tap import HostDevices
+from vbackend.host.uplink import RESOLVER
 from vbackend.lab.carriers import Carriers
+from vbackend.lab.gateways import Gateways
 from vbackend.lab.machines import Machines, VmNow
-from vbackend.lab.model import end_name, is_vm_end, split_end
+from vbackend.lab.model import Lab, end_name, is_vm_end, split_end
 from vbackend.lab.names import mac_address, port_socket
 from vbackend.lab.picture import Machine, Picture
 from vbackend.lab.recordings import Recordings
@@ -26,6 +32,7 @@ from vbackend.lab.steps import (
     LeaveEnd,
     RemoveNic,
     RemoveSegment,
+    Service,
     SetCable,
     SetImpairment,
     StartCapture,
@@ -46,16 +53,31 @@ __all__ = ["LabWorld"]
 class LabWorld:
     """A lab that runs. `picture`: what runs; `machines`: its VMs, with what no step says of them."""
 
-    def __init__(self, folder: LabFolder, backend: Backend, on_vm: Callable[[str, VmNow], None]) -> None:
+    def __init__(
+        self,
+        folder: LabFolder,
+        backend: Backend,
+        devices: HostDevices,
+        outside: Outside | None,
+        on_vm: Callable[[str, VmNow], None],
+    ) -> None:
+        """`devices`: the backend's. `outside`: when this process is in a namespace of its own."""
         self._folder: Final = folder
         self._backend: Final = backend
         self.machines: Final = Machines(folder, on_vm, self._booted)
         self.carriers: Final = Carriers(self._tell_carrier)
-        self.stations: Final = Stations(folder, backend)
+        servers = None if outside is None else ((RESOLVER, 53),)
+        self.stations: Final = Stations(folder, backend, servers)
+        self._gateways: Final = Gateways(folder, backend, devices, outside)
+        self._lab: Lab | None = None
         self._recordings: Final = Recordings(folder, backend)
         self._cables: Final[dict[str, CableState]] = {}
         self._ends: Final[dict[str, str]] = {}  # where each end is joined
         backend.subscribe(self._heard)
+
+    def expect(self, lab: Lab) -> None:
+        """The lab that steps lead to: what is said of VMs that are still to come."""
+        self._lab = lab
 
     async def take_over(self) -> Picture:
         """Take over what an earlier daemon left: its VMs. Ports and segments died with it."""
@@ -144,10 +166,19 @@ class LabWorld:
     async def start_service(self, step: StartService, /) -> None:
         ends = [split_end(end) for end, at in self._ends.items() if at == step.switch and is_vm_end(end)]
         names = {bytes.fromhex(self._mac(vm, nic).replace(":", "")): vm for vm, nic in ends}
-        await self.stations.start(step.switch, step.service, names)
+        switch = step.service.switch
+        if switch.nat is not None:
+            await self._gateways.start(step.switch, switch.nat.config, partial(self._addresses, step.service))
+        if switch.addr:
+            try:
+                await self.stations.start(step.switch, step.service, names)
+            except BaseException:
+                await self._gateways.stop(step.switch)
+                raise
 
     async def stop_service(self, step: StopService, /) -> None:
         await self.stations.stop(step.switch)
+        await self._gateways.stop(step.switch)
 
     async def start_capture(self, step: StartCapture, /) -> None:
         await self._recordings.start(step.capture)
@@ -159,6 +190,7 @@ class LabWorld:
         """End what is this process's: services and captures. VMs live on."""
         await self.carriers.close()
         await self.stations.close()
+        await self._gateways.close()
         await self._recordings.close()
         await self.machines.leave()
 
@@ -191,10 +223,23 @@ class LabWorld:
             await now.guest.set_link(nic, up)
 
     def _mac(self, vm: str, nic: str) -> str:
-        """A card's address; of a VM that is still to come the one that follows from its name."""
-        now = self.machines.vms.get(vm)
-        config = None if now is None else now.machine.nics.get(nic)
-        return (config and config.mac) or mac_address(self._folder.name, vm, nic)
+        """A card's address."""
+        given = None if self._lab is None else self._lab.nics(vm)[nic].mac
+        return given or mac_address(self._folder.name, vm, nic)
+
+    def _addresses(self, service: Service, vm: str) -> list[IPv4Address | IPv6Address]:
+        """A guest's addresses, as the lab file and its DHCP reservations give them; those on the switch first."""
+        if self._lab is None or vm not in self._lab.vm:
+            return []
+        nics = self._lab.nics(vm)
+        found = [ip_interface(text).ip for nic in nics.values() for text in nic.addr]
+        found += [
+            ip_address(service.reserved[mac])
+            for mac in (self._mac(vm, nic) for nic in nics)
+            if mac in service.reserved
+        ]
+        nets = [ip_interface(text).network for text in service.switch.nat.addr] if service.switch.nat else []
+        return sorted(found, key=lambda address: not any(address in net for net in nets))
 
     def _spec(self, step: JoinEnd) -> PortSpec:
         spec: PortSpec

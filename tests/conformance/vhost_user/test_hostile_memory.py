@@ -66,7 +66,6 @@ def change(**fields: int) -> Callable[[Region], Region]:
         change(guest_address=(1 << 64) - PAGE),
         change(user_address=(1 << 64) - PAGE),
     ],
-    ids=str,
 )
 @pytest.mark.parametrize("slots", [False, True], ids=["table", "slots"])
 def test_regions_that_cannot_be(lab: Lab, lie: Callable[[Region], Region], slots: bool) -> None:

@@ -202,7 +202,6 @@ def in_table(*descriptors: tuple[int, int, int]) -> Callable[[SplitRing, int], N
         (in_table((8, NEXT, 0xFFFF)), "a descriptor's successor"),
         (linked((8, NEXT, 1), (16, INDIRECT | NEXT, 2)), "not the last of its chain"),
     ],
-    ids=str,
 )
 def test_split_rings(lab: Lab, index: int, act: Callable[[SplitRing, int], None], reason: str) -> None:
     lies(lab, Feature.INDIRECT_DESC, index, split_lie(act), reason)

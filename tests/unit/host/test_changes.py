@@ -13,6 +13,8 @@ from vbackend.host.changes import (
     BridgeMade,
     JoinedBridge,
     LinkSet,
+    SwitchSet,
+    TableMade,
     TunAttached,
     disable_ipv6_path,
     parse_change,
@@ -31,6 +33,8 @@ EVERY_KIND: list[AnyChange] = [
     AddressAdded.model_validate({**DEVICE, "address": "fd00::1/128", "peer": "fd00::2/128"}),
     JoinedBridge.model_validate({**DEVICE, "bridge": "br0"}),
     LinkSet.model_validate({**DEVICE, "setting": "mtu", "was": "1500", "now": "9000"}),
+    TableMade(netns="lab", inode=1, table="vbackend-a.b"),
+    SwitchSet(netns=None, inode=1, path="net/ipv4/conf/eth0/forwarding", was="0", now="1"),
     TunAttached.model_validate({**DEVICE, "flags": 0x1002, "header": 10}),
 ]
 
@@ -111,3 +115,42 @@ def test_a_device_that_was_made_anew_is_not_the_one_we_changed(netns: Namespace)
 
 def test_the_ipv6_switch_of_names_with_dots() -> None:
     assert os.fspath(disable_ipv6_path("eth0.7")) == "/proc/sys/net/ipv6/conf/eth0.7/disable_ipv6"
+
+
+@pytest.mark.root
+def test_a_switch_stays_as_long_as_there_are_nats(netns: Namespace) -> None:
+    netns.ip("link", "add", "out0", "type", "bridge")
+
+    def now() -> str:
+        return netns.run("sysctl", "-n", "net.ipv4.conf.out0.forwarding").strip()
+
+    def undone(was: str = "0", path: str = "net/ipv4/conf/out0/forwarding") -> bool:
+        change = SwitchSet(netns=netns.name, inode=1, path=path, was=was, now="1")
+        return run_in_namespace(netns.name, lambda: without_netlink(change))
+
+    netns.run("sysctl", "-qw", "net.ipv4.conf.out0.forwarding=1")
+    table = TableMade(netns=netns.name, inode=1, table="vbackend-a.b")
+    netns.run("nft", "add table inet vbackend-a.b; add table inet other; add table ip vbackend-x")
+    assert not undone()
+    assert now() == "1"
+    for _ in range(2):
+        assert run_in_namespace(netns.name, lambda: without_netlink(table))
+    assert netns.run("nft", "list", "tables") == "table inet other\ntable ip vbackend-x\n"
+    assert undone()
+    assert now() == "0"
+    assert undone(was="7"), "somebody else set it meanwhile"
+    assert now() == "0"
+    assert undone(path="net/ipv4/conf/gone0/forwarding")
+
+
+@pytest.mark.root
+def test_a_nat_that_comes_meanwhile_keeps_its_switch(
+    netns: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = [[], ["vbackend-a.b"]]
+    monkeypatch.setattr("vbackend.host.nft.tables", lambda: tables.pop(0))
+    netns.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+    change = SwitchSet(netns=netns.name, inode=1, path="net/ipv4/ip_forward", was="0", now="1")
+    assert not run_in_namespace(netns.name, lambda: without_netlink(change))
+    assert netns.run("sysctl", "-n", "net.ipv4.ip_forward") == "1\n"
+    assert not tables

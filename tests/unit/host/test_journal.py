@@ -7,7 +7,7 @@ import pytest
 
 from vbackend.errors import HostError
 from vbackend.host.changes import AnyChange, BridgeMade
-from vbackend.host.journal import Journal, journal_dir, still_made, sweep
+from vbackend.host.journal import Journal, journal_dir, still_made, sweep, undo_all
 
 
 def change(number: int) -> BridgeMade:
@@ -140,3 +140,25 @@ def test_the_directory(monkeypatch: pytest.MonkeyPatch, uid: int, runtime: str, 
     monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
     monkeypatch.setattr("os.geteuid", lambda: uid)
     assert journal_dir() == Path(expected)
+
+
+@pytest.mark.parametrize(
+    ("needs", "order", "left"),
+    [
+        ({}, [1, 2, 3], []),
+        ({1: 2, 2: 3}, [3, 2, 1], []),
+        ({1: 9}, [2, 3], [1]),
+        ({1: 2, 2: 1}, [3], [1, 2]),
+    ],
+)
+def test_what_is_in_use_is_tried_again(needs: dict[int, int], order: list[int], left: list[int]) -> None:
+    """`needs`: which change has to be undone before."""
+    undone: list[AnyChange] = []
+
+    def undo(each: AnyChange) -> bool:
+        free = all(change(before) in undone for number, before in needs.items() if each == change(number))
+        undone.extend([each] if free else [])
+        return free
+
+    assert undo_all(undo, [change(1), change(2), change(3)]) == [change(number) for number in left]
+    assert undone == [change(number) for number in order]

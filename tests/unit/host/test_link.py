@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from ipaddress import ip_interface
+from ipaddress import ip_address, ip_interface
 from typing import TypeVar
 
 import pytest
@@ -127,3 +127,39 @@ def test_refusals_say_what_and_what_to_try(
     netns.ip("tuntap", "add", "dev", "tap0", "mode", "tap")
     with pytest.raises(HostError, match=message):
         inside(netns, work)
+
+
+def test_where_routes_lead(netns: Namespace) -> None:
+    for name, address in (("out0", "192.0.2.1/24"), ("out1", "198.51.100.1/24"), ("out2", "203.0.113.1/24")):
+        netns.ip("link", "add", name, "up", "type", "bridge")
+        netns.ip("address", "add", address, "dev", name)
+    netns.ip("link", "add", "idle0", "up", "type", "bridge")
+    assert inside(netns, lambda links: links.routed(4)) == (set(), {"out0", "out1", "out2"})
+    assert inside(netns, lambda links: links.routed(6)) == (set(), set()), "link-local ones lead nowhere"
+    netns.ip("route", "add", "default", "via", "192.0.2.2")
+    netns.ip(
+        "route", "add", "default", "metric", "9", "nexthop", "via", "198.51.100.2", "nexthop", "dev", "out2"
+    )
+    netns.ip("route", "add", "blackhole", "10.0.0.0/8")
+    netns.ip("-6", "route", "add", "default", "dev", "out1")
+    assert inside(netns, lambda links: links.routed(4)) == (
+        {"out0", "out1", "out2"},
+        {"out0", "out1", "out2"},
+    )
+    assert inside(netns, lambda links: links.routed(6)) == ({"out1"}, {"out1"})
+    assert set(inside(netns, lambda links: links.names())) == {"lo", "out0", "out1", "out2", "idle0"}
+
+
+def test_a_default_route(netns: Namespace) -> None:
+    netns.ip("link", "add", "out0", "up", "type", "bridge")
+    netns.ip("address", "add", "192.0.2.1/24", "dev", "out0")
+
+    def add(links: Links) -> None:
+        for gateway in ("192.0.2.2", "fe80::2"):
+            links.add_default_route(links.get("out0"), ip_address(gateway))
+        with pytest.raises(HostError, match="cannot send IPv4 by out0: File exists"):
+            links.add_default_route(links.get("out0"), ip_address("192.0.2.2"))
+
+    inside(netns, add)
+    assert "default via 192.0.2.2 dev out0" in netns.ip("-4", "route")
+    assert "default via fe80::2 dev out0" in netns.ip("-6", "route")

@@ -18,6 +18,7 @@ GOOD = Sights(
     namespaces="",
     user_namespaces="",
     nft="nftables v1.0.6 (Lester Gooch #5)",
+    slirp4netns="slirp4netns version 1.2.0",
     max_dgram_qlen=512,
     rmem_max=4 << 20,
     wmem_max=4 << 20,
@@ -44,6 +45,7 @@ def test_a_host_that_lacks_nothing() -> None:
         "network namespaces",
         "user namespaces",
         "nftables",
+        "slirp4netns",
         "libpcap",
         "net.unix.max_dgram_qlen",
         "net.core.rmem_max",
@@ -61,6 +63,13 @@ def test_a_host_that_lacks_nothing() -> None:
         ({"user_namespaces": "denied"}, "user namespaces", "denied", "sysctl kernel.unpriv", False),
         ({"libpcap": None, "libpcap_lacks": "none"}, "libpcap", "none", "apt install libpcap0.8", False),
         ({"nft": None}, "nftables", "there is no nft", "apt install nftables", False),
+        (
+            {"slirp4netns": None},
+            "slirp4netns",
+            "there is none: without root",
+            "apt install slirp4netns",
+            False,
+        ),
         (
             {"max_dgram_qlen": 10},
             "net.unix.max_dgram_qlen",
@@ -99,7 +108,7 @@ def test_looking_at_this_host_answers_everything() -> None:
     found = findings(
         qemu=no_qemu, kvm=lambda: (False, "not tried"), engine=lambda: {"profile": "release", "version": "1"}
     )
-    assert len(found) == 11
+    assert len(found) == 12
     assert {f.name: f.found for f in found}["QEMU"] == "there is no QEMU"
     assert all(finding.found and "\n" not in finding.found for finding in found)
     assert all(finding.remedy for finding in found if not finding.ok)

@@ -1,11 +1,13 @@
 """The lab's model: what is derived from it, what it refuses, and that JSON brings it back."""
 
 import tomllib
+from ipaddress import ip_interface
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from vbackend.host.ruleset import NatConfig, parse_forward
 from vbackend.lab.model import Lab
 from vbackend.ports.parse import parse_port
 
@@ -19,7 +21,7 @@ addr = ["10.0.0.1/24", "fd00::1/64"]
 dhcp = {range = "10.0.0.10-10.0.0.20", hosts = {r1 = "10.0.0.9"}}
 ra = true
 dns = {domain = "lab.example"}
-nat = {addr = ["10.0.0.253/24"]}
+nat = {addr = ["10.0.0.253/24"], forward = ["tcp:8080:r1:80"]}
 [[cable]]
 ends = ["r1:eth1", "r2:eth1"]
 name = "core"
@@ -48,6 +50,12 @@ def test_what_is_derived() -> None:
     assert two.switch["lan"].ra is not None
 
 
+def test_what_a_nat_is_told() -> None:
+    nat = lab(TWO).switch["lan"].nat
+    assert nat is not None
+    assert nat.config == NatConfig((ip_interface("10.0.0.253/24"),), (parse_forward("tcp:8080:r1:80"),))
+
+
 def test_a_cable_has_the_words_of_a_port() -> None:
     cable = lab(
         "name = 'l'\ncable = [{ends = ['tap:a', 'tap:b'], delay = '5ms', jitter = '1ms', overtake = true, loss = 1e-5}]"
@@ -74,6 +82,11 @@ def test_json_brings_it_back() -> None:
         ("vm.a = {image = 'small', nic = {e = {queues = 2}}}", ("vm", "a", "nic", "e"), "vhost-user"),
         ("vm.a = {image = 'small', cpu = 2}", ("vm", "a", "cpu"), "Extra inputs"),
         ("switch.s = {ports = ['a:eth0']}", (), "there is no VM 'a'; there are none"),
+        (
+            "switch.s = {nat = {addr = ['10.0.0.1/24'], forward = ['80:a:80']}}",
+            ("switch", "s", "nat", "forward", 0),
+            "give tcp:PORT:GUEST:PORT",
+        ),
         ("switch.s = {ports = ['what']}", ("switch", "s", "ports", 0), "neither VM:NIC nor a PORT"),
         ("switch.s = {dns = true}", ("switch", "s"), "need an address"),
         ("switch.s = {addr = ['10.0.0.1/24'], ra = true}", ("switch", "s"), "ra needs an IPv6 address"),

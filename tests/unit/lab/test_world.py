@@ -8,7 +8,9 @@ import pytest_asyncio
 
 from vbackend.backend import Backend
 from vbackend.errors import ConfigError, HostError
-from vbackend.lab.model import Capture, Dns, Nat, Nic, Switch, Vm
+from vbackend.host.tap import HostDevices
+from vbackend.lab.model import Capture, Dns, Nic, Switch, Vm
+from vbackend.lab.model import Nat as SwitchNat
 from vbackend.lab.picture import Picture
 from vbackend.lab.state import LabFolder
 from vbackend.lab.steps import (
@@ -46,9 +48,11 @@ async def yard(tmp_path: Path) -> AsyncIterator[Yard]:
     folder = LabFolder("t", {"XDG_RUNTIME_DIR": str(tmp_path)})
     folder.make()
     folder.fill()
-    async with Backend(name="t", segment=None) as backend:
+    devices = HostDevices()
+    async with Backend(name="t", segment=None, host=devices) as backend:
         await backend.start([])
-        yield Yard(LabWorld(folder, backend, lambda *_: None), backend, folder.root)
+        yield Yard(LabWorld(folder, backend, devices, None, lambda *_: None), backend, folder.root)
+    await devices.close_all()
 
 
 async def test_ends_join_and_leave(yard: Yard, tmp_path: Path) -> None:
@@ -98,8 +102,9 @@ async def test_what_cannot_be(yard: Yard) -> None:
         await world.start_vm(StartVm("a", Vm(disk="/d"), {"eth0": Nic(transport="vhost-user")}))
     await world.add_segment(AddSegment("lan", "switch"))
     await world.join_end(JoinEnd("lan", "r1:eth0", NicPort()))
-    nat = StartService("lan", Service(Switch(nat=Nat(addr=("10.0.0.1/24",)))))
-    with pytest.raises(ConfigError, match="no nat yet"):
+    forwarding = SwitchNat(addr=("10.0.0.1/24",), forward=("tcp:8080:r9:80",))
+    nat = StartService("lan", Service(Switch(nat=forwarding)))
+    with pytest.raises(ConfigError, match="forward"):
         await world.start_service(nat)
     with pytest.raises(HostError, match="cannot write it: No such file"):
         await world.start_capture(StartCapture(Capture(file="/no/such/x.pcapng")))

@@ -123,7 +123,7 @@ def test_edns() -> None:
     assert ask("www.lab", edns=1).rcode() == dns.rcode.BADVERS
 
 
-QUERY = dns.message.make_query("www.lab", "A").to_wire()
+QUERY = dns.message.make_query("www.lab", "A", id=0x1234).to_wire()
 
 
 @pytest.mark.parametrize(
