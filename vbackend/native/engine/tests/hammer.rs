@@ -44,15 +44,16 @@ impl Shared {
     fn new(file: &File, dice: u64) -> Shared {
         let (len, both) = (usize::try_from(MEMORY).unwrap(), libc::PROT_READ | libc::PROT_WRITE);
         // SAFETY: a new mapping at a place of the kernel's choice.
-        let start = unsafe {
-            libc::mmap(std::ptr::null_mut(), len, both, libc::MAP_SHARED, file.as_raw_fd(), 0)
-        };
+        let start =
+            unsafe { libc::mmap(std::ptr::null_mut(), len, both, libc::MAP_SHARED, file.as_raw_fd(), 0) };
         assert_ne!(start, libc::MAP_FAILED);
         Shared { start, dice }
     }
 
     fn place<T>(&self, at: usize) -> &T {
-        assert!(at + size_of::<T>() <= usize::try_from(MEMORY).unwrap() && at.is_multiple_of(align_of::<T>()));
+        assert!(
+            at + size_of::<T>() <= usize::try_from(MEMORY).unwrap() && at.is_multiple_of(align_of::<T>())
+        );
         // SAFETY: inside the mapping and aligned, just checked; callers ask for atomics.
         unsafe { &*self.start.cast::<u8>().add(at).cast::<T>() }
     }
@@ -185,9 +186,9 @@ fn descriptors_and_buffers_change_under_the_engine() {
                 last
             });
             for serial in 0..ROUNDS {
-                for ring in 0..2 {
+                for (ring, stops) in stops.iter_mut().enumerate() {
                     if (&liar.errs[ring]).read(&mut [0; 8]).is_ok() {
-                        stops[ring] += 1;
+                        *stops += 1;
                         liar.start_ring(&engine, bad, ring, 0);
                     }
                     liar.kick(ring);
@@ -209,7 +210,10 @@ fn descriptors_and_buffers_change_under_the_engine() {
         });
         let counters = engine.counters(bad).unwrap();
         let [rings_rx, rings_tx] = [0, 1].map(|ring| engine.vhost_rings(bad).unwrap()[ring].frames);
-        assert!(stops[0] > 9 && stops[1] > 9 && rings_rx > 0 && rings_tx > 9, "{name}: {stops:?}, {counters:?}");
+        assert!(
+            stops[0] > 9 && stops[1] > 9 && rings_rx > 0 && rings_tx > 9,
+            "{name}: {stops:?}, {counters:?}"
+        );
         for port in [bad, peer] {
             eventually("all is accounted", || {
                 let counters = engine.counters(port).unwrap();

@@ -169,7 +169,11 @@ fn gso_layout(frame: &[u8], vnet: &VnetHeader) -> Result<Layout, DropReason> {
         Transport::Udp if vnet.gso_type == GSO_UDP => vnet.gso_size >= MIN_FRAGMENT,
         Transport::Udp => vnet.gso_size > 0 && segments <= MAX_UDP_SEGMENTS,
     };
-    if fits && agrees && sane && layout.payload <= MAX_HEADERS { Ok(layout) } else { Err(DropReason::BadOffload) }
+    if fits && agrees && sane && layout.payload <= MAX_HEADERS {
+        Ok(layout)
+    } else {
+        Err(DropReason::BadOffload)
+    }
 }
 
 /// The longest headers of a GSO frame: Ethernet with two tags, and IPv4 with options and TCP with options (142 bytes) or

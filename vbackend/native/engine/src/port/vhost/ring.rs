@@ -51,7 +51,7 @@ pub struct Ring {
     frames: u64,
     batch: Batch<GuestArea>, // fetched and not completed; between turns those that are not enough for a frame
     lens: Vec<u32>,          // of the first chains of `batch`: bytes written into them
-    full: Option<usize>,     // `batch` has all chains the ring can have, none used, with room for so many bytes
+    full: Option<usize>, // `batch` has all chains the ring can have, none used, with room for so many bytes
 }
 
 impl Ring {

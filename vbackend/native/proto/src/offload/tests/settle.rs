@@ -86,10 +86,8 @@ fn what_does_not_fit_its_frame_is_refused() {
     // 16 headers of destination options, 2 KiB each, which every 8 bytes of data would have a copy of.
     let mut many = [&[60, 255][..], &[0; 2046]].concat().repeat(16);
     many[15 * 2048] = 6;
-    let (long, long_vnet) = Flow { extensions: Some((60, many)), ..Flow::tcp().over_v6() }.gso(&data(32_000), 8);
-    // 32 KiB of destination options, 2 KiB a header, in front of each 8 bytes of data.
-    let many = [60, 255].into_iter().chain([0; 2046]).cycle().take(16 * 2048).collect();
-    let (long, long_vnet) = Flow { extensions: Some((60, many)), ..Flow::tcp().over_v6() }.gso(&data(32_000), 8);
+    let (long, long_vnet) =
+        Flow { extensions: Some((60, many)), ..Flow::tcp().over_v6() }.gso(&data(32_000), 8);
     let extensions = Some((60, vec![0; 8]));
     let (options, options_vnet) = Flow { extensions, ..Flow::udp().over_v6() }.gso(&data(300), 200);
     for (name, frame, vnet, reason) in [
@@ -111,7 +109,6 @@ fn what_does_not_fit_its_frame_is_refused() {
         ("TCP header of 16 bytes", &patched(46, 0x40), vnet, BadOffload),
         ("cut off in TCP", &frame[..60].to_vec(), vnet, BadOffload),
         ("cut off in IP", &frame[..30].to_vec(), vnet, BadOffload),
-        ("long headers", &long, long_vnet, BadOffload),
         ("long headers", &long, long_vnet, BadOffload),
         ("150 datagrams", &udp, udp_vnet, BadOffload),
         ("fragments of 7", &udp, VnetHeader { gso_type: GSO_UDP, gso_size: 7, ..udp_vnet }, BadOffload),
