@@ -14,7 +14,7 @@ import pytest
 from tests.guests.wiring import mac
 from tests.support.netns import Namespace, namespace
 from tests.support.run import vbackend_run
-from vbackend.qemu.process import QEMU
+from vbackend.qemu.version import QEMU
 
 pytestmark = [pytest.mark.root, pytest.mark.guest, pytest.mark.timeout(120)]
 

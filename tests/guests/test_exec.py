@@ -16,7 +16,7 @@ from tests.support.netns import namespace
 from tests.support.run import wait_until
 from vbackend.qemu.accel import accelerator
 from vbackend.qemu.agent import PORT_NAME, Agent
-from vbackend.qemu.process import QEMU
+from vbackend.qemu.version import QEMU
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(180)]
 

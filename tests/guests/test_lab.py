@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,22 +17,10 @@ __all__ = ["netns"]
 
 pytestmark = [pytest.mark.root, pytest.mark.guest]
 
-PAIR = """
-[vm.r1]
-image = "small"
-files = {{ "/etc/greeting" = "greeting" }}
-start = ["ip addr add 10.0.0.1/24 dev eth0", "ip link set eth0 up"]
-[vm.r2]
-image = "small"
-[vm.r2.nic.eth0]
-addr = ["10.0.0.2/24"]
+ROUTERS = """
 [[cable]]
 ends = ["r1:eth0", "r2:eth0"]
 name = "core"
-[switch.lan]
-ports = ["tap:lab0,netns={netns},addr=10.1.0.254/24"]
-"""
-GROWN = """
 [vm.r1]
 image = "small"
 files = {{ "/etc/greeting" = "greeting" }}
@@ -42,6 +29,12 @@ start = ["ip addr add 10.0.0.1/24 dev eth0", "ip link set eth0 up"]
 image = "small"
 [vm.r2.nic.eth0]
 addr = ["10.0.0.2/24"]
+"""
+PAIR = f"""{ROUTERS}
+[switch.lan]
+ports = ["tap:lab0,netns={{netns}},addr=10.1.0.254/24"]
+"""
+GROWN = f"""{ROUTERS}
 [vm.r2.nic.eth1]
 addr = ["10.1.0.2/24"]
 [vm.r3]
@@ -49,11 +42,8 @@ image = "small"
 [vm.r3.nic.lan]
 addr = ["10.1.0.3/24"]
 transport = "vhost-user"
-[[cable]]
-ends = ["r1:eth0", "r2:eth0"]
-name = "core"
 [switch.lan]
-ports = ["tap:lab0,netns={netns},addr=10.1.0.254/24", "r2:eth1", "r3:lan"]
+ports = ["tap:lab0,netns={{netns}},addr=10.1.0.254/24", "r2:eth1", "r3:lan"]
 """
 BROKEN = """
 [vm.r4]
@@ -230,9 +220,7 @@ def test_a_foreground_lab_ends_with_its_command(labs: Labs, tmp_path: Path) -> N
     with child:
         wait_until(lambda: labs.pids("front") and "done: + vm a" in log.read_text(), "the VM is up")
         child.terminate()
-        started = time.monotonic()
         assert child.wait(20) == 0, log.read_text()
-        assert time.monotonic() - started < 20
     assert not labs.left()
 
 

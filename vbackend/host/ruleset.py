@@ -34,10 +34,6 @@ TABLE_PREFIX: Final = "vbackend-"
 _HOST: Final = r"(?:\[[0-9A-Fa-f:.]+\]|[^:\[\]]+)"
 _FORWARD: Final = re.compile(rf"(tcp|udp):(?:({_HOST}):)?(\d{{1,5}}):({_HOST}):(\d{{1,5}})")
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")  # a dot would make LAB.SEGMENT ambiguous
-_LOOPBACKS: Final = (
-    "ip saddr 127.0.0.0/8",
-    "ip6 saddr ::1",
-)  # of who on the host connects to a forwarded port
 _IFNAME: Final = re.compile(r'[^\s"/:%]{1,15}')
 
 

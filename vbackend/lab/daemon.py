@@ -41,7 +41,7 @@ from vbackend.lab.world import LabWorld
 from vbackend.qemu.agent import Result
 from vbackend.services.snapshot import StationSnapshot
 
-__all__ = ["LabDaemon", "LabEvent", "enter_namespace", "main"]
+__all__ = ["LabDaemon", "LabEvent", "enter_namespace", "live", "main"]
 
 log = logging.getLogger(__name__)
 
@@ -339,11 +339,14 @@ def enter_namespace(name: str, environ: Mapping[str, str]) -> Outside | None:
         return None
 
 
-async def _live(name: str, outside: Outside | None) -> None:
+async def live(
+    name: str, outside: Outside | None, *, wanted: Lab | None = None, file: str | None = None
+) -> None:
+    """A daemon's life, which SIGINT and SIGTERM end. Arguments and errors: LabDaemon's."""
     daemon = LabDaemon(name, os.environ, outside)
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, daemon.end)
-    await daemon.serve()
+    await daemon.serve(wanted=wanted, file=file)
 
 
 def main() -> None:
@@ -352,7 +355,7 @@ def main() -> None:
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
     )
     try:
-        asyncio.run(_live(sys.argv[1], enter_namespace(sys.argv[1], os.environ)))
+        asyncio.run(live(sys.argv[1], enter_namespace(sys.argv[1], os.environ)))
     except (VbackendError, OSError) as error:
         print(f"vbackend: {error}", file=sys.stderr)
         raise SystemExit(1) from None

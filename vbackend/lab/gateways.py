@@ -14,7 +14,7 @@ from vbackend.host.outside import Outside
 from vbackend.host.ruleset import NatConfig, gateway_port
 from vbackend.host.tap import HostDevices
 from vbackend.host.uplink import Uplink
-from vbackend.lab.names import mac_address
+from vbackend.lab.names import mac_address, mac_octets
 from vbackend.lab.state import LabFolder
 from vbackend.ports.parse import parse_port
 from vbackend.ports.spec import TapSpec
@@ -48,7 +48,7 @@ class Gateways:
         spec = parse_port(gateway_port(lab, switch, config))
         if not isinstance(spec, TapSpec):
             raise ConfigError(f"switch {switch!r}: its gateway is no tap")
-        mac = bytes.fromhex(mac_address(lab, switch, "nat").replace(":", ""))
+        mac = mac_octets(mac_address(lab, switch, "nat"))
         options = replace(spec.options, name=gateway_name(switch))
         private = self._outside is not None
         nat = Nat(self._devices, lab, switch, config, private=private, look_up=look_up)

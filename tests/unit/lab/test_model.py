@@ -126,6 +126,11 @@ def test_json_brings_it_back() -> None:
             "rate, loss of 'tap:b,loss=1%,rate=1M'",
         ),
         (
+            "cable = [{ends = ['tap:a,queue=9', 'tap:b,queue=9'], back = {queue = 5}}]",
+            (),
+            "queue of 'tap:a,queue=9': on a cable",
+        ),
+        (
             "switch.s = {addr = ['fd00::1/64'], ra = {lifetime = '5x'}}",
             ("switch", "s", "ra", "lifetime"),
             "whole seconds",
