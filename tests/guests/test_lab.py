@@ -1,7 +1,6 @@
 """Labs of real guests, driven by the command line: up, changed under their feet, their vbackend killed, down."""
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 
 from tests.support.lab_run import Labs, dumb_disk, lab_runtime
 from tests.support.netns import Namespace, netns
-from tests.support.run import wait_until
+from tests.support.run import VBACKEND, wait_until
 from vbackend.control.client import call
 from vbackend.errors import ConfigError
 
@@ -167,7 +166,7 @@ name = "core"
     assert "NO-CARRIER" not in labs.guest("r1", "ip -o link show eth0")
 
     typed = subprocess.Popen(
-        [sys.executable, "-c", "from vbackend.cli.main import main; main()", "console", "r1"],
+        [*VBACKEND, "console", "r1"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -204,14 +203,7 @@ def test_a_foreground_lab_ends_with_its_command(labs: Labs, tmp_path: Path) -> N
     log = tmp_path / "log"
     with log.open("wb") as sink:
         child = subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                "from vbackend.cli.main import main; main()",
-                "up",
-                str(path),
-                "--foreground",
-            ],
+            [*VBACKEND, "up", str(path), "--foreground"],
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=sink,

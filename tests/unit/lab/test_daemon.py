@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import JsonValue
 
-from tests.unit.lab.lab_yard import Yard, two, until
+from tests.support.qemu_peers import eventually
+from tests.unit.lab.lab_yard import Yard, two
 from vbackend.errors import ConfigError, ControlError
 from vbackend.lab.daemon import LabDaemon
 from vbackend.lab.model import Lab
@@ -30,7 +31,11 @@ def json(lab: Lab) -> JsonValue:
 
 async def connected(daemon: LabDaemon) -> LabStatus:
     """The status, once every end has a peer."""
-    await until(lambda: all(end.connected for link in daemon.status().links for end in link.ends))
+
+    def all_connected() -> bool:
+        return all(end.connected for link in daemon.status().links for end in link.ends)
+
+    await eventually(all_connected, "every end has a peer")
     return daemon.status()
 
 
@@ -170,7 +175,7 @@ async def test_commands_of_vms_and_cables(yard: Yard) -> None:
 async def test_in_the_foreground(yard: Yard) -> None:
     daemon = LabDaemon("two", yard.environ)
     serving = asyncio.create_task(daemon.serve(wanted=two(yard.disk), file=None))
-    await until(lambda: yard.folder.read().running is not None)
+    await eventually(lambda: yard.folder.read().running is not None, "the lab runs")
     daemon.end()
     await serving
     assert not yard.folder.root.exists()
