@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,6 +28,7 @@ from vbackend.host.outside import Outside
 from vbackend.host.rootless import own_namespace
 from vbackend.host.tap import HostDevices
 from vbackend.lab.apply import Progress, apply
+from vbackend.lab.guest import Guest
 from vbackend.lab.machines import VmNow
 from vbackend.lab.model import Cable, Impair, Lab
 from vbackend.lab.orders import lab_commands
@@ -215,6 +216,16 @@ class LabDaemon:
             await self._world.machines.guest(vm).restore(tag)
             self._world.tell_carriers(vm)
 
+    async def save_all(self, tag: str) -> None:
+        async with self._turn:
+            await _together(guest.save(tag) for guest in self._guests())
+
+    async def restore_all(self, tag: str) -> None:
+        async with self._turn:
+            await _together(guest.restore(tag) for guest in self._guests())
+            for vm in self._world.machines.vms:
+                self._world.tell_carriers(vm)
+
     async def set_cable(
         self, cable: str, up: bool | None, forward: Impair | None, back: Impair | None
     ) -> None:
@@ -251,6 +262,9 @@ class LabDaemon:
         except VbackendError as error:
             log.error("what ran before cannot be made to run again: %s", error)
 
+    def _guests(self) -> list[Guest]:
+        return [self._world.machines.guest(name) for name in self._world.machines.vms]
+
     def _wanted(self, lab: Lab | None) -> Lab:
         lab = lab or self._record.wanted or self._record.running
         if lab is None:
@@ -284,6 +298,13 @@ class LabDaemon:
         if not failure.cancelled():
             log.critical("%s; `vbackend up` takes the guests over", failure.result())
             self._end.set()
+
+
+async def _together(work: Iterable[Awaitable[None]]) -> None:
+    """All to their ends; then the first error."""
+    for result in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
 
 
 def _words(step: Step, progress: Progress) -> dict[str, JsonValue]:

@@ -9,6 +9,7 @@
     vm-exec vm command [timeout]  {stdout, stderr, status}, base64 of at most 1 MiB each
     vm-start, vm-stop, vm-restart vm
     vm-save, vm-restore vm tag
+    lab-save, lab-restore tag     all VMs, side by side
     cable-set cable [up] [forward] [back]    impairments: all keys of a direction
 
 Everything that changes takes its turn: one after the other.
@@ -49,6 +50,8 @@ class LabDaemonLike(Protocol):
     async def vm_restart(self, vm: str) -> None: ...
     async def vm_save(self, vm: str, tag: str) -> None: ...
     async def vm_restore(self, vm: str, tag: str) -> None: ...
+    async def save_all(self, tag: str) -> None: ...
+    async def restore_all(self, tag: str) -> None: ...
     async def set_cable(
         self, cable: str, up: bool | None, forward: Impair | None, back: Impair | None
     ) -> None: ...
@@ -73,9 +76,12 @@ class ExecArguments(Arguments):
     timeout: float = Field(30.0, gt=0, le=86_400)
 
 
-class TagArguments(Arguments):
-    vm: str
+class LabTagArguments(Arguments):
     tag: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9._-]{0,62}$")
+
+
+class TagArguments(LabTagArguments):
+    vm: str
 
 
 class CableArguments(Arguments):
@@ -141,6 +147,14 @@ def lab_commands(daemon: LabDaemonLike) -> dict[str, Command]:
         await daemon.vm_restore(given.vm, given.tag)
         return {}
 
+    async def save_all(_desk: Desk, given: LabTagArguments) -> JsonValue:
+        await daemon.save_all(given.tag)
+        return {}
+
+    async def restore_all(_desk: Desk, given: LabTagArguments) -> JsonValue:
+        await daemon.restore_all(given.tag)
+        return {}
+
     async def cable(_desk: Desk, given: CableArguments) -> JsonValue:
         forward, back = (
             None if keys is None else _checked("cable-set", Impair, keys)
@@ -162,6 +176,8 @@ def lab_commands(daemon: LabDaemonLike) -> dict[str, Command]:
         "vm-restart": Command(VmArguments, restart),
         "vm-save": Command(TagArguments, save),
         "vm-restore": Command(TagArguments, restore),
+        "lab-save": Command(LabTagArguments, save_all),
+        "lab-restore": Command(LabTagArguments, restore_all),
         "cable-set": Command(CableArguments, cable),
     }
 

@@ -15,11 +15,11 @@ from typing import Any, Final
 from tests.support.accounting import assert_accounts
 from tests.support.frames import frame, mac, numbered
 from tests.support.run import Run, vbackend_run
-from tests.support.vhost.frontend import DEADLINE_S, FrontEnd
-from tests.support.vhost.memory import GuestMemory
-from tests.support.vhost.nic import NO_FEATURES, Nic, Pair
-from tests.support.vhost.wire import BASIC_FEATURES, BASIC_PROTOCOL, Feature, Protocol
 from vbackend.snapshot import PortSnapshot, RingSnapshot
+from vbackend.testing.vhost.frontend import DEADLINE_S, FrontEnd
+from vbackend.testing.vhost.memory import GuestMemory
+from vbackend.testing.vhost.nic import NO_FEATURES, Nic, Pair
+from vbackend.testing.vhost.wire import BASIC_FEATURES, BASIC_PROTOCOL, Feature, Protocol
 
 __all__ = ["BAD", "Lab", "X", "Y", "end_turn", "exchange", "expect", "vhost_lab"]
 

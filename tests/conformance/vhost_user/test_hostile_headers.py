@@ -15,8 +15,8 @@ import pytest
 
 from tests.conformance.vhost_user.lab import BAD, Lab, vhost_lab
 from tests.support.frames import BROADCAST, MAX_FRAME, MIN_FRAME, frame, mac, stream
-from tests.support.vhost.nic import NO_FEATURES, Pair, VnetHeader
-from tests.support.vhost.wire import Feature
+from vbackend.testing.vhost.nic import NO_FEATURES, Pair, VnetHeader
+from vbackend.testing.vhost.wire import Feature
 
 SINK = mac(0xABCDE)
 OFFLOADS = (

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 import pytest
 
 from tests.conformance.vhost_user.lab import BAD, Lab, X, exchange
-from tests.support.vhost.frontend import FrontEnd, RefusedError
-from tests.support.vhost.memory import PAGE, DirtyLog, GuestMemory, Region
-from tests.support.vhost.nic import NO_FEATURES, Nic, Pair, make_ring
-from tests.support.vhost.wire import (
+from vbackend.testing.vhost.frontend import FrontEnd, RefusedError
+from vbackend.testing.vhost.memory import PAGE, DirtyLog, GuestMemory, Region
+from vbackend.testing.vhost.nic import NO_FEATURES, Nic, Pair, make_ring
+from vbackend.testing.vhost.wire import (
     BASIC_PROTOCOL,
     Feature,
     Protocol,

@@ -14,10 +14,10 @@ import pytest
 from tests.conformance.vhost_user.lab import BAD, Lab, X, Y, exchange, expect, vhost_lab
 from tests.support.frames import mac, numbered
 from tests.support.run import vbackend_run
-from tests.support.vhost.frontend import FrontEnd, Queue
-from tests.support.vhost.memory import GuestMemory
-from tests.support.vhost.nic import NO_FEATURES, Nic, Pair
-from tests.support.vhost.wire import BASIC_FEATURES, BASIC_PROTOCOL, Feature, Protocol
+from vbackend.testing.vhost.frontend import FrontEnd, Queue
+from vbackend.testing.vhost.memory import GuestMemory
+from vbackend.testing.vhost.nic import NO_FEATURES, Nic, Pair
+from vbackend.testing.vhost.wire import BASIC_FEATURES, BASIC_PROTOCOL, Feature, Protocol
 
 MRG = Feature.MRG_RXBUF
 LAYOUTS = pytest.mark.parametrize("layout", [NO_FEATURES, Feature.RING_PACKED], ids=["split", "packed"])

@@ -6,11 +6,11 @@ import pytest
 
 from tests.conformance.vhost_user.lab import BAD, Lab, X, end_turn, exchange, expect
 from tests.support.frames import frame
-from tests.support.vhost.memory import PAGE, DirtyLog, GuestMemory
-from tests.support.vhost.nic import HEADER_LEN, NO_FEATURES, Pair
-from tests.support.vhost.packed import PackedRing
-from tests.support.vhost.ring import DriverRing
-from tests.support.vhost.wire import BASIC_PROTOCOL, Feature, Protocol
+from vbackend.testing.vhost.memory import PAGE, DirtyLog, GuestMemory
+from vbackend.testing.vhost.nic import HEADER_LEN, NO_FEATURES, Pair
+from vbackend.testing.vhost.packed import PackedRing
+from vbackend.testing.vhost.ring import DriverRing
+from vbackend.testing.vhost.wire import BASIC_PROTOCOL, Feature, Protocol
 
 LAYOUTS = pytest.mark.parametrize("layout", [NO_FEATURES, Feature.RING_PACKED], ids=["split", "packed"])
 PROTOCOL = BASIC_PROTOCOL | Protocol.LOG_SHMFD

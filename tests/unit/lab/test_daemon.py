@@ -15,6 +15,7 @@ from vbackend.lab.model import Lab
 from vbackend.lab.process import find_qemus
 from vbackend.lab.state import LabFolder, LabLock, LabRecord
 from vbackend.lab.status import LabStatus
+from vbackend.lab.vm import vmstate_file
 
 
 @pytest.fixture
@@ -166,6 +167,14 @@ async def test_commands_of_vms_and_cables(yard: Yard) -> None:
             await client.execute("vm-stop", {"vm": "x"})
         with pytest.raises(ControlError, match="no place for snapshots"):
             await client.execute("vm-save", {"vm": "a", "tag": "t"})
+        with pytest.raises(ControlError, match="no place for snapshots"):
+            await client.execute("lab-save", {"tag": "t"})
+        for vm in ("a", "b"):
+            vmstate_file(yard.folder.vm(vm)).touch()
+        await client.execute("lab-save", {"tag": "t"})
+        await client.execute("lab-restore", {"tag": "t"})
+        with pytest.raises(ConfigError, match="no snapshot 'x'; there are t"):
+            await client.execute("lab-restore", {"tag": "x"})
         await client.execute("vm-stop", {"vm": "a"})
         await client.execute("lab-apply")
         assert [vm.state for vm in daemon.status().vms] == ["running", "running"]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tests.support.vhost.memory import GuestMemory
+from vbackend.testing.vhost.memory import GuestMemory
 
 __all__ = [
     "INDIRECT",

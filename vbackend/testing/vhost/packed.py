@@ -8,8 +8,8 @@ device        the same: when the device wants kicks
 from collections.abc import Sequence
 from typing import Final
 
-from tests.support.vhost.memory import GuestMemory, fence
-from tests.support.vhost.ring import (
+from vbackend.testing.vhost.memory import GuestMemory, fence
+from vbackend.testing.vhost.ring import (
     INDIRECT,
     NEXT,
     WRITE,

@@ -1,12 +1,12 @@
-"""tests/support/vhost/ring.py: what both layouts share, on a split ring whose device is the test."""
+"""vbackend/testing/vhost/ring.py: what both layouts share, on a split ring whose device is the test."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from tests.support.vhost.memory import GuestMemory
-from tests.support.vhost.ring import Buffer, DeviceError, RingFullError, Used, need_event
-from tests.support.vhost.split import SplitRing
+from vbackend.testing.vhost.memory import GuestMemory
+from vbackend.testing.vhost.ring import Buffer, DeviceError, RingFullError, Used, need_event
+from vbackend.testing.vhost.split import SplitRing
 
 
 @pytest.fixture

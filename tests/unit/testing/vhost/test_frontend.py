@@ -1,4 +1,4 @@
-"""tests/support/vhost/frontend.py: what it says, to a back-end that is the other end of a socket pair."""
+"""vbackend/testing/vhost/frontend.py: what it says, to a back-end that is the other end of a socket pair."""
 
 import os
 import socket
@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.vhost.frontend import FrontEnd, Queue, RefusedError
-from tests.support.vhost.memory import DirtyLog, GuestMemory
-from tests.support.vhost.split import SplitRing
-from tests.support.vhost.wire import (
+from vbackend.testing.vhost.frontend import FrontEnd, Queue, RefusedError
+from vbackend.testing.vhost.memory import DirtyLog, GuestMemory
+from vbackend.testing.vhost.split import SplitRing
+from vbackend.testing.vhost.wire import (
     BASIC_FEATURES,
     BASIC_PROTOCOL,
     NEED_REPLY,

@@ -1,12 +1,12 @@
-"""tests/support/vhost/packed.py: the bytes in memory are those of VIRTIO 1.2 §2.8."""
+"""vbackend/testing/vhost/packed.py: the bytes in memory are those of VIRTIO 1.2 §2.8."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from tests.support.vhost.memory import GuestMemory
-from tests.support.vhost.packed import AVAIL, EVENT_DESC, EVENT_DISABLE, EVENT_ENABLE, USED, PackedRing
-from tests.support.vhost.ring import INDIRECT, NEXT, WRITE, Buffer, RingFullError, Used
+from vbackend.testing.vhost.memory import GuestMemory
+from vbackend.testing.vhost.packed import AVAIL, EVENT_DESC, EVENT_DISABLE, EVENT_ENABLE, USED, PackedRing
+from vbackend.testing.vhost.ring import INDIRECT, NEXT, WRITE, Buffer, RingFullError, Used
 
 
 @pytest.fixture

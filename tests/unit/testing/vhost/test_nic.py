@@ -1,4 +1,4 @@
-"""tests/support/vhost/nic.py: chains that hold what they should, with the test as the device of its rings."""
+"""vbackend/testing/vhost/nic.py: chains that hold what they should, with the test as the device of its rings."""
 
 import os
 import socket
@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from tests.support.vhost.frontend import FrontEnd, Queue
-from tests.support.vhost.memory import GuestMemory
-from tests.support.vhost.nic import HEADER_LEN, PLAIN, Pair, Received, VnetHeader, cut, make_ring
-from tests.support.vhost.packed import PackedRing
-from tests.support.vhost.ring import NEXT, RingFullError
-from tests.support.vhost.split import SplitRing
-from tests.support.vhost.wire import Feature
+from vbackend.testing.vhost.frontend import FrontEnd, Queue
+from vbackend.testing.vhost.memory import GuestMemory
+from vbackend.testing.vhost.nic import HEADER_LEN, PLAIN, Pair, Received, VnetHeader, cut, make_ring
+from vbackend.testing.vhost.packed import PackedRing
+from vbackend.testing.vhost.ring import NEXT, RingFullError
+from vbackend.testing.vhost.split import SplitRing
+from vbackend.testing.vhost.wire import Feature
 
 FRAME = bytes(range(200))
 

@@ -1,4 +1,4 @@
-"""tests/support/vhost/memory.py: what is written is in the files that a back-end maps."""
+"""vbackend/testing/vhost/memory.py: what is written is in the files that a back-end maps."""
 
 import os
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.vhost.memory import PAGE, DirtyLog, GuestMemory, fence
+from vbackend.testing.vhost.memory import PAGE, DirtyLog, GuestMemory, fence
 
 SECOND = 2 * PAGE
 BEHIND_A_HOLE = 1 << 32

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
-from tests.support.vhost.frontend import DEADLINE_S, FrontEnd, Queue
-from tests.support.vhost.memory import GuestMemory
-from tests.support.vhost.packed import PackedRing
-from tests.support.vhost.ring import Buffer, DriverRing, RingFullError, Used
-from tests.support.vhost.split import SplitRing
-from tests.support.vhost.wire import BASIC_FEATURES, BASIC_PROTOCOL, Feature, Protocol
+from vbackend.testing.vhost.frontend import DEADLINE_S, FrontEnd, Queue
+from vbackend.testing.vhost.memory import GuestMemory
+from vbackend.testing.vhost.packed import PackedRing
+from vbackend.testing.vhost.ring import Buffer, DriverRing, RingFullError, Used
+from vbackend.testing.vhost.split import SplitRing
+from vbackend.testing.vhost.wire import BASIC_FEATURES, BASIC_PROTOCOL, Feature, Protocol
 
 __all__ = ["HEADER_LEN", "NO_FEATURES", "PLAIN", "Nic", "Pair", "Received", "VnetHeader", "cut", "make_ring"]
 
@@ -154,9 +154,9 @@ class Pair:
             data = data[buffer.length :]
         return id_
 
-    def send(self, frame: bytes, header: VnetHeader = PLAIN) -> int:
-        """Post a frame, waiting for room, and notify."""
-        deadline = time.monotonic() + DEADLINE_S
+    def send(self, frame: bytes, header: VnetHeader = PLAIN, *, deadline_s: float = DEADLINE_S) -> int:
+        """Post a frame, waiting for room, and notify. TimeoutError when there is none."""
+        deadline = time.monotonic() + deadline_s
         while True:
             self.reap_sent()
             try:
@@ -274,6 +274,20 @@ class Nic:
         except BaseException:
             memory.close()
             raise
+        return cls.start(front, features=features, protocol=protocol, pairs=pairs, size=size, **options)
+
+    @classmethod
+    def start(
+        cls,
+        front: FrontEnd,
+        *,
+        features: Feature = NO_FEATURES,
+        protocol: Protocol = BASIC_PROTOCOL,
+        pairs: int = 1,
+        size: int = 256,
+        **options: Any,
+    ) -> Self:
+        """On a connection that nothing was said on; takes it and its memory. Arguments as those of `connect`."""
         made: list[Pair] = []
         nic = cls(front, made)
         try:

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
-from tests.support.vhost.memory import DirtyLog, GuestMemory, Region
-from tests.support.vhost.ring import DriverRing
-from tests.support.vhost.wire import (
+from vbackend.testing.vhost.memory import DirtyLog, GuestMemory, Region
+from vbackend.testing.vhost.ring import DriverRing
+from vbackend.testing.vhost.wire import (
     BASIC_FEATURES,
     BASIC_PROTOCOL,
     NEED_REPLY,

@@ -1,13 +1,13 @@
-"""tests/support/vhost/split.py: the bytes in memory are those of VIRTIO 1.2 §2.7."""
+"""vbackend/testing/vhost/split.py: the bytes in memory are those of VIRTIO 1.2 §2.7."""
 
 import struct
 from collections.abc import Iterator
 
 import pytest
 
-from tests.support.vhost.memory import GuestMemory
-from tests.support.vhost.ring import INDIRECT, NEXT, WRITE, Buffer, DeviceError, RingFullError, Used
-from tests.support.vhost.split import SplitRing
+from vbackend.testing.vhost.memory import GuestMemory
+from vbackend.testing.vhost.ring import INDIRECT, NEXT, WRITE, Buffer, DeviceError, RingFullError, Used
+from vbackend.testing.vhost.split import SplitRing
 
 
 @pytest.fixture

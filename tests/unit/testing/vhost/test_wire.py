@@ -1,4 +1,4 @@
-"""tests/support/vhost/wire.py against bytes written by hand."""
+"""vbackend/testing/vhost/wire.py against bytes written by hand."""
 
 import os
 import socket
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.vhost.wire import (
+from vbackend.testing.vhost.wire import (
     HEADER,
     MOST_FDS,
     Feature,

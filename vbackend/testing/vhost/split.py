@@ -8,8 +8,8 @@ device        u16 flags, u16 idx, { u32 id, u32 length }, u16 avail_event
 from collections.abc import Sequence
 from typing import Final
 
-from tests.support.vhost.memory import GuestMemory, fence
-from tests.support.vhost.ring import (
+from vbackend.testing.vhost.memory import GuestMemory, fence
+from vbackend.testing.vhost.ring import (
     INDIRECT,
     NEXT,
     WRITE,
