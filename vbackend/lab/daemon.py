@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
 from vbackend import __version__
 from vbackend.backend import Backend
@@ -38,6 +38,7 @@ from vbackend.lab.process import find_qemus
 from vbackend.lab.state import LabFolder, LabLock, LabRecord
 from vbackend.lab.status import LabStatus, VmSeen, lab_status
 from vbackend.lab.steps import Step, describe
+from vbackend.lab.words import first_problem
 from vbackend.lab.world import LabWorld
 from vbackend.qemu.agent import Result
 from vbackend.services.snapshot import StationSnapshot
@@ -317,7 +318,7 @@ def _words(step: Step, progress: Progress) -> dict[str, JsonValue]:
 
 
 def _with_cable(lab: Lab, title: str, up: bool | None, forward: Impair | None, back: Impair | None) -> Lab:
-    """The lab with one cable changed. ConfigError: there is no such cable."""
+    """The lab with one cable changed. ConfigError: there is no such cable, or it makes no sense then."""
     if title not in [cable.title for cable in lab.cable]:
         known = ", ".join(cable.title for cable in lab.cable) or "none"
         raise ConfigError(f"there is no cable {title!r}; there are {known}")
@@ -333,7 +334,10 @@ def _with_cable(lab: Lab, title: str, up: bool | None, forward: Impair | None, b
             back=back or Impair.model_validate(back_now),
         )
 
-    cables = tuple(changed(cable) if cable.title == title else cable for cable in lab.cable)
+    try:
+        cables = tuple(changed(cable) if cable.title == title else cable for cable in lab.cable)
+    except ValidationError as error:
+        raise ConfigError(f"cable {title!r}: {first_problem(error)}") from None
     return lab.model_copy(update={"cable": cables})
 
 

@@ -293,7 +293,7 @@ class Switch(Strict):
             raise ValueError("ra needs an IPv6 address in addr, whose prefix it announces")
         if self.dhcp is not None:
             nets = [each.network for each in self.addresses if isinstance(each.ip, IPv4Address)]
-            if not any(bound in net for net in nets for bound in self.dhcp.bounds):
+            if not any(all(bound in net for bound in self.dhcp.bounds) for net in nets):
                 raise ValueError(f"the dhcp range {self.dhcp.range} is in no network of addr")
         return self
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from ipaddress import ip_address, ip_interface
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, ValidationError, WithJsonSchema
 
 from vbackend.errors import ConfigError
 from vbackend.host.ruleset import parse_forward
@@ -32,6 +32,7 @@ __all__ = [
     "Quantity",
     "Time",
     "end_name",
+    "first_problem",
     "is_vm_end",
     "seconds",
     "split_end",
@@ -39,6 +40,13 @@ __all__ = [
 
 _NAME_MAX: Final = 20
 _VM_END: Final = re.compile(r"([a-z][a-z0-9-]*):([a-z][a-z0-9._-]*)")
+
+
+def first_problem(error: ValidationError) -> str:
+    """What pydantic found first, in one line: where, and what."""
+    first = error.errors(include_url=False)[0]
+    where, what = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    return f"{where}: {what}" if where else what
 
 
 def is_vm_end(end: str) -> bool:

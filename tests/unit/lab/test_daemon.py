@@ -158,6 +158,8 @@ async def test_commands_of_vms_and_cables(yard: Yard) -> None:
         assert [end.impair for end in daemon.status().links[0].ends] == [{}, {}]
         with pytest.raises(ConfigError, match="there is no cable 'x'; there are core"):
             await client.execute("cable-set", {"cable": "x", "up": False})
+        with pytest.raises(ConfigError, match="cable 'core': burst is of no use without a rate"):
+            await client.execute("cable-set", {"cable": "core", "back": {"burst": "9k"}})
         await client.execute("vm-start", {"vm": "b"})
         await client.execute("vm-restart", {"vm": "b"})
         await connected(daemon)

@@ -97,6 +97,11 @@ def test_json_brings_it_back() -> None:
             "in no network of addr",
         ),
         (
+            "switch.s = {addr = ['10.0.0.1/24'], dhcp = {range = '10.0.0.9-10.0.1.2'}}",
+            ("switch", "s"),
+            "in no network of addr",
+        ),
+        (
             "switch.s = {addr = ['10.0.0.1/24'], dhcp = {range = '10.0.0.9-10.0.0.2'}}",
             ("switch", "s", "dhcp"),
             "ends before it begins",
