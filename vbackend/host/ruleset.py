@@ -17,6 +17,8 @@ from vbackend.ports.spec import Address
 __all__ = [
     "TABLE_PREFIX",
     "Forward",
+    "IPAddress",
+    "LookUp",
     "NatConfig",
     "gateway_ifname",
     "gateway_port",
@@ -28,6 +30,7 @@ __all__ = [
 ]
 
 IPAddress = IPv4Address | IPv6Address
+LookUp = Callable[[str], Iterable[IPAddress]]  # the addresses of a guest, by its name
 
 TABLE_PREFIX: Final = "vbackend-"
 
@@ -87,7 +90,7 @@ def parse_forward(text: str) -> Forward:
     return Forward("tcp" if protocol == "tcp" else "udp", address, ports[0], host.strip("[]"), ports[1])
 
 
-def resolve(forward: Forward, look_up: Callable[[str], Iterable[IPAddress]]) -> tuple[IPAddress, ...]:
+def resolve(forward: Forward, look_up: LookUp) -> tuple[IPAddress, ...]:
     """The guest's addresses: at most one of each IP version, only of the version of `listen` where that is given.
 
     ConfigError: it has none.

@@ -7,12 +7,13 @@ that raises has taken its own half back.
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
+from ipaddress import ip_address, ip_interface
 from typing import Final
 
 from vbackend.backend import Backend, BackendEvent
 from vbackend.errors import ConfigError
 from vbackend.host.outside import Outside
+from vbackend.host.ruleset import IPAddress
 from vbackend.host.tap import HostDevices
 from vbackend.host.uplink import RESOLVER
 from vbackend.lab.carriers import Carriers
@@ -228,7 +229,7 @@ class LabWorld:
             found |= self._coming[vm].nics
         return found
 
-    def _addresses(self, service: Service, vm: str) -> list[IPv4Address | IPv6Address]:
+    def _addresses(self, service: Service, vm: str) -> list[IPAddress]:
         """A guest's addresses, as the lab file and its DHCP reservations give them; those on the switch first."""
         nics = self._nics(vm).values()
         found = [ip_interface(text).ip for nic in nics for text in nic.addr]
