@@ -69,7 +69,7 @@ def test_first_failure_ends_the_run_with_its_status(
 
     monkeypatch.setattr(stages, "types", fails)
     assert cli.main(["test"]) == 5
-    assert calls == ["setup", "lint"]
+    assert calls == ["setup", "lint", "beside .venv/bin/python -m pytest tiers"]
 
 
 @pytest.mark.parametrize("argv", [[], ["nonsense"], ["lint", "--fast"]])
