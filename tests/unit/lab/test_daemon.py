@@ -174,7 +174,11 @@ async def test_commands_of_vms_and_cables(yard: Yard) -> None:
         for vm in ("a", "b"):
             vmstate_file(yard.folder.vm(vm)).touch()
         await client.execute("lab-save", {"tag": "t"})
-        await client.execute("lab-restore", {"tag": "t"})
+        told: list[str] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(daemon._world, "tell_carriers", told.append)
+            await client.execute("lab-restore", {"tag": "t"})
+        assert told == ["a", "b"], "QEMU has forgotten who had a carrier"
         with pytest.raises(ConfigError, match="no snapshot 'x'; there are t"):
             await client.execute("lab-restore", {"tag": "x"})
         await client.execute("vm-stop", {"vm": "a"})
