@@ -94,7 +94,7 @@ class Backend:
         self.name: Final = name
         self._first: Final = segment
         self._workers = workers
-        self._queue_frames = queue_frames
+        self.queue_frames: Final = queue_frames
         self._devices = host
         self._own_devices: HostDevices | None = None
         self._engine = engine
@@ -412,7 +412,7 @@ class Backend:
             dataplane=running.dataplane,
             segment=running.segments.get(segment),
             units=running.units,
-            queue_frames=self._queue_frames,
+            queue_frames=self.queue_frames,
             emit=self._emit,
             drain=self._drain,
             pick_worker=self._pick_worker,

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
 from vbackend import __version__
 from vbackend.backend import Backend
@@ -38,11 +38,12 @@ from vbackend.lab.process import find_qemus
 from vbackend.lab.state import LabFolder, LabLock, LabRecord
 from vbackend.lab.status import LabStatus, VmSeen, lab_status
 from vbackend.lab.steps import Step, describe
+from vbackend.lab.words import first_problem
 from vbackend.lab.world import LabWorld
 from vbackend.qemu.agent import Result
 from vbackend.services.snapshot import StationSnapshot
 
-__all__ = ["LabDaemon", "LabEvent", "enter_namespace", "main"]
+__all__ = ["LabDaemon", "LabEvent", "enter_namespace", "live", "main"]
 
 log = logging.getLogger(__name__)
 
@@ -223,6 +224,8 @@ class LabDaemon:
     async def restore_all(self, tag: str) -> None:
         async with self._turn:
             await _together(guest.restore(tag) for guest in self._guests())
+            for vm in self._world.machines.vms:
+                self._world.tell_carriers(vm)
 
     async def set_cable(
         self, cable: str, up: bool | None, forward: Impair | None, back: Impair | None
@@ -315,7 +318,7 @@ def _words(step: Step, progress: Progress) -> dict[str, JsonValue]:
 
 
 def _with_cable(lab: Lab, title: str, up: bool | None, forward: Impair | None, back: Impair | None) -> Lab:
-    """The lab with one cable changed. ConfigError: there is no such cable."""
+    """The lab with one cable changed. ConfigError: there is no such cable, or it makes no sense then."""
     if title not in [cable.title for cable in lab.cable]:
         known = ", ".join(cable.title for cable in lab.cable) or "none"
         raise ConfigError(f"there is no cable {title!r}; there are {known}")
@@ -331,7 +334,10 @@ def _with_cable(lab: Lab, title: str, up: bool | None, forward: Impair | None, b
             back=back or Impair.model_validate(back_now),
         )
 
-    cables = tuple(changed(cable) if cable.title == title else cable for cable in lab.cable)
+    try:
+        cables = tuple(changed(cable) if cable.title == title else cable for cable in lab.cable)
+    except ValidationError as error:
+        raise ConfigError(f"cable {title!r}: {first_problem(error)}") from None
     return lab.model_copy(update={"cable": cables})
 
 
@@ -358,11 +364,14 @@ def enter_namespace(name: str, environ: Mapping[str, str]) -> Outside | None:
         return None
 
 
-async def _live(name: str, outside: Outside | None) -> None:
+async def live(
+    name: str, outside: Outside | None, *, wanted: Lab | None = None, file: str | None = None
+) -> None:
+    """A daemon's life, which SIGINT and SIGTERM end. Arguments and errors: LabDaemon's."""
     daemon = LabDaemon(name, os.environ, outside)
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, daemon.end)
-    await daemon.serve()
+    await daemon.serve(wanted=wanted, file=file)
 
 
 def main() -> None:
@@ -371,7 +380,7 @@ def main() -> None:
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
     )
     try:
-        asyncio.run(_live(sys.argv[1], enter_namespace(sys.argv[1], os.environ)))
+        asyncio.run(live(sys.argv[1], enter_namespace(sys.argv[1], os.environ)))
     except (VbackendError, OSError) as error:
         print(f"vbackend: {error}", file=sys.stderr)
         raise SystemExit(1) from None

@@ -24,6 +24,7 @@ from vbackend.control.commands import Arguments, Command, Desk
 from vbackend.errors import ConfigError
 from vbackend.lab.model import Impair, Lab
 from vbackend.lab.status import LabStatus
+from vbackend.lab.words import first_problem
 from vbackend.qemu.agent import Result
 from vbackend.services.snapshot import StationSnapshot
 
@@ -190,6 +191,4 @@ def _checked(command: str, model: type[M], value: object) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "lab"
-        raise ConfigError(f"{command}: {where}: {first['msg'].removeprefix('Value error, ')}") from None
+        raise ConfigError(f"{command}: {first_problem(error)}") from None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from vbackend.backend import Backend
-from vbackend.lab.names import mac_address
+from vbackend.lab.names import mac_address, mac_octets
 from vbackend.lab.state import LabFolder, replace_file
 from vbackend.lab.steps import Service
 from vbackend.lab.words import seconds
@@ -47,7 +47,7 @@ def services_of(
             lease=seconds(dhcp.lease),
             router=None if router is None else IPv4Address(router),
             reservations=tuple(
-                Reservation(IPv4Address(address), mac=_octets(mac))
+                Reservation(IPv4Address(address), mac=mac_octets(mac))
                 for mac, address in service.reserved.items()
             ),
             names=dict(names),
@@ -81,7 +81,7 @@ class Stations:
         station = Station(
             self._backend,
             station_name(switch),
-            _octets(mac_address(self._folder.name, switch, "services")),
+            mac_octets(mac_address(self._folder.name, switch, "services")),
             service.switch.addresses,
             services_of(service, names, self._servers),
             segment=switch,
@@ -106,7 +106,3 @@ class Stations:
 
     def _leases(self, switch: str) -> Path:
         return self._folder.root / f"leases-{switch}.json"
-
-
-def _octets(mac: str) -> bytes:
-    return bytes.fromhex(mac.replace(":", "").replace("-", ""))

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import JsonValue
 
-from tests.unit.lab.lab_yard import Yard, two, until
+from tests.support.qemu_peers import eventually
+from tests.unit.lab.lab_yard import Yard, two
 from vbackend.errors import ConfigError, ControlError
 from vbackend.lab.daemon import LabDaemon
 from vbackend.lab.model import Lab
@@ -31,7 +32,11 @@ def json(lab: Lab) -> JsonValue:
 
 async def connected(daemon: LabDaemon) -> LabStatus:
     """The status, once every end has a peer."""
-    await until(lambda: all(end.connected for link in daemon.status().links for end in link.ends))
+
+    def all_connected() -> bool:
+        return all(end.connected for link in daemon.status().links for end in link.ends)
+
+    await eventually(all_connected, "every end has a peer")
     return daemon.status()
 
 
@@ -153,6 +158,8 @@ async def test_commands_of_vms_and_cables(yard: Yard) -> None:
         assert [end.impair for end in daemon.status().links[0].ends] == [{}, {}]
         with pytest.raises(ConfigError, match="there is no cable 'x'; there are core"):
             await client.execute("cable-set", {"cable": "x", "up": False})
+        with pytest.raises(ConfigError, match="cable 'core': burst is of no use without a rate"):
+            await client.execute("cable-set", {"cable": "core", "back": {"burst": "9k"}})
         await client.execute("vm-start", {"vm": "b"})
         await client.execute("vm-restart", {"vm": "b"})
         await connected(daemon)
@@ -167,7 +174,11 @@ async def test_commands_of_vms_and_cables(yard: Yard) -> None:
         for vm in ("a", "b"):
             vmstate_file(yard.folder.vm(vm)).touch()
         await client.execute("lab-save", {"tag": "t"})
-        await client.execute("lab-restore", {"tag": "t"})
+        told: list[str] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(daemon._world, "tell_carriers", told.append)
+            await client.execute("lab-restore", {"tag": "t"})
+        assert told == ["a", "b"], "QEMU has forgotten who had a carrier"
         with pytest.raises(ConfigError, match="no snapshot 'x'; there are t"):
             await client.execute("lab-restore", {"tag": "x"})
         await client.execute("vm-stop", {"vm": "a"})
@@ -179,7 +190,7 @@ async def test_commands_of_vms_and_cables(yard: Yard) -> None:
 async def test_in_the_foreground(yard: Yard) -> None:
     daemon = LabDaemon("two", yard.environ)
     serving = asyncio.create_task(daemon.serve(wanted=two(yard.disk), file=None))
-    await until(lambda: yard.folder.read().running is not None)
+    await eventually(lambda: yard.folder.read().running is not None, "the lab runs")
     daemon.end()
     await serving
     assert not yard.folder.root.exists()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.fds import open_fds
 from tests.support.qemu_peers import eventually
 from tests.support.vhost_user import (
     NEED_REPLY,
@@ -33,10 +34,6 @@ ONE = Region(0, 1 << 28, 0x7F0000000000, 0)
 TWO = Region(1 << 32, 1 << 20, 0x7F8000000000, 0)
 AT = ONE.user_address
 PORT = 5
-
-
-def open_fds() -> set[str]:
-    return {entry.name for entry in Path("/proc/self/fd").iterdir()}
 
 
 class Desk:

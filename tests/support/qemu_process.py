@@ -18,10 +18,10 @@ from typing import Final, Self
 
 from vbackend.errors import HostError, VbackendError
 from vbackend.qemu.qmp import Qmp
+from vbackend.qemu.version import QEMU
 
-__all__ = ["QEMU", "QemuProcess", "QemuSpec"]
+__all__ = ["QemuProcess", "QemuSpec"]
 
-QEMU: Final = "qemu-system-x86_64"
 LAST_WORDS: Final = 2000  # characters of QEMU's output in an error
 
 

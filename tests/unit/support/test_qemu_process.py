@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.qemu_process import QemuProcess, QemuSpec
 from vbackend.errors import HostError, VbackendError
-from vbackend.qemu.process import QemuProcess, QemuSpec
 
 IDLE = ("-machine", "none", "-accel", "tcg")
 
@@ -84,7 +84,7 @@ def test_qemu_dies_with_us(tmp_path: Path) -> None:
     script = f"""
 import asyncio
 from pathlib import Path
-from vbackend.qemu.process import QemuProcess, QemuSpec
+from tests.support.qemu_process import QemuProcess, QemuSpec
 async def main():
     fd = {theirs.fileno()}
     arguments = {[*IDLE]!r} + ["-chardev", f"socket,id=c0,fd={{fd}}"]
