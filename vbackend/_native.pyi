@@ -317,6 +317,9 @@ class Engine:
     def vhost_set_log(self, port: int, size: int, offset: int, fd: int | None) -> None:
         """The dirty log, one bit for each page of 4096 bytes; None: none."""
 
+    def vhost_set_log_call(self, port: int, fd: int | None) -> None:
+        """What to signal when the log changed; None: nothing."""
+
     def vhost_rings(self, port: int) -> list[dict[str, int]]:
         """One for each ring touched so far: ring, running, enabled, size, kicks, calls, frames, packed."""
 

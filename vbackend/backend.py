@@ -29,7 +29,6 @@ from vbackend.host.tap import HostDevices
 from vbackend.ports.adopted import adopted_port
 from vbackend.ports.base import EventName, Port, PortContext
 from vbackend.ports.channel import Channel, ChannelPort
-from vbackend.ports.dialling import DiallingPort
 from vbackend.ports.impairment import Impairment
 from vbackend.ports.make import make_port
 from vbackend.ports.multi import ParentPort
@@ -95,7 +94,7 @@ class Backend:
         self.name: Final = name
         self._first: Final = segment
         self._workers = workers
-        self._queue_frames = queue_frames
+        self.queue_frames: Final = queue_frames
         self._devices = host
         self._own_devices: HostDevices | None = None
         self._engine = engine
@@ -267,11 +266,13 @@ class Backend:
         port.set(up=up, queue_frames=queue_frames, queue_bytes=queue_bytes, rate=rate, burst=burst)
         return port.snapshot()
 
+    def inject(self, name: str, frame: bytes) -> None:
+        """Forward a frame as if the port's peer had sent it. ConfigError: no such port, no such frame."""
+        self._find(name).inject(frame)
+
     def dial_now(self, name: str) -> None:
         """Let a port that dials try again at once. Nothing for other kinds. ConfigError: no such port."""
-        port = self._find(name)
-        if isinstance(port, DiallingPort):
-            port.dial_now()
+        self._find(name).dial_now()
 
     def set_carrier(self, name: str, up: bool) -> None:
         """Tell a port's peer whether its link has carrier, where it can see that. ConfigError: no such port."""
@@ -411,7 +412,7 @@ class Backend:
             dataplane=running.dataplane,
             segment=running.segments.get(segment),
             units=running.units,
-            queue_frames=self._queue_frames,
+            queue_frames=self.queue_frames,
             emit=self._emit,
             drain=self._drain,
             pick_worker=self._pick_worker,

@@ -295,6 +295,9 @@ class Dataplane:
     def vhost_set_log(self, port: int, size: int, offset: int, fd: OwnedFd | None) -> None:
         self._engine.vhost_set_log(port, size, offset, None if fd is None else fd.detach())
 
+    def vhost_set_log_call(self, port: int, fd: OwnedFd | None) -> None:
+        self._engine.vhost_set_log_call(port, None if fd is None else fd.detach())
+
     def vhost_rings(self, port: int) -> list[dict[str, int]]:
         return self._engine.vhost_rings(port)
 

@@ -5,7 +5,6 @@ The traffic is what the card's boot ROM sends when it looks for a DHCP server.
 
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,12 +12,11 @@ import pytest
 
 from tests.guests.wiring import mac
 from tests.support.netns import Namespace, namespace
-from tests.support.run import vbackend_run
-from vbackend.qemu.process import QEMU
+from tests.support.run import VBACKEND, vbackend_run
+from vbackend.qemu.version import QEMU
 
 pytestmark = [pytest.mark.root, pytest.mark.guest, pytest.mark.timeout(120)]
 
-ARGS = (sys.executable, "-c", "from vbackend.cli.main import main; main()", "args")
 OTHER = "stream:unix:other.sock"
 PORTS = [
     "stream:unix:a,,b.sock",
@@ -47,7 +45,7 @@ def place() -> Iterator[Namespace]:
 
 def start_guest(place: Namespace, folder: Path, port: str, address: str) -> subprocess.Popen[bytes]:
     told = subprocess.run(
-        [*ARGS, port, "--mac", address, "--memory", "64"],
+        [*VBACKEND, "args", port, "--mac", address, "--memory", "64"],
         capture_output=True,
         text=True,
         check=True,

@@ -3,7 +3,6 @@
 import asyncio
 import socket
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -13,10 +12,10 @@ import pytest
 from tests.guests.wiring import LISTENING, boot, mac
 from tests.support.guest import Guests
 from tests.support.netns import namespace
-from tests.support.run import wait_until
+from tests.support.run import VBACKEND, wait_until
 from vbackend.qemu.accel import accelerator
 from vbackend.qemu.agent import PORT_NAME, Agent
-from vbackend.qemu.process import QEMU
+from vbackend.qemu.version import QEMU
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(180)]
 
@@ -65,7 +64,7 @@ async def _guest_of_exec(guests: Guests, folder: Path, ports: Sequence[str]) -> 
 
 @contextmanager
 def _vbackend_exec(log: Path, arguments: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
-    program = [sys.executable, "-c", "from vbackend.cli.main import main; main()", "exec", *arguments]
+    program = [*VBACKEND, "exec", *arguments]
     with log.open("wb") as output, subprocess.Popen(program, stdout=output, stderr=output) as child:
         try:
             yield child

@@ -1,8 +1,6 @@
 """Labs of real guests, driven by the command line: up, changed under their feet, their vbackend killed, down."""
 
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +8,7 @@ import pytest
 
 from tests.support.lab_run import Labs, dumb_disk, lab_runtime
 from tests.support.netns import Namespace, netns
-from tests.support.run import wait_until
+from tests.support.run import VBACKEND, wait_until
 from vbackend.control.client import call
 from vbackend.errors import ConfigError
 
@@ -18,22 +16,10 @@ __all__ = ["netns"]
 
 pytestmark = [pytest.mark.root, pytest.mark.guest]
 
-PAIR = """
-[vm.r1]
-image = "small"
-files = {{ "/etc/greeting" = "greeting" }}
-start = ["ip addr add 10.0.0.1/24 dev eth0", "ip link set eth0 up"]
-[vm.r2]
-image = "small"
-[vm.r2.nic.eth0]
-addr = ["10.0.0.2/24"]
+ROUTERS = """
 [[cable]]
 ends = ["r1:eth0", "r2:eth0"]
 name = "core"
-[switch.lan]
-ports = ["tap:lab0,netns={netns},addr=10.1.0.254/24"]
-"""
-GROWN = """
 [vm.r1]
 image = "small"
 files = {{ "/etc/greeting" = "greeting" }}
@@ -42,6 +28,12 @@ start = ["ip addr add 10.0.0.1/24 dev eth0", "ip link set eth0 up"]
 image = "small"
 [vm.r2.nic.eth0]
 addr = ["10.0.0.2/24"]
+"""
+PAIR = f"""{ROUTERS}
+[switch.lan]
+ports = ["tap:lab0,netns={{netns}},addr=10.1.0.254/24"]
+"""
+GROWN = f"""{ROUTERS}
 [vm.r2.nic.eth1]
 addr = ["10.1.0.2/24"]
 [vm.r3]
@@ -49,11 +41,8 @@ image = "small"
 [vm.r3.nic.lan]
 addr = ["10.1.0.3/24"]
 transport = "vhost-user"
-[[cable]]
-ends = ["r1:eth0", "r2:eth0"]
-name = "core"
 [switch.lan]
-ports = ["tap:lab0,netns={netns},addr=10.1.0.254/24", "r2:eth1", "r3:lan"]
+ports = ["tap:lab0,netns={{netns}},addr=10.1.0.254/24", "r2:eth1", "r3:lan"]
 """
 BROKEN = """
 [vm.r4]
@@ -177,7 +166,7 @@ name = "core"
     assert "NO-CARRIER" not in labs.guest("r1", "ip -o link show eth0")
 
     typed = subprocess.Popen(
-        [sys.executable, "-c", "from vbackend.cli.main import main; main()", "console", "r1"],
+        [*VBACKEND, "console", "r1"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -214,14 +203,7 @@ def test_a_foreground_lab_ends_with_its_command(labs: Labs, tmp_path: Path) -> N
     log = tmp_path / "log"
     with log.open("wb") as sink:
         child = subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                "from vbackend.cli.main import main; main()",
-                "up",
-                str(path),
-                "--foreground",
-            ],
+            [*VBACKEND, "up", str(path), "--foreground"],
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=sink,
@@ -230,9 +212,7 @@ def test_a_foreground_lab_ends_with_its_command(labs: Labs, tmp_path: Path) -> N
     with child:
         wait_until(lambda: labs.pids("front") and "done: + vm a" in log.read_text(), "the VM is up")
         child.terminate()
-        started = time.monotonic()
         assert child.wait(20) == 0, log.read_text()
-        assert time.monotonic() - started < 20
     assert not labs.left()
 
 

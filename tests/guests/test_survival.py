@@ -2,15 +2,13 @@
 
 import asyncio
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.guests.wiring import DATAGRAM, DIALLED, LISTENING, Transport, boot, mac
 from tests.support.guest import Guests
-from tests.support.run import Run, vbackend_run
+from tests.support.run import vbackend_run
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(240)]
 
@@ -100,14 +98,9 @@ async def test_resets_pauses_and_downs_end_nothing(guests: Guests, tmp_path: Pat
         await a.wait_ping("10.5.0.2")
 
         # A port that is set down, and up.
-        _set(run, "b", "down")
+        run.set("b", "down")
         result = await a.ping("10.5.0.2", count=2, wait_s=1)
         assert result.received == 0
-        _set(run, "b", "up")
+        run.set("b", "up")
         await a.wait_ping("10.5.0.2")
         assert run.port("b").sessions == 1
-
-
-def _set(run: Run, port: str, word: str) -> None:
-    program = [sys.executable, "-c", "from vbackend.cli.main import main; main()"]
-    subprocess.run([*program, "set", "--control", str(run.control), port, word], check=True, timeout=20)

@@ -24,8 +24,7 @@ from tests.support.transfer import Host, Shell, transfer
 from tests.support.uml import UmlGuest
 from vbackend.ports.parse import parse_port
 from vbackend.qemu.netdev import netdev_arguments
-from vbackend.qemu.process import QEMU
-from vbackend.qemu.version import qemu_version
+from vbackend.qemu.version import QEMU, qemu_version
 
 pytestmark = [
     pytest.mark.guest,

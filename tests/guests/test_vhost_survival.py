@@ -4,8 +4,6 @@ goes on without help, and streams that run meanwhile arrive whole.
 
 import asyncio
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +14,7 @@ from tests.guests.pair import Pair, pair
 from tests.guests.stream import Stream
 from tests.guests.vhost import Card, boot, network
 from tests.support.guest import Guest, Guests
-from tests.support.run import DEADLINE_S, Run
+from tests.support.run import DEADLINE_S
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(240)]
 
@@ -125,15 +123,10 @@ async def _unplug_cable(net: Pair, number: int) -> None:
 
 
 async def _set_port_down(net: Pair, number: int) -> None:
-    _set(net.run, net.card(number).name, "down")
+    net.run.set(net.card(number).name, "down")
     await net.is_silent(number)
-    _set(net.run, net.card(number).name, "up")
+    net.run.set(net.card(number).name, "up")
     net.flows()
-
-
-def _set(run: Run, port: str, word: str) -> None:
-    program = [sys.executable, "-c", "from vbackend.cli.main import main; main()"]
-    subprocess.run([*program, "set", "--control", str(run.control), port, word], check=True, timeout=20)
 
 
 async def _plug_memory(net: Pair, number: int) -> None:

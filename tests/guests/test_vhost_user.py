@@ -18,7 +18,7 @@ from tests.support.guest import Guest, Guests
 from tests.support.netns import Namespace, namespace
 from tests.support.run import Run, vbackend_run
 from tests.support.transfer import Host, Shell, transfer
-from vbackend.qemu.process import QEMU
+from vbackend.qemu.version import QEMU
 
 pytestmark = [pytest.mark.guest, pytest.mark.root, pytest.mark.timeout(240)]
 

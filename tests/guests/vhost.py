@@ -10,8 +10,7 @@ from vbackend.ports.parse import parse_port
 from vbackend.qemu.accel import accelerator
 from vbackend.qemu.netdev import netdev_arguments
 from vbackend.qemu.options import shared_memory
-from vbackend.qemu.process import QEMU
-from vbackend.qemu.version import qemu_version
+from vbackend.qemu.version import QEMU, qemu_version
 
 __all__ = ["Card", "boot", "boot_uml", "configure", "network"]
 

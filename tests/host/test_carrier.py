@@ -3,15 +3,13 @@
 ns a: tap0 ── vbackend ── tap1 on br0, ns b
 """
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.netns import Namespace, namespace
-from tests.support.run import Run, vbackend_run, wait_until
+from tests.support.run import vbackend_run, wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -28,20 +26,6 @@ def b() -> Iterator[Namespace]:
         yield made
 
 
-def told(run: Run, *words: str) -> None:
-    command = [
-        sys.executable,
-        "-c",
-        "from vbackend.cli.main import main; main()",
-        "set",
-        *words,
-        "--control",
-        str(run.control),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
 def flags(place: Namespace, ifname: str) -> set[str]:
     return set(place.links()[ifname]["flags"])
 
@@ -54,12 +38,12 @@ def test_down_and_up(a: Namespace, b: Namespace, tmp_path: Path) -> None:
     ping = ("ping", "-n", "-q", "-c", "1", "-W", "1", "10.0.0.2")
     with vbackend_run(tmp_path, "--cable", *ports) as run:
         wait_until(lambda: "1 received" in a.run(*ping, check=False), "an answer")
-        told(run, "tap1", "down")
+        run.set("tap1", "down")
         assert "LOWER_UP" not in flags(b, "tap1")
         assert "LOWER_UP" in flags(a, "tap0"), "that one is up"
         wait_until(lambda: "NO-CARRIER" in flags(b, "tap1"), "what humans see, a moment later")
         wait_until(lambda: "NO-CARRIER" in flags(b, "br0"), "a bridge whose only port has none has none")
         assert "0 received" in a.run(*ping, check=False)
-        told(run, "tap1", "up")
+        run.set("tap1", "up")
         assert "LOWER_UP" in flags(b, "tap1")
         wait_until(lambda: "1 received" in a.run(*ping, check=False), "an answer again")

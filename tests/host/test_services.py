@@ -9,8 +9,7 @@ import re
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_address
@@ -21,6 +20,7 @@ import dns.message
 import pytest
 
 from tests.support.netns import Namespace, netns
+from tests.support.qemu_peers import eventually
 from tests.support.stacks import socket_in
 from vbackend.backend import Backend
 from vbackend.ports.parse import parse_port
@@ -44,14 +44,6 @@ SERVICES = Services(
     dns=DnsConfig(records=RECORDS),
 )
 DEADLINE_S = 40
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """As `wait_until`, but the station, which lives on this loop, goes on."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE_S} s"
-        await asyncio.to_thread(time.sleep, 0.02)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +79,7 @@ class Lab:
             said = self.netns.ip("-6", "address", "show", "tap0")
             return "fe80" in said and "tentative" not in said
 
-        await until(there)
+        await eventually(there, "an address that can be used")
 
     def script(self, name: str, text: str) -> str:
         path = self.folder / name
@@ -166,12 +158,12 @@ async def test_udhcpc_renews_and_releases(netns: Namespace, tmp_path: Path) -> N
             lease = await lab.lease(mac=CLIENT)
             seen: list[str] = []
             lab.station.subscribe(lambda event: seen.append(event.name))
-            await until((tmp_path / "bound").exists)
+            await eventually((tmp_path / "bound").exists, "the client has its lease")
             child.send_signal(signal.SIGUSR1)
-            await until(lambda: seen == ["renewed"])
+            await eventually(lambda: seen == ["renewed"], "the lease is renewed")
             assert [one.address for one in lab.leases] == [lease.address]
             child.terminate()
-            await until(lambda: seen == ["renewed", "released"])
+            await eventually(lambda: seen == ["renewed", "released"], "the lease is given back")
             await child.wait()
             assert [one.state for one in lab.leases] == ["released"]
         finally:
@@ -217,7 +209,7 @@ exit 0
 async def end_dhclient(lab: Lab) -> None:
     """Without a word to the server. Its pid file comes after its parent's end."""
     pid = lab.folder / "pid"
-    await until(lambda: pid.exists() and pid.read_text().endswith("\n"))
+    await eventually(lambda: pid.exists() and pid.read_text().endswith("\n"), "its pid file")
     lab.netns.run("kill", "-9", pid.read_text().strip())
     pid.unlink()
 
@@ -236,7 +228,7 @@ async def test_dhclient_comes_back_to_its_address(netns: Namespace, tmp_path: Pa
         assert "DHCPACK of 10.9.0.100 from 10.9.0.1" in again
         assert lab.station.snapshot().handled["dhcp-request"] == 1
         await lab.run(*dhclient(lab, "-r"))
-        await until(lambda: [one.state for one in lab.leases] == ["released"])
+        await eventually(lambda: [one.state for one in lab.leases] == ["released"], "the lease is given back")
 
 
 async def test_dhclient_is_refused_an_address_of_another_network(netns: Namespace, tmp_path: Path) -> None:
@@ -288,7 +280,7 @@ def default_routes(netns: Namespace) -> list[str]:
 async def test_kernel_makes_itself_an_address(lab: Lab) -> None:
     """Autoconfiguration, the default route and the MTU come from the router's advertisement."""
     lab.netns.run("sysctl", "-qw", "net.ipv6.conf.tap0.accept_ra=2")
-    await until(lambda: "fd00:9::5054:ff:fe00:7/64" in lab.netns.addresses("tap0"))
+    await eventually(lambda: "fd00:9::5054:ff:fe00:7/64" in lab.netns.addresses("tap0"), "an address")
     assert default_routes(lab.netns) == [LINK_LOCAL]
     assert lab.netns.run("cat", "/proc/sys/net/ipv6/conf/tap0/mtu").strip() == "1400"
 
@@ -296,9 +288,9 @@ async def test_kernel_makes_itself_an_address(lab: Lab) -> None:
 async def test_router_that_stops_says_so(netns: Namespace, tmp_path: Path) -> None:
     async with lab_of(netns, tmp_path) as lab:
         netns.run("sysctl", "-qw", "net.ipv6.conf.tap0.accept_ra=2")
-        await until(lambda: default_routes(netns) == [LINK_LOCAL])
+        await eventually(lambda: default_routes(netns) == [LINK_LOCAL], "a default route")
         await lab.station.stop()
-        await until(lambda: default_routes(netns) == [])
+        await eventually(lambda: default_routes(netns) == [], "it is gone")
 
 
 async def test_rdisc6_and_ndisc6_read_what_we_say(lab: Lab) -> None:

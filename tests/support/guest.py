@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from tests.support.linux import BOOT_LIMIT_S, GuestError, LinuxGuest, PingResult, parse_ping
+from tests.support.qemu_process import QemuProcess, QemuSpec
 from vbackend.images import BuiltImage
 from vbackend.qemu.accel import accelerator
 from vbackend.qemu.agent import PORT_NAME, Agent
-from vbackend.qemu.process import QEMU, QemuProcess, QemuSpec
 from vbackend.qemu.qmp import Qmp
+from vbackend.qemu.version import QEMU
 
 __all__ = ["Guest", "GuestError", "Guests", "PingResult", "nic", "parse_ping"]
 

@@ -9,7 +9,6 @@
 
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from typing import Final
 
 from tests.support.netns import Namespace
 from tests.support.privileges import as_user
-from tests.support.run import wait_until
+from tests.support.run import VBACKEND, wait_until
 from vbackend.control.place import lab_names
 from vbackend.lab.client import down, is_served, status
 from vbackend.lab.process import find_qemus
@@ -30,7 +29,6 @@ from vbackend.lab.status import LabStatus
 __all__ = ["Labs", "Outcome", "dumb_disk", "lab_runtime"]
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
-_PROGRAM: Final = (sys.executable, "-c", "from vbackend.cli.main import main; main()")
 _LIMIT_S: Final = 100.0
 
 
@@ -59,7 +57,7 @@ class Labs:
     def vbackend(self, *arguments: str, status: int = 0) -> Outcome:
         """Run a command; AssertionError with its words when it ends with another status."""
         done = subprocess.run(
-            [*self._prefix, *_PROGRAM, *arguments],
+            [*self._prefix, *VBACKEND, *arguments],
             env=self.environ,
             cwd="/" if self._prefix else None,
             stdin=subprocess.DEVNULL,

@@ -13,9 +13,9 @@ from typing import Final, Self, TypeVar
 
 from tests.support.frames import stream
 
-__all__ = ["DEADLINE_S", "FakeDgramPeer", "FakeStreamPeer", "eventually"]
+__all__ = ["FakeDgramPeer", "FakeStreamPeer", "eventually", "within"]
 
-DEADLINE_S: Final = 10.0
+DEADLINE_S: Final = 20.0
 
 Address = str | tuple[str, int]
 T = TypeVar("T")
@@ -45,7 +45,7 @@ class FakeStreamPeer:
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
-            await _deadline(asyncio.get_running_loop().sock_connect(sock, _place(address)), "connect")
+            await within(asyncio.get_running_loop().sock_connect(sock, _place(address)), "connect")
         except BaseException:
             sock.close()
             raise
@@ -68,7 +68,7 @@ class FakeStreamPeer:
     @classmethod
     async def accept(cls, listener: socket.socket) -> Self:
         """The next connection to a `listen` socket."""
-        sock, _ = await _deadline(asyncio.get_running_loop().sock_accept(listener), "accept")
+        sock, _ = await within(asyncio.get_running_loop().sock_accept(listener), "accept")
         return cls(sock)
 
     async def send_frames(self, *frames: bytes) -> None:
@@ -85,7 +85,7 @@ class FakeStreamPeer:
 
     async def send_raw(self, data: bytes) -> None:
         """Any bytes at all."""
-        await _deadline(asyncio.get_running_loop().sock_sendall(self.sock, data), "send")
+        await within(asyncio.get_running_loop().sock_sendall(self.sock, data), "send")
 
     async def send_half_and_die(self, frame: bytes) -> None:
         """The length and half of a frame, then no more: the process was killed."""
@@ -135,7 +135,7 @@ class FakeStreamPeer:
 
     async def _read(self) -> None:
         try:
-            data = await _deadline(asyncio.get_running_loop().sock_recv(self.sock, 1 << 18), "receive")
+            data = await within(asyncio.get_running_loop().sock_recv(self.sock, 1 << 18), "receive")
         except ConnectionResetError:
             data = b""
         if not data:
@@ -174,14 +174,14 @@ class FakeDgramPeer:
     async def send(self, frame: bytes) -> None:
         """One datagram, of any size."""
         if self._remote is None:
-            await _deadline(asyncio.get_running_loop().sock_sendall(self.sock, frame), "send")
+            await within(asyncio.get_running_loop().sock_sendall(self.sock, frame), "send")
         else:
             sending = asyncio.get_running_loop().sock_sendto(self.sock, frame, _place(self._remote))
-            await _deadline(sending, "send")
+            await within(sending, "send")
 
     async def recv(self) -> bytes:
         """The next datagram."""
-        return await _deadline(asyncio.get_running_loop().sock_recv(self.sock, 1 << 17), "receive")
+        return await within(asyncio.get_running_loop().sock_recv(self.sock, 1 << 17), "receive")
 
     def close(self) -> None:
         self.sock.close()
@@ -199,7 +199,8 @@ def _place(address: Address) -> Address:
     return "\0" + address[1:] if isinstance(address, str) and address.startswith("@") else address
 
 
-async def _deadline(waiting: Awaitable[T], what: str) -> T:
+async def within(waiting: Awaitable[T], what: str) -> T:
+    """The result. AssertionError with `what` when there is none within the deadline."""
     try:
         return await asyncio.wait_for(waiting, DEADLINE_S)
     except TimeoutError:

@@ -24,10 +24,11 @@ from tests.support import asan
 from tests.support.accounting import assert_accounts
 from vbackend.snapshot import BackendSnapshot, PortSnapshot
 
-__all__ = ["DEADLINE_S", "NotReadyError", "Run", "vbackend_run", "wait_until"]
+__all__ = ["DEADLINE_S", "VBACKEND", "NotReadyError", "Run", "vbackend_run", "wait_until"]
 
 DEADLINE_S: Final = 20.0
 _ROOT: Final = Path(__file__).resolve().parents[2]
+VBACKEND: Final = (sys.executable, "-c", "from vbackend.cli.main import main; main()")  # the command
 _PROGRAM: Final = (
     *(sys.executable, "-c"),
     "from tests.support.asan import load_engine; load_engine(); from vbackend.cli.main import main; main()",
@@ -78,6 +79,12 @@ class Run:
     def wait_connected(self, *names: str) -> None:
         for name in names:
             self.wait_for(lambda name=name: self.port(name).state == "connected", f"port {name} connected")  # type: ignore[misc]
+
+    def set(self, port: str, *words: str) -> None:
+        """`vbackend set`."""
+        command = [*VBACKEND, "set", port, *words, "--control", str(self.control)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+        assert done.returncode == 0, done.stderr
 
     def log(self) -> str:
         """All it logged until now."""

@@ -6,25 +6,22 @@ so, and sends and receives packets. Nothing is checked or repaired; waiting has 
 
 import asyncio
 import socket
-from collections.abc import Awaitable
 from ipaddress import ip_address
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Self
 
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Ether
 
 from tests.support.frames import BROADCAST, frame
-from tests.support.qemu_peers import DEADLINE_S
+from tests.support.qemu_peers import within
 from vbackend.ports.channel import Channel
 
 __all__ = ["ETHERTYPES", "GuestStation", "UnitPeer", "packet"]
 
 ETHERTYPES: Final = {4: 0x0800, 6: 0x86DD}
 _ARP: Final = 0x0806
-
-T = TypeVar("T")
 
 
 def packet(source: str, destination: str, payload: bytes = b"", *, port: int = 9) -> bytes:
@@ -54,7 +51,7 @@ class UnitPeer:
     async def send(self, *messages: bytes) -> None:
         """One after the other, waiting for room."""
         for message in messages:
-            await _deadline(asyncio.get_running_loop().sock_sendall(self.sock, message), "send")
+            await within(asyncio.get_running_loop().sock_sendall(self.sock, message), "send")
 
     def send_now(self, message: bytes) -> None:
         """Also an empty message, which asyncio does not send. BlockingIOError: there is no room."""
@@ -63,7 +60,7 @@ class UnitPeer:
     async def recv(self) -> bytes:
         """The next message. EOFError when there will be none."""
         try:
-            message = await _deadline(asyncio.get_running_loop().sock_recv(self.sock, 1 << 18), "receive")
+            message = await within(asyncio.get_running_loop().sock_recv(self.sock, 1 << 18), "receive")
         except ConnectionResetError:
             message = b""
         if not message:
@@ -128,7 +125,7 @@ class GuestStation:
     async def recv(self) -> bytes:
         """The next packet for this guest; ARP and what is for others is passed over."""
         while True:
-            got = await _deadline(self.channel.recv(), "receive")
+            got = await within(self.channel.recv(), "receive")
             assert got is not None, "the guest's port is gone"
             if got[:6] == self.mac and int.from_bytes(got[12:14], "big") in ETHERTYPES.values():
                 return got[14:]
@@ -138,14 +135,7 @@ class GuestStation:
         question = ARP(op="who-has", hwsrc=self.mac.hex(":"), psrc=self.address, pdst=address)
         await self.channel.send(frame(BROADCAST, self.mac, bytes(question), ethertype=_ARP))
         while True:
-            got = await _deadline(self.channel.recv(), f"who has {address}")
+            got = await within(self.channel.recv(), f"who has {address}")
             assert got is not None, "the guest's port is gone"
             if got[:6] == self.mac and ARP in (answer := Ether(got)) and answer[ARP].op == 2:
                 return str(answer[ARP].hwsrc)
-
-
-async def _deadline(waiting: Awaitable[T], what: str) -> T:
-    try:
-        return await asyncio.wait_for(waiting, DEADLINE_S)
-    except TimeoutError:
-        raise AssertionError(f"{what}: nothing within {DEADLINE_S:.0f} s") from None

@@ -10,19 +10,17 @@ import asyncio
 import os
 import socket
 import struct
-from collections.abc import Awaitable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Self
 
-__all__ = ["DEADLINE_S", "FakeVdeClient", "address", "connect", "request"]
+from tests.support.qemu_peers import within
 
-DEADLINE_S: Final = 10.0
+__all__ = ["FakeVdeClient", "address", "connect", "request"]
+
 MAGIC: Final = 0xFEEDFACE
 PATH_BYTES: Final = 108
-
-T = TypeVar("T")
 
 
 def address(path: bytes, family: int = socket.AF_UNIX) -> bytes:
@@ -52,7 +50,7 @@ async def connect(directory: str | Path) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        await _deadline(asyncio.get_running_loop().sock_connect(sock, f"{directory}/ctl"), "connect")
+        await within(asyncio.get_running_loop().sock_connect(sock, f"{directory}/ctl"), "connect")
     except BaseException:
         sock.close()
         raise
@@ -88,7 +86,7 @@ class FakeVdeClient:
         try:
             data.setblocking(False)
             data.bind(place)
-            await _deadline(
+            await within(
                 asyncio.get_running_loop().sock_sendall(
                     control, request(place, port=port, version=version, kind=kind)
                 ),
@@ -109,7 +107,7 @@ class FakeVdeClient:
         told = b""
         while len(told) < 2 + PATH_BYTES:
             try:
-                more = await _deadline(asyncio.get_running_loop().sock_recv(control, 4096), "the answer")
+                more = await within(asyncio.get_running_loop().sock_recv(control, 4096), "the answer")
             except ConnectionResetError:
                 more = b""
             if not more:
@@ -122,20 +120,20 @@ class FakeVdeClient:
 
     async def send(self, frame: bytes) -> None:
         """One datagram, of any size."""
-        await _deadline(asyncio.get_running_loop().sock_sendall(self.data, frame), "send")
+        await within(asyncio.get_running_loop().sock_sendall(self.data, frame), "send")
 
     async def send_by_address(self, frame: bytes) -> None:
         """The same on a socket that is not connected."""
-        await _deadline(asyncio.get_running_loop().sock_sendto(self.data, frame, self.switch), "send")
+        await within(asyncio.get_running_loop().sock_sendto(self.data, frame, self.switch), "send")
 
     async def recv(self) -> bytes:
         """The next datagram."""
-        return await _deadline(asyncio.get_running_loop().sock_recv(self.data, 1 << 17), "receive")
+        return await within(asyncio.get_running_loop().sock_recv(self.data, 1 << 17), "receive")
 
     async def expect_eof(self) -> None:
         """Wait until the switch closes the control connection."""
         with suppress(ConnectionResetError):
-            assert await _deadline(asyncio.get_running_loop().sock_recv(self.control, 1), "the end") == b""
+            assert await within(asyncio.get_running_loop().sock_recv(self.control, 1), "the end") == b""
 
     def close(self) -> None:
         self.control.close()
@@ -148,10 +146,3 @@ class FakeVdeClient:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-async def _deadline(waiting: Awaitable[T], what: str) -> T:
-    try:
-        return await asyncio.wait_for(waiting, DEADLINE_S)
-    except TimeoutError:
-        raise AssertionError(f"{what}: nothing within {DEADLINE_S:.0f} s") from None

@@ -144,6 +144,9 @@ class FakeRings:
     def vhost_set_log(self, port: int, size: int, offset: int, fd: OwnedFd | None) -> None:
         self._note(port, "set_log", size, offset, fd)
 
+    def vhost_set_log_call(self, port: int, fd: OwnedFd | None) -> None:
+        self._note(port, "set_log_call", fd)
+
     def inject(self, port: int, frame: bytes) -> None:
         self._note(port, "inject", frame)
 

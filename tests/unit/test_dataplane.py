@@ -414,7 +414,7 @@ class NativeRecorder:
 def test_vhost_calls_give_their_descriptors_away() -> None:
     plane, native = Dataplane.__new__(Dataplane), NativeRecorder()
     plane._engine = cast(Any, native)
-    fds = [OwnedFd(os.open(os.devnull, os.O_RDONLY)) for _ in range(7)]
+    fds = [OwnedFd(os.open(os.devnull, os.O_RDONLY)) for _ in range(8)]
     numbers = [fd.fileno() for fd in fds]
     plane.attach_vhost(1, busy_poll_us=50)
     plane.vhost_features(1, 1 << 32)
@@ -430,6 +430,7 @@ def test_vhost_calls_give_their_descriptors_away() -> None:
         give(1, 0, fd)
         give(1, 0, None)
     plane.vhost_set_log(1, 4096, 0, fds[6])
+    plane.vhost_set_log_call(1, fds[7])
     plane.vhost_rings(1)
     assert native.calls == [
         ("attach_vhost", 1, 50),
@@ -447,6 +448,7 @@ def test_vhost_calls_give_their_descriptors_away() -> None:
         ("vhost_set_err", 1, 0, numbers[5]),
         ("vhost_set_err", 1, 0, None),
         ("vhost_set_log", 1, 4096, 0, numbers[6]),
+        ("vhost_set_log_call", 1, numbers[7]),
         ("vhost_rings", 1),
     ]
     assert all(fd.closed for fd in fds)

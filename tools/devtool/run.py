@@ -6,13 +6,18 @@ child is waited for, so that a test run or the demo can clean up behind itself.
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import FrameType
+from typing import IO
 
-__all__ = ["ROOT", "VENV", "DevError", "environment", "host_triple", "output", "run", "venv_bin"]
+__all__ = ["ROOT", "VENV", "DevError", "beside", "environment", "host_triple", "output", "run", "venv_bin"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 VENV = ROOT / ".venv"
@@ -47,18 +52,30 @@ def run(command: Sequence[str], *, env: Mapping[str, str] | None = None, interac
 
     `env` is added to `environment()` and printed with the command. Without `interactive` it gets no stdin.
     """
-    extra = dict(env or {})
-    print("$", *(f"{k}={shlex.quote(v)}" for k, v in extra.items()), shlex.join(command), flush=True)
-    try:
-        child = subprocess.Popen(
-            command, cwd=ROOT, env=environment() | extra, stdin=None if interactive else subprocess.DEVNULL
-        )
-    except FileNotFoundError as error:
-        raise DevError(f"cannot run {command[0]}: {error.strerror} (try `tools/dev setup`)", 127) from error
-    status = _wait(child)
-    if status:
-        how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
-        raise DevError(f"{how}: {shlex.join(command)}", 128 - status if status < 0 else status)
+    print("$", _words(command, env), flush=True)
+    child = _start(command, env, stdin=None if interactive else subprocess.DEVNULL)
+    _judge(_wait(child), command)
+
+
+@contextmanager
+def beside(command: Sequence[str], *, env: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Run one command while the body runs, and wait for it. What it writes comes at the end, in one piece.
+
+    `DevError` as `run` has it; also when the body fails, the command runs to its end, and is heard.
+    """
+    words = _words(command, env)
+    print("$", words, "&", flush=True)
+    with TemporaryFile() as sink:
+        child = _start(command, env, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT)
+        try:
+            yield
+        finally:
+            status = _wait(child)
+            sink.seek(0)
+            print("$", words, flush=True)
+            shutil.copyfileobj(sink, sys.stdout.buffer)
+            sys.stdout.flush()
+    _judge(status, command)
 
 
 def output(command: Sequence[str]) -> str | None:
@@ -85,6 +102,31 @@ def host_triple(rustc_version: str | None) -> str:
         if name == "host":
             return value
     raise DevError(f"`rustc -vV` names no host; it says {rustc_version!r}")
+
+
+def _words(command: Sequence[str], env: Mapping[str, str] | None) -> str:
+    return " ".join([*(f"{k}={shlex.quote(v)}" for k, v in (env or {}).items()), shlex.join(command)])
+
+
+def _start(
+    command: Sequence[str],
+    env: Mapping[str, str] | None,
+    *,
+    stdin: int | None,
+    stdout: IO[bytes] | None = None,
+    stderr: int | None = None,
+) -> subprocess.Popen[bytes]:
+    whole = environment() | dict(env or {})
+    try:
+        return subprocess.Popen(command, cwd=ROOT, env=whole, stdin=stdin, stdout=stdout, stderr=stderr)
+    except FileNotFoundError as error:
+        raise DevError(f"cannot run {command[0]}: {error.strerror} (try `tools/dev setup`)", 127) from error
+
+
+def _judge(status: int, command: Sequence[str]) -> None:
+    if status:
+        how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+        raise DevError(f"{how}: {shlex.join(command)}", 128 - status if status < 0 else status)
 
 
 def _wait(child: subprocess.Popen[bytes]) -> int:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 
-from tools.devtool.run import ROOT, run, venv_bin
+from tools.devtool.run import ROOT, beside, run, venv_bin
 from tools.devtool.sanitize import sanitize
 from tools.devtool.setup import build_engine
 
@@ -12,7 +12,8 @@ __all__ = ["bench", "check", "demo", "fmt", "fuzz", "lint", "pytest", "rust_test
 MANIFEST = ("--manifest-path", "vbackend/native/Cargo.toml")
 PYTHON_SOURCES = (".", "tools/dev")  # tools/dev has no suffix, so ruff must be told
 QUICK_TIERS = ("tests/unit", "tests/property", "tests/conformance", "tests/meta")
-TIERS = (*QUICK_TIERS, "tests/clients", "tests/fuzz", "tests/host", "tests/guests", "tests/bench")
+PATIENT_TIERS = ("tests/host", "tests/guests")  # they wait more than they work
+TIERS = (*QUICK_TIERS, "tests/clients", "tests/fuzz", *PATIENT_TIERS, "tests/bench")
 
 
 def fmt() -> None:
@@ -38,9 +39,16 @@ def rust_tests(args: Sequence[str] = ()) -> None:
 
 
 def pytest(args: Sequence[str]) -> None:
+    run(_pytest(args), env=_strict())
+
+
+def _pytest(args: Sequence[str]) -> list[str]:
+    return [venv_bin("python"), "-m", "pytest", *args]
+
+
+def _strict() -> dict[str, str]:
     """Where CI is set, a skipped test is a failed one: that machine must be able to run all of them."""
-    strict = {"VBACKEND_NO_SKIP": "1"} if os.environ.get("CI") else {}
-    run([venv_bin("python"), "-m", "pytest", *args], env=strict)
+    return {"VBACKEND_NO_SKIP": "1"} if os.environ.get("CI") else {}
 
 
 def check() -> None:
@@ -52,14 +60,16 @@ def check() -> None:
 
 
 def test(args: Sequence[str]) -> None:
-    """Everything; with arguments only the Python tests they name."""
+    """Everything, in two rows side by side; with arguments only the Python tests they name."""
     if args:
         pytest(args)
         return
     lint()
-    types()
-    rust_tests()
-    pytest(_present(TIERS))
+    with beside(_pytest(_present(PATIENT_TIERS)), env=_strict()):
+        types()
+        rust_tests()
+        pytest(_present([tier for tier in TIERS if tier not in (*PATIENT_TIERS, "tests/bench")]))
+    pytest(["tests/bench"])
     sanitize()
 
 

@@ -9,10 +9,10 @@ import ctypes
 from functools import cache
 from typing import Any, Final
 
-from vbackend.capture.pcapng import LinkType
+from vbackend.capture.pcapng import DEFAULT_SNAPLEN, LinkType
 from vbackend.errors import ConfigError, HostError
 
-__all__ = ["Instruction", "compile_filter", "libpcap_version"]
+__all__ = ["FrameFilter", "Instruction", "compile_filter", "libpcap_version"]
 
 Instruction = tuple[int, int, int, int]  # code, jt, jf, k: struct bpf_insn
 
@@ -54,6 +54,8 @@ def _library() -> Any:  # Any: ctypes makes the functions as they are named
     library.pcap_geterr.argtypes = [ctypes.c_void_p]
     library.pcap_freecode.argtypes = [ctypes.POINTER(_Program)]
     library.pcap_close.argtypes = [ctypes.c_void_p]
+    library.bpf_filter.argtypes = [ctypes.POINTER(_Insn), ctypes.c_char_p, ctypes.c_uint, ctypes.c_uint]
+    library.bpf_filter.restype = ctypes.c_uint
     library.pcap_lib_version.restype = ctypes.c_char_p
     return library
 
@@ -86,3 +88,15 @@ def compile_filter(expression: str, link_type: LinkType, snaplen: int) -> tuple[
             library.pcap_freecode(program)
     finally:
         library.pcap_close(handle)
+
+
+class FrameFilter:
+    """A filter for Ethernet frames that are looked at one by one, here and not in the engine."""
+
+    def __init__(self, expression: str) -> None:
+        """ConfigError, HostError as `compile_filter`."""
+        program = compile_filter(expression, LinkType.ETHERNET, DEFAULT_SNAPLEN)
+        self._program: Final = (_Insn * len(program))(*(_Insn(*one) for one in program))
+
+    def matches(self, frame: bytes) -> bool:
+        return bool(_library().bpf_filter(self._program, frame, len(frame), len(frame)))

@@ -130,30 +130,20 @@ def _tell_other_file(named: Any) -> None:
 
 
 def _foreground(named: Any) -> None:
-    import asyncio
     import logging
     import os
-    import signal
 
     from vbackend.control.foreground import log_to_stderr, run_to_end
     from vbackend.errors import ConfigError
-    from vbackend.lab.daemon import LabDaemon, enter_namespace
+    from vbackend.lab.daemon import enter_namespace, live
     from vbackend.lab.state import LabFolder
 
     lab = named.lab or LabFolder(named.name, os.environ).read().running
     if lab is None:
         raise ConfigError(f"lab {named.name!r}: nothing ran before; give its file")
-
     outside = enter_namespace(named.name, os.environ)
-
-    async def life() -> None:
-        daemon = LabDaemon(named.name, os.environ, outside)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, daemon.end)
-        await daemon.serve(wanted=lab, file=named.file)
-
     log_to_stderr(logging.INFO)
-    run_to_end(life())
+    run_to_end(live(named.name, outside, wanted=lab, file=named.file))
 
 
 class _Lines:

@@ -41,6 +41,7 @@ class ControlledBackend(Protocol):
         burst: int | None = None,
         impairment: Impairment | Mapping[str, str] | None = None,
     ) -> PortSnapshot: ...
+    def inject(self, name: str, frame: bytes) -> None: ...
     async def capture(
         self,
         names: Sequence[str] = (),

@@ -4,12 +4,13 @@ Not the conversation (protocol.py) and not the socket (server.py). Rule: `perfor
 of vbackend's errors or `OSError`, whose text is one line for the user; anything else is a defect.
 """
 
+import base64
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 
 from vbackend.capture.pcapng import DEFAULT_SNAPLEN, UnitLink
 from vbackend.control.api import ControlledBackend
@@ -99,6 +100,15 @@ class PortSet(_ImpairmentWords):
     burst: int | None = Field(None, ge=1, le=BURST_MAX)  # bytes
 
 
+def _from_base64(value: object) -> object:
+    return base64.b64decode(value, validate=True) if isinstance(value, str) else value
+
+
+class FrameInject(Arguments):
+    port: str
+    frame: Annotated[bytes, BeforeValidator(_from_base64)]  # an Ethernet frame
+
+
 class CaptureStart(Arguments):
     """No ports: all of them. With `links`, these instead of ports, or all of them."""
 
@@ -157,6 +167,11 @@ async def _port_set(desk: Desk, arguments: PortSet) -> JsonValue:
     return port.model_dump(mode="json")
 
 
+async def _frame_inject(desk: Desk, arguments: FrameInject) -> JsonValue:
+    desk.backend.inject(arguments.port, arguments.frame)
+    return {}
+
+
 async def _capture_start(desk: Desk, arguments: CaptureStart) -> JsonValue:
     if arguments.ports and arguments.links is not None:
         raise ConfigError("capture-start: ports and links are two kinds of captures; give one of them")
@@ -195,6 +210,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "port-add": Command(PortAdd, _port_add),
     "port-remove": Command(PortRemove, _port_remove),
     "port-set": Command(PortSet, _port_set),
+    "frame-inject": Command(FrameInject, _frame_inject),
     "capture-start": Command(CaptureStart, _capture_start),
     "quit": Command(NoArguments, _quit),
 }

@@ -124,8 +124,4 @@ def running_names(environ: Mapping[str, str]) -> list[str]:
 
 def running_labs(environ: Mapping[str, str]) -> list[str]:
     """Labs with a control socket, sorted; it may be stale."""
-    try:
-        found = (runtime_dir(environ) / _LABS).glob(f"*/{_LAB_SOCKET}")
-        return sorted(path.parent.name for path in found if _LAB_NAME.fullmatch(path.parent.name))
-    except OSError:
-        return []
+    return [name for name in lab_names(environ) if (lab_folder(name, environ) / _LAB_SOCKET).exists()]

@@ -8,10 +8,9 @@ In whichever network namespace the tap is. Not here: the tap (tap.py), what the 
 the kernel needs (forwarding.py), and how a namespace of our own gets an outside (uplink.py).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
-from ipaddress import IPv4Address, IPv6Address
 from types import TracebackType
 from typing import Final, Self
 
@@ -21,12 +20,19 @@ from vbackend.host.changes import AnyChange, SwitchSet, TableMade
 from vbackend.host.forwarding import outward_devices, plan, read_setting, setting_path
 from vbackend.host.link import Links
 from vbackend.host.netns import namespace_inode, namespace_path
-from vbackend.host.ruleset import Forward, NatConfig, gateway_ifname, resolve, ruleset, table_name
+from vbackend.host.ruleset import (
+    Forward,
+    IPAddress,
+    LookUp,
+    NatConfig,
+    gateway_ifname,
+    resolve,
+    ruleset,
+    table_name,
+)
 from vbackend.host.tap import HostDevices, Note
 
 __all__ = ["Nat"]
-
-IPAddress = IPv4Address | IPv6Address
 
 
 def _unknown(_name: str) -> Iterable[IPAddress]:
@@ -46,7 +52,7 @@ class Nat:
         private: bool = False,
         netns: str | None = None,
         ifname: str | None = None,
-        look_up: Callable[[str], Iterable[IPAddress]] = _unknown,
+        look_up: LookUp = _unknown,
     ) -> None:
         """`private`: the namespace is our own, with the uplink as its outside; there the uplink listens for forwarded
         ports. `netns`, `ifname`: where the gateway tap is, unless it is that of `gateway_port`. `look_up`: the

@@ -4,7 +4,6 @@ A namespace belongs to a thread (setns(2)), so each call gets a thread of its ow
 no other thread ever leaves its namespace, and nothing is forked while the engine's threads run.
 """
 
-import asyncio
 import ctypes
 import errno
 import os
@@ -15,7 +14,7 @@ from typing import Final, TypeVar
 
 from vbackend.errors import HostError
 
-__all__ = ["in_namespace", "namespace_inode", "namespace_path", "run_in_namespace"]
+__all__ = ["namespace_inode", "namespace_path", "run_in_namespace"]
 
 _NAMESPACES: Final = Path("/run/netns")  # where `ip netns` keeps them
 _CLONE_NEWNET: Final = 0x40000000
@@ -59,11 +58,6 @@ def run_in_namespace(name: str | None, function: Callable[[], T]) -> T:
     # One thread for one call: it dies with the pool, and so nobody meets it in its other namespace.
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"netns {name}") as pool:
         return pool.submit(visit).result()
-
-
-async def in_namespace(name: str | None, function: Callable[[], T]) -> T:
-    """`run_in_namespace` off the event loop's thread."""
-    return await asyncio.to_thread(run_in_namespace, name, function)
 
 
 def _enter(path: Path) -> None:

@@ -17,6 +17,8 @@ from vbackend.ports.spec import Address
 __all__ = [
     "TABLE_PREFIX",
     "Forward",
+    "IPAddress",
+    "LookUp",
     "NatConfig",
     "gateway_ifname",
     "gateway_port",
@@ -28,16 +30,13 @@ __all__ = [
 ]
 
 IPAddress = IPv4Address | IPv6Address
+LookUp = Callable[[str], Iterable[IPAddress]]  # the addresses of a guest, by its name
 
 TABLE_PREFIX: Final = "vbackend-"
 
 _HOST: Final = r"(?:\[[0-9A-Fa-f:.]+\]|[^:\[\]]+)"
 _FORWARD: Final = re.compile(rf"(tcp|udp):(?:({_HOST}):)?(\d{{1,5}}):({_HOST}):(\d{{1,5}})")
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")  # a dot would make LAB.SEGMENT ambiguous
-_LOOPBACKS: Final = (
-    "ip saddr 127.0.0.0/8",
-    "ip6 saddr ::1",
-)  # of who on the host connects to a forwarded port
 _IFNAME: Final = re.compile(r'[^\s"/:%]{1,15}')
 
 
@@ -91,7 +90,7 @@ def parse_forward(text: str) -> Forward:
     return Forward("tcp" if protocol == "tcp" else "udp", address, ports[0], host.strip("[]"), ports[1])
 
 
-def resolve(forward: Forward, look_up: Callable[[str], Iterable[IPAddress]]) -> tuple[IPAddress, ...]:
+def resolve(forward: Forward, look_up: LookUp) -> tuple[IPAddress, ...]:
     """The guest's addresses: at most one of each IP version, only of the version of `listen` where that is given.
 
     ConfigError: it has none.

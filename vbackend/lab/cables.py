@@ -6,6 +6,7 @@ from pydantic import JsonValue, ValidationError
 
 from vbackend.errors import ConfigError
 from vbackend.lab.model import Cable, Impair
+from vbackend.lab.words import first_problem
 
 __all__ = ["cable_changes"]
 
@@ -48,6 +49,5 @@ def _changed(keys: Mapping[str, str], pairs: Sequence[tuple[str, str]]) -> dict[
     try:
         Impair.model_validate(found)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise ConfigError(f"change {first['loc'][0] if first['loc'] else ''}: {first['msg']}") from None
+        raise ConfigError(f"change {first_problem(error)}") from None
     return found

@@ -14,11 +14,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
 from vbackend import __version__
 from vbackend.backend import Backend
@@ -28,6 +28,7 @@ from vbackend.host.outside import Outside
 from vbackend.host.rootless import own_namespace
 from vbackend.host.tap import HostDevices
 from vbackend.lab.apply import Progress, apply
+from vbackend.lab.guest import Guest
 from vbackend.lab.machines import VmNow
 from vbackend.lab.model import Cable, Impair, Lab
 from vbackend.lab.orders import lab_commands
@@ -37,11 +38,12 @@ from vbackend.lab.process import find_qemus
 from vbackend.lab.state import LabFolder, LabLock, LabRecord
 from vbackend.lab.status import LabStatus, VmSeen, lab_status
 from vbackend.lab.steps import Step, describe
+from vbackend.lab.words import first_problem
 from vbackend.lab.world import LabWorld
 from vbackend.qemu.agent import Result
 from vbackend.services.snapshot import StationSnapshot
 
-__all__ = ["LabDaemon", "LabEvent", "enter_namespace", "main"]
+__all__ = ["LabDaemon", "LabEvent", "enter_namespace", "live", "main"]
 
 log = logging.getLogger(__name__)
 
@@ -227,6 +229,16 @@ class LabDaemon:
             await self._world.machines.guest(vm).restore(tag)
             self._world.tell_carriers(vm)
 
+    async def save_all(self, tag: str) -> None:
+        async with self._turn:
+            await _together(guest.save(tag) for guest in self._guests())
+
+    async def restore_all(self, tag: str) -> None:
+        async with self._turn:
+            await _together(guest.restore(tag) for guest in self._guests())
+            for vm in self._world.machines.vms:
+                self._world.tell_carriers(vm)
+
     async def set_cable(
         self, cable: str, up: bool | None, forward: Impair | None, back: Impair | None
     ) -> None:
@@ -259,6 +271,9 @@ class LabDaemon:
             self._healed = True
         except VbackendError as error:
             log.error("what ran before cannot be made to run again: %s", error)
+
+    def _guests(self) -> list[Guest]:
+        return [self._world.machines.guest(name) for name in self._world.machines.vms]
 
     def _wanted(self, lab: Lab | None) -> Lab:
         lab = lab or self._record.wanted or self._record.running
@@ -295,6 +310,13 @@ class LabDaemon:
             self._end.set()
 
 
+async def _together(work: Iterable[Awaitable[None]]) -> None:
+    """All to their ends; then the first error."""
+    for result in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+
+
 def _words(step: Step, progress: Progress) -> dict[str, JsonValue]:
     return {
         "step": describe(step),
@@ -305,7 +327,7 @@ def _words(step: Step, progress: Progress) -> dict[str, JsonValue]:
 
 
 def _with_cable(lab: Lab, title: str, up: bool | None, forward: Impair | None, back: Impair | None) -> Lab:
-    """The lab with one cable changed. ConfigError: there is no such cable."""
+    """The lab with one cable changed. ConfigError: there is no such cable, or it makes no sense then."""
     if title not in [cable.title for cable in lab.cable]:
         known = ", ".join(cable.title for cable in lab.cable) or "none"
         raise ConfigError(f"there is no cable {title!r}; there are {known}")
@@ -321,7 +343,10 @@ def _with_cable(lab: Lab, title: str, up: bool | None, forward: Impair | None, b
             back=back or Impair.model_validate(back_now),
         )
 
-    cables = tuple(changed(cable) if cable.title == title else cable for cable in lab.cable)
+    try:
+        cables = tuple(changed(cable) if cable.title == title else cable for cable in lab.cable)
+    except ValidationError as error:
+        raise ConfigError(f"cable {title!r}: {first_problem(error)}") from None
     return lab.model_copy(update={"cable": cables})
 
 
@@ -348,11 +373,14 @@ def enter_namespace(name: str, environ: Mapping[str, str]) -> Outside | None:
         return None
 
 
-async def _live(name: str, outside: Outside | None) -> None:
+async def live(
+    name: str, outside: Outside | None, *, wanted: Lab | None = None, file: str | None = None
+) -> None:
+    """A daemon's life, which SIGINT and SIGTERM end. Arguments and errors: LabDaemon's."""
     daemon = LabDaemon(name, os.environ, outside)
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, daemon.end)
-    await daemon.serve()
+    await daemon.serve(wanted=wanted, file=file)
 
 
 def main() -> None:
@@ -361,7 +389,7 @@ def main() -> None:
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
     )
     try:
-        asyncio.run(_live(sys.argv[1], enter_namespace(sys.argv[1], os.environ)))
+        asyncio.run(live(sys.argv[1], enter_namespace(sys.argv[1], os.environ)))
     except (VbackendError, OSError) as error:
         print(f"vbackend: {error}", file=sys.stderr)
         raise SystemExit(1) from None

@@ -2,26 +2,22 @@
 its own.
 """
 
-from collections.abc import Callable, Iterable
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from vbackend.backend import Backend
 from vbackend.errors import ConfigError
 from vbackend.host.nat import Nat
 from vbackend.host.outside import Outside
-from vbackend.host.ruleset import NatConfig, gateway_port
+from vbackend.host.ruleset import LookUp, NatConfig, gateway_port
 from vbackend.host.tap import HostDevices
 from vbackend.host.uplink import Uplink
-from vbackend.lab.names import gateway_mac
+from vbackend.lab.names import gateway_mac, mac_octets
 from vbackend.lab.state import LabFolder
 from vbackend.ports.parse import parse_port
 from vbackend.ports.spec import TapSpec
 
-__all__ = ["Gateways", "LookUp", "gateway_name"]
-
-LookUp = Callable[[str], Iterable[IPv4Address | IPv6Address]]  # addresses of a guest, by its VM's name
+__all__ = ["Gateways", "gateway_name"]
 
 
 def gateway_name(switch: str) -> str:
@@ -48,7 +44,7 @@ class Gateways:
         spec = parse_port(gateway_port(lab, switch, config))
         if not isinstance(spec, TapSpec):
             raise ConfigError(f"switch {switch!r}: its gateway is no tap")
-        mac = bytes.fromhex(gateway_mac(lab, switch).replace(":", ""))
+        mac = mac_octets(gateway_mac(lab, switch))
         options = replace(spec.options, name=gateway_name(switch))
         private = self._outside is not None
         nat = Nat(self._devices, lab, switch, config, private=private, look_up=look_up)

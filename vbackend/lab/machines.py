@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from vbackend.errors import ConfigError, HostError, PeerError, VbackendError, one_line
 from vbackend.images import BuiltImage, build_image
@@ -27,6 +27,7 @@ from vbackend.lab.names import port_socket
 from vbackend.lab.picture import Machine
 from vbackend.lab.process import find_qemus
 from vbackend.lab.state import LabFolder, VmRecord
+from vbackend.lab.status import VmState
 from vbackend.lab.vm import Card, Host, vm_command, vmstate_file
 from vbackend.qemu.accel import accelerator
 from vbackend.qemu.version import QEMU, qemu_version
@@ -35,7 +36,6 @@ __all__ = ["Machines", "VmNow", "kill_qemus"]
 
 log = logging.getLogger(__name__)
 
-VmState = Literal["building", "booting", "running", "stopped", "failed"]
 _GRACE_S: Final = 5.0  # for the kernel to take a killed process away
 _SNAPSHOT_SIZE: Final = "1G"  # of the empty disk; machine states go behind it
 

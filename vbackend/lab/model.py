@@ -11,7 +11,7 @@ Not here: single values (words.py), TOML and line numbers (load.py), what is der
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 from typing import Annotated, Any, Literal, Self
 
@@ -296,7 +296,7 @@ class Switch(Strict):
             raise ValueError(f"nat has the address {both[0]}, which addr has too; give one of them another")
         if self.dhcp is not None:
             nets = [each.network for each in self.addresses if isinstance(each.ip, IPv4Address)]
-            if not any(bound in net for net in nets for bound in self.dhcp.bounds):
+            if not any(all(bound in net for bound in self.dhcp.bounds) for net in nets):
                 raise ValueError(f"the dhcp range {self.dhcp.range} is in no network of addr")
         return self
 
@@ -363,8 +363,8 @@ def lab_problems(lab: Lab) -> Iterator[tuple[Where, str]]:
             yield ("cable", number, "name"), f"two links are called {cable.title!r}; give one another name"
         if cable.title in lab.switch:
             yield ("cable", number, "name"), f"a switch is called {cable.title!r} too; give one another name"
-        for place, end in enumerate(cable.ends):
-            if not is_vm_end(end) and (words := _line_words(parse_port(end))):
+        for place, (end, keys) in enumerate(zip(cable.ends, reversed(cable.directions()), strict=True)):
+            if not is_vm_end(end) and (words := _line_words(parse_port(end), keys)):
                 what = f"{words} of {end!r}: on a cable this is the cable's; write it as its keys"
                 yield ("cable", number, "ends", place), what
     for name, switch in lab.switch.items():
@@ -405,8 +405,10 @@ def _end_problems(lab: Lab) -> Iterator[tuple[Where, str]]:
                 yield ("vm", name, "nic", nic), what
 
 
-def _line_words(spec: PortSpec) -> str:
+def _line_words(spec: PortSpec, keys: Mapping[str, str]) -> str:
+    """What a PORT on a cable says, and may not: the cable has `keys` for the same end."""
     found = ["rate"] if spec.options.rate is not None else []
+    found += ["queue"] if spec.options.queue is not None and "queue" in keys else []
     return ", ".join([*found, *spec.options.impairment.settings()])
 
 

@@ -12,12 +12,17 @@ from typing import Self
 from vbackend.errors import ConfigError
 from vbackend.ports.values import UNIX_PATH_MAX
 
-__all__ = ["VmPlace", "gateway_mac", "mac_address", "port_socket", "socket_path"]
+__all__ = ["VmPlace", "gateway_mac", "mac_address", "mac_octets", "port_socket", "socket_path"]
 
 
 def mac_address(lab: str, vm: str, nic: str) -> str:
     """A NIC's address when the file gives none: 02:, locally administered, and 40 bits of SHA-256 of the names."""
     return bytes([2, *hashlib.sha256(f"{lab}/{vm}/{nic}".encode()).digest()[:5]]).hex(":")
+
+
+def mac_octets(mac: str) -> bytes:
+    """The six bytes of an address with colons."""
+    return bytes.fromhex(mac.replace(":", ""))
 
 
 def gateway_mac(lab: str, switch: str) -> str:

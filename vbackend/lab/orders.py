@@ -9,6 +9,7 @@
     vm-exec vm command [timeout]  {stdout, stderr, status}, base64 of at most 1 MiB each
     vm-start, vm-stop, vm-restart vm
     vm-save, vm-restore vm tag
+    lab-save, lab-restore tag     all VMs, side by side
     cable-set cable [up] [forward] [back]    impairments: all keys of a direction
 
 Everything that changes takes its turn: one after the other. Who hangs up before lab-apply is done has it undone, and
@@ -24,6 +25,7 @@ from vbackend.control.commands import Arguments, Command, Desk
 from vbackend.errors import ConfigError
 from vbackend.lab.model import Impair, Lab
 from vbackend.lab.status import LabStatus
+from vbackend.lab.words import first_problem
 from vbackend.qemu.agent import Result
 from vbackend.services.snapshot import StationSnapshot
 
@@ -50,6 +52,8 @@ class LabDaemonLike(Protocol):
     async def vm_restart(self, vm: str) -> None: ...
     async def vm_save(self, vm: str, tag: str) -> None: ...
     async def vm_restore(self, vm: str, tag: str) -> None: ...
+    async def save_all(self, tag: str) -> None: ...
+    async def restore_all(self, tag: str) -> None: ...
     async def set_cable(
         self, cable: str, up: bool | None, forward: Impair | None, back: Impair | None
     ) -> None: ...
@@ -74,9 +78,12 @@ class ExecArguments(Arguments):
     timeout: float = Field(30.0, gt=0, le=86_400)
 
 
-class TagArguments(Arguments):
-    vm: str
+class LabTagArguments(Arguments):
     tag: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9._-]{0,62}$")
+
+
+class TagArguments(LabTagArguments):
+    vm: str
 
 
 class CableArguments(Arguments):
@@ -142,6 +149,14 @@ def lab_commands(daemon: LabDaemonLike) -> dict[str, Command]:
         await daemon.vm_restore(given.vm, given.tag)
         return {}
 
+    async def save_all(_desk: Desk, given: LabTagArguments) -> JsonValue:
+        await daemon.save_all(given.tag)
+        return {}
+
+    async def restore_all(_desk: Desk, given: LabTagArguments) -> JsonValue:
+        await daemon.restore_all(given.tag)
+        return {}
+
     async def cable(_desk: Desk, given: CableArguments) -> JsonValue:
         forward, back = (
             None if keys is None else _checked("cable-set", Impair, keys)
@@ -163,6 +178,8 @@ def lab_commands(daemon: LabDaemonLike) -> dict[str, Command]:
         "vm-restart": Command(VmArguments, restart),
         "vm-save": Command(TagArguments, save),
         "vm-restore": Command(TagArguments, restore),
+        "lab-save": Command(LabTagArguments, save_all),
+        "lab-restore": Command(LabTagArguments, restore_all),
         "cable-set": Command(CableArguments, cable),
     }
 
@@ -175,6 +192,4 @@ def _checked(command: str, model: type[M], value: object) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "lab"
-        raise ConfigError(f"{command}: {where}: {first['msg'].removeprefix('Value error, ')}") from None
+        raise ConfigError(f"{command}: {first_problem(error)}") from None

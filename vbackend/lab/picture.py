@@ -35,6 +35,7 @@ from vbackend.lab.steps import (
     StopVm,
     describe,
 )
+from vbackend.ports import values
 
 __all__ = ["NOTHING", "Machine", "Picture", "Place", "Segment", "after", "nic_port", "picture"]
 
@@ -131,7 +132,7 @@ def _service(switch: Switch, vms: Mapping[str, Machine]) -> Service:
     for host, address in ({} if switch.dhcp is None else switch.dhcp.hosts).items():
         owner, _, nic = host.partition(":")
         if owner not in vms:
-            reserved[host] = address  # a MAC address
+            reserved[values.mac_address("mac", host).hex(":")] = address
             continue
         nic = nic or next(nic for name, nic in here if name == owner)
         reserved[str(vms[owner].nics[nic].mac)] = address

@@ -20,7 +20,7 @@ from typing import Final, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from vbackend.control.place import lab_folder, make_private_dir
+from vbackend.control.place import lab_control_path, lab_folder, make_private_dir
 from vbackend.errors import HostError
 from vbackend.lab.model import Lab
 from vbackend.lab.names import VmPlace
@@ -59,7 +59,7 @@ class LabFolder:
     def __init__(self, name: str, environ: Mapping[str, str]) -> None:
         self.name: Final = name
         self.root: Final = lab_folder(name, environ)
-        self.control: Final = self.root / "control.sock"
+        self.control: Final = Path(lab_control_path(name, environ))
         self.log: Final = self.root / "daemon.log"
         self.vms: Final = self.root / "vm"
         self.ports: Final = self.root / "port"

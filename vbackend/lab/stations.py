@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from vbackend.backend import Backend
-from vbackend.lab.names import gateway_mac, mac_address
+from vbackend.lab.names import gateway_mac, mac_address, mac_octets
 from vbackend.lab.state import LabFolder, replace_file
 from vbackend.lab.steps import Service
 from vbackend.lab.words import seconds
@@ -47,7 +47,7 @@ def services_of(
             lease=seconds(dhcp.lease),
             router=None if router is None else IPv4Address(router),
             reservations=tuple(
-                Reservation(IPv4Address(address), mac=_octets(mac))
+                Reservation(IPv4Address(address), mac=mac_octets(mac))
                 for mac, address in service.reserved.items()
             ),
             names=dict(names),
@@ -85,9 +85,9 @@ class Stations:
         station = Station(
             self._backend,
             station_name(switch),
-            _octets(mac_address(self._folder.name, switch, "services")),
+            mac_octets(mac_address(self._folder.name, switch, "services")),
             service.switch.addresses,
-            services_of(service, names, _octets(gateway_mac(self._folder.name, switch)), self._servers),
+            services_of(service, names, mac_octets(gateway_mac(self._folder.name, switch)), self._servers),
             segment=switch,
             leases=await asyncio.to_thread(leases.read_text) if leases.exists() else None,
         )
@@ -110,7 +110,3 @@ class Stations:
 
     def _leases(self, switch: str) -> Path:
         return self._folder.root / f"leases-{switch}.json"
-
-
-def _octets(mac: str) -> bytes:
-    return bytes.fromhex(mac.replace(":", "").replace("-", ""))

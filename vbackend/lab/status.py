@@ -21,10 +21,13 @@ __all__ = [
     "LinkStatus",
     "NicStatus",
     "VmSeen",
+    "VmState",
     "VmStatus",
     "lab_status",
     "rates",
 ]
+
+VmState = Literal["building", "booting", "running", "stopped", "failed"]
 
 
 class _Model(BaseModel):
@@ -40,7 +43,7 @@ class NicStatus(_Model):
 
 class VmStatus(_Model):
     name: str
-    state: Literal["building", "booting", "running", "stopped", "failed"]
+    state: VmState
     reason: str = ""
     pid: int | None = None  # QEMU's
     since: float  # seconds since the epoch, of QEMU's start
@@ -95,7 +98,7 @@ class VmSeen(_Model):
     """What only the daemon knows of a VM."""
 
     machine: Machine
-    state: Literal["building", "booting", "running", "stopped", "failed"]
+    state: VmState
     reason: str
     pid: int | None
     since: float

@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping
 from ipaddress import ip_address, ip_interface
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, ValidationError, WithJsonSchema
 
 from vbackend.errors import ConfigError
 from vbackend.host.ruleset import parse_forward
 from vbackend.ports import rates, values
 from vbackend.ports.impairment import KEYS, check_word, read_duration
 from vbackend.ports.names import derived_name
-from vbackend.ports.parse import parse_port
+from vbackend.ports.parse import PORT_KINDS, parse_port
 
 __all__ = [
     "QUANTITIES",
@@ -32,6 +32,7 @@ __all__ = [
     "Quantity",
     "Time",
     "end_name",
+    "first_problem",
     "is_vm_end",
     "seconds",
     "split_end",
@@ -39,15 +40,19 @@ __all__ = [
 
 _NAME_MAX: Final = 20
 _VM_END: Final = re.compile(r"([a-z][a-z0-9-]*):([a-z][a-z0-9._-]*)")
-_PORT_KINDS: Final = frozenset(
-    {"stream", "dgram", "socket", "tap", "tun", "unit", "tunfile", "vhost-user", "vde"}
-)
+
+
+def first_problem(error: ValidationError) -> str:
+    """What pydantic found first, in one line: where, and what."""
+    first = error.errors(include_url=False)[0]
+    where, what = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    return f"{where}: {what}" if where else what
 
 
 def is_vm_end(end: str) -> bool:
     """Whether an end is a NIC of a VM, not a PORT."""
     found = _VM_END.fullmatch(end)
-    return found is not None and found[1] not in _PORT_KINDS
+    return found is not None and found[1] not in PORT_KINDS
 
 
 def end_name(end: str) -> str:
@@ -67,7 +72,7 @@ def split_end(end: str) -> tuple[str, str]:
 def _name(text: str) -> str:
     if not re.fullmatch(rf"[a-z][a-z0-9-]{{0,{_NAME_MAX - 1}}}", text):
         raise ValueError(f"{text!r} is no name; use up to {_NAME_MAX} of a-z, 0-9 and '-', a letter first")
-    if text in _PORT_KINDS:
+    if text in PORT_KINDS:
         raise ValueError(f"{text!r} is a kind of PORT; take another name")
     return text
 

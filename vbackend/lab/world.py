@@ -4,23 +4,24 @@ Not here: which steps lead where (plan.py), undo (apply.py), VMs themselves (mac
 that raises has taken its own half back.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
+from ipaddress import ip_address, ip_interface
 from typing import Final
 
 from vbackend.backend import Backend, BackendEvent
 from vbackend.errors import ConfigError
 from vbackend.host.outside import Outside
+from vbackend.host.ruleset import IPAddress
 from vbackend.host.tap import HostDevices
 from vbackend.host.uplink import RESOLVER
 from vbackend.lab.carriers import Carriers
 from vbackend.lab.gateways import Gateways
 from vbackend.lab.machines import Machines, VmNow
-from vbackend.lab.model import Lab, end_name, is_vm_end, split_end
-from vbackend.lab.names import mac_address, port_socket
-from vbackend.lab.picture import Machine, Picture
+from vbackend.lab.model import Lab, Nic, end_name, is_vm_end, split_end
+from vbackend.lab.names import mac_address, mac_octets, port_socket
+from vbackend.lab.picture import Machine, Picture, picture
 from vbackend.lab.recordings import Recordings
 from vbackend.lab.state import LabFolder
 from vbackend.lab.stations import Stations
@@ -44,7 +45,7 @@ from vbackend.lab.steps import (
 )
 from vbackend.lab.vm import port_spec
 from vbackend.ports.parse import format_port, parse_port
-from vbackend.ports.rates import read_burst, read_rate
+from vbackend.ports.rates import burst_for
 from vbackend.ports.spec import PortSpec, TapSpec
 
 __all__ = ["LabWorld"]
@@ -69,7 +70,7 @@ class LabWorld:
         servers = None if outside is None else ((RESOLVER, 53),)
         self.stations: Final = Stations(folder, backend, servers)
         self._gateways: Final = Gateways(folder, backend, devices, outside)
-        self._lab: Lab | None = None
+        self._coming: dict[str, Machine] = {}
         self._recordings: Final = Recordings(folder, backend)
         self._cables: Final[dict[str, CableState]] = {}
         self._ends: Final[dict[str, str]] = {}  # where each end is joined
@@ -77,7 +78,7 @@ class LabWorld:
 
     def expect(self, lab: Lab) -> None:
         """The lab that steps lead to: what is said of VMs that are still to come."""
-        self._lab = lab
+        self._coming = picture(lab).vms
 
     async def take_over(self) -> Picture:
         """Take over what an earlier daemon left: its VMs. Ports and segments died with it."""
@@ -127,18 +128,14 @@ class LabWorld:
         await self.carriers.settle()
 
     async def set_impairment(self, step: SetImpairment, /) -> None:
-        name = end_name(step.end)
-        rate, burst = step.keys.get("rate"), step.keys.get("burst")
-        queue = step.keys.get("queue")
+        own = "stream:unix:/" if is_vm_end(step.end) else step.end  # of a VM's end all comes from the keys
+        options = parse_port(_with_words(own, step.keys)).options
         await self._backend.set_port(
-            name,
-            rate=0 if rate is None else read_rate("rate", rate),
-            burst=None if burst is None else read_burst("burst", burst),
-            queue_frames=None if queue is None else int(queue),
-            impairment={
-                "impair": "off",
-                **{key: word for key, word in step.keys.items() if key not in ("rate", "burst", "queue")},
-            },
+            end_name(step.end),
+            rate=options.rate or 0,
+            burst=None if options.rate is None else burst_for(options.rate, options.burst),
+            queue_frames=options.queue or self._backend.queue_frames,
+            impairment=options.impairment,
         )
 
     # VMs
@@ -165,7 +162,8 @@ class LabWorld:
 
     async def start_service(self, step: StartService, /) -> None:
         ends = [split_end(end) for end, at in self._ends.items() if at == step.switch and is_vm_end(end)]
-        names = {bytes.fromhex(self._mac(vm, nic).replace(":", "")): vm for vm, nic in ends}
+        cards = [(vm, self._nics(vm).get(nic)) for vm, nic in ends]
+        names = {mac_octets(card.mac): vm for vm, card in cards if card is not None and card.mac is not None}
         switch = step.service.switch
         if switch.nat is not None:
             await self._gateways.start(step.switch, switch.nat.config, partial(self._addresses, step.service))
@@ -222,22 +220,20 @@ class LabWorld:
         if now is not None and now.guest is not None and nic in now.machine.nics:
             await now.guest.set_link(nic, up)
 
-    def _mac(self, vm: str, nic: str) -> str:
-        """A card's address."""
-        given = None if self._lab is None else self._lab.nics(vm)[nic].mac
-        return given or mac_address(self._folder.name, vm, nic)
+    def _nics(self, vm: str) -> dict[str, Nic]:
+        """A VM's cards, with their addresses: those to come, and those it still has, which an undo may need."""
+        found: dict[str, Nic] = {}
+        if vm in self.machines.vms:
+            found |= self.machines.vms[vm].machine.nics
+        if vm in self._coming:
+            found |= self._coming[vm].nics
+        return found
 
-    def _addresses(self, service: Service, vm: str) -> list[IPv4Address | IPv6Address]:
+    def _addresses(self, service: Service, vm: str) -> list[IPAddress]:
         """A guest's addresses, as the lab file and its DHCP reservations give them; those on the switch first."""
-        if self._lab is None or vm not in self._lab.vm:
-            return []
-        nics = self._lab.nics(vm)
-        found = [ip_interface(text).ip for nic in nics.values() for text in nic.addr]
-        found += [
-            ip_address(service.reserved[mac])
-            for mac in (self._mac(vm, nic) for nic in nics)
-            if mac in service.reserved
-        ]
+        nics = self._nics(vm).values()
+        found = [ip_interface(text).ip for nic in nics for text in nic.addr]
+        found += [ip_address(service.reserved[nic.mac]) for nic in nics if nic.mac in service.reserved]
         nets = [ip_interface(text).network for text in service.switch.nat.addr] if service.switch.nat else []
         return sorted(found, key=lambda address: not any(address in net for net in nets))
 
@@ -248,9 +244,13 @@ class LabWorld:
         else:
             spec = port_spec(port_socket(self._folder.root, step.end), step.port)
         if step.impair:
-            words = [f"{key}={value.replace(',', ',,')}" for key, value in step.impair.items()]
-            spec = parse_port(",".join([format_port(spec), *words]))
+            spec = parse_port(_with_words(format_port(spec), step.impair))
         if isinstance(spec, TapSpec):  # guests remember the address when vbackend is killed and comes back
-            mac = bytes.fromhex(mac_address(self._folder.name, "tap", spec.ifname).replace(":", ""))
+            mac = mac_octets(mac_address(self._folder.name, "tap", spec.ifname))
             spec = replace(spec, made_mac=mac)
         return replace(spec, options=replace(spec.options, name=end_name(step.end)))
+
+
+def _with_words(port: str, keys: Mapping[str, str]) -> str:
+    """A PORT with more keys."""
+    return ",".join([port, *(f"{key}={value.replace(',', ',,')}" for key, value in keys.items())])

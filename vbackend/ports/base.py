@@ -188,6 +188,18 @@ class Port(ABC):
         if self.engine_port is not None:
             self._impair(self.engine_port)
 
+    def inject(self, frame: bytes) -> None:
+        """Forward a frame as if the peer had sent it. ConfigError: no such frame; guests of `multi` have own ports."""
+        if self.engine_port is None:
+            raise ConfigError(f"port {self.name!r}: its guests have ports of their own; name one of those")
+        try:
+            self.context.dataplane.inject(self.engine_port, frame)
+        except ValueError as error:
+            raise ConfigError(f"port {self.name!r}: {error}") from None
+
+    def dial_now(self) -> None:  # noqa: B027 (most do not dial)
+        """Ports that dial try again at once."""
+
     def _impair(self, engine_port: int) -> None:
         """Tell the engine; a seed that nobody gave is picked, and kept so that a run can be repeated."""
         impairment = self.impairment

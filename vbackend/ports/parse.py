@@ -30,7 +30,7 @@ from vbackend.ports.spec import (
 )
 from vbackend.tun.vocabulary import HEADERS, SYSTEMS
 
-__all__ = ["format_port", "parse_port"]
+__all__ = ["PORT_KINDS", "format_port", "parse_port"]
 
 T = TypeVar("T")
 
@@ -331,6 +331,7 @@ _KINDS: Final[dict[str, tuple[str, _Parser]]] = {
     "tun": ("tun:IFNAME", _tun),
     "unit": ("unit:PATH", _unit),
 }
+PORT_KINDS: Final = frozenset(_KINDS)
 
 
 def _checked(spec: StreamSpec) -> StreamSpec:

@@ -16,7 +16,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from vbackend.qemu.process import QEMU
+from vbackend.qemu.version import QEMU
 
 __all__ = ["PROBE_SECTOR", "KvmProbe", "accelerator", "probe_kvm", "probe_machine", "runtime_folder"]
 

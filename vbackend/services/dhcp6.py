@@ -10,11 +10,10 @@ from typing import Final
 from vbackend.services.ra import encode_domains
 from vbackend.services.reasons import Drop, WireError
 
-__all__ = ["ALL_SERVERS", "CLIENT_PORT6", "SERVER_PORT6", "Dhcp6Server"]
+__all__ = ["ALL_SERVERS", "SERVER_PORT6", "Dhcp6Server"]
 
 ALL_SERVERS: Final = IPv6Address("ff02::1:2")  # All_DHCP_Relay_Agents_and_Servers
 SERVER_PORT6: Final = 547
-CLIENT_PORT6: Final = 546
 
 _REPLY: Final = 7
 _INFORMATION_REQUEST: Final = 11

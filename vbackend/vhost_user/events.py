@@ -30,6 +30,7 @@ __all__ = [
     "SetFeatures",
     "SetKick",
     "SetLog",
+    "SetLogCall",
     "SetMemory",
     "StartRing",
     "Step",
@@ -180,6 +181,13 @@ class SetLog:
 
 
 @dataclass(frozen=True, slots=True)
+class SetLogCall:
+    """What to signal when pages were logged; None: nothing, the front-end looks itself."""
+
+    fd: OwnedFd | None
+
+
+@dataclass(frozen=True, slots=True)
 class StartRing:
     ring: int
     size: int  # descriptors
@@ -246,6 +254,7 @@ Command = (
     | AddMemory
     | RemoveMemory
     | SetLog
+    | SetLogCall
     | StartRing
     | StopRing
     | EnableRing

@@ -34,6 +34,7 @@ from vbackend.vhost_user.events import (
     SetFeatures,
     SetKick,
     SetLog,
+    SetLogCall,
     SetMemory,
     StartRing,
     Step,
@@ -259,9 +260,9 @@ def _set_log_base(_: FrontEnd, log: Log, fds: Fds) -> Step:
     return Step((SetLog(log, _the_fd(Request.SET_LOG_BASE, fds)),), answer=_DONE)
 
 
-def _set_log_fd(_: FrontEnd, __: None, ___: Fds) -> Step:
-    """A descriptor to signal when pages were logged. No front-end waits for it: logs are polled."""
-    return Step()
+def _set_log_fd(_: FrontEnd, __: None, fds: Fds) -> Step:
+    """QEMU does not send it: it looks at the log when it wants to."""
+    return Step((SetLogCall(fds[0] if fds else None),))
 
 
 # Rings

@@ -26,6 +26,7 @@ from vbackend.vhost_user.events import (
     SetFeatures,
     SetKick,
     SetLog,
+    SetLogCall,
     SetMemory,
     StartRing,
     StopRing,
@@ -62,6 +63,7 @@ class Rings(Protocol):
     def vhost_set_call(self, port: int, ring: int, fd: OwnedFd | None) -> None: ...
     def vhost_set_err(self, port: int, ring: int, fd: OwnedFd | None) -> None: ...
     def vhost_set_log(self, port: int, size: int, offset: int, fd: OwnedFd | None) -> None: ...
+    def vhost_set_log_call(self, port: int, fd: OwnedFd | None) -> None: ...
     def inject(self, port: int, frame: bytes) -> None: ...
 
 
@@ -172,6 +174,8 @@ class Session:
                 rings.vhost_remove_memory(port, region.guest_address, region.size, region.user_address)
             case SetLog(place, fd):
                 rings.vhost_set_log(port, place.size, place.offset, fd)
+            case SetLogCall(call):
+                rings.vhost_set_log_call(port, call)
             case StartRing(ring, size, base, places):
                 rings.vhost_start_ring(
                     port,

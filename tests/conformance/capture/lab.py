@@ -4,25 +4,24 @@ import asyncio
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 from tests.support.accounting import assert_accounts
 from tests.support.frames import mac
 from tests.support.pcapng import Capture, read
 from tests.support.qemu_peers import FakeStreamPeer, eventually
+from tests.support.run import VBACKEND
 from vbackend.backend import Backend
 from vbackend.control.server import ControlServer
 from vbackend.ports.parse import parse_port
 from vbackend.snapshot import PortSnapshot
 
-__all__ = ["PROGRAM", "A", "B", "Client", "Lab", "capture_lab", "judged"]
+__all__ = ["A", "B", "Client", "Lab", "capture_lab", "judged"]
 
 A, B = mac(1), mac(2)
-PROGRAM: Final = (sys.executable, "-c", "from vbackend.cli.main import main; main()")
 
 
 class Lab:
@@ -53,7 +52,7 @@ class Lab:
         """`vbackend capture`, from the moment when it captures."""
         where = ("--control", self.control) if lab is None else ("--lab", lab)
         child = await asyncio.create_subprocess_exec(
-            *PROGRAM,
+            *VBACKEND,
             "capture",
             *arguments,
             *("-w", str(self.file), *where),

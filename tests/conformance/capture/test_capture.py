@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.capture.lab import PROGRAM, A, B, Lab, capture_lab
+from tests.conformance.capture.lab import A, B, Lab, capture_lab
 from tests.support.frames import BROADCAST, frame, numbered
 from tests.support.qemu_peers import eventually
+from tests.support.run import VBACKEND
 from vbackend.errors import ConfigError
 
 TOOLS = pytest.mark.skipif(
@@ -168,7 +169,9 @@ async def test_what_cannot_be_captured(lab: Lab) -> None:
 async def test_a_live_reader_sees_a_packet_at_once(lab: Lab) -> None:
     """As `vbackend capture | wireshark -k -i -`: tshark prints the packet while the capture goes on."""
     a, b = lab.peers["a"], lab.peers["b"]
-    words = " ".join(f"'{word}'" for word in (*PROGRAM, "capture", "a", "--control", f"{lab.folder}/control"))
+    words = " ".join(
+        f"'{word}'" for word in (*VBACKEND, "capture", "a", "--control", f"{lab.folder}/control")
+    )
     out = lab.folder / "seen"
     child = await asyncio.create_subprocess_shell(
         f"{words} | exec tshark -l -n -i - -c 1 -T fields -e eth.src > {out}",

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.capture.lab import PROGRAM, A, B, Lab, capture_lab
+from tests.conformance.capture.lab import A, B, Lab, capture_lab
 from tests.support.frames import BROADCAST, frame, numbered
 from tests.support.pcapng import Capture, parse
 from tests.support.qemu_peers import eventually
+from tests.support.run import VBACKEND
 from vbackend.backend import Backend
 from vbackend.errors import ConfigError
 from vbackend.ports.parse import parse_port
@@ -215,7 +216,7 @@ async def test_all_links_of_a_lab_in_one_stream_on_one_clock(tmp_path: Path) -> 
 async def test_what_there_is_to_capture(cable: Lab) -> None:
     done = await asyncio.to_thread(
         subprocess.run,
-        [*PROGRAM, "capture", "--lab", LAB, "--interfaces"],
+        [*VBACKEND, "capture", "--lab", LAB, "--interfaces"],
         env={"XDG_RUNTIME_DIR": str(cable.folder)},
         capture_output=True,
         text=True,

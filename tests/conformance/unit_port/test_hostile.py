@@ -10,6 +10,7 @@ import pytest
 
 from tests.conformance.unit_port.lab import HERE, THERE, Lab, unit_lab
 from tests.support.accounting import assert_accounts
+from tests.support.fds import open_fds
 from tests.support.frames import mac, numbered
 from tests.support.qemu_peers import eventually
 from tests.support.unit_peers import GuestStation, UnitPeer, packet
@@ -116,7 +117,7 @@ async def test_descriptors_passed_along_are_not_kept(tmp_path: Path) -> None:
         guest, program = await lab.station(), await lab.program()
         for _ in range(3):  # whatever is opened once and for all is open then
             await lab.hears(guest, program)
-        before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+        before = len(open_fds())
         reader, writer = os.pipe()
         try:
             rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [reader, writer] * 4).tobytes())
@@ -126,7 +127,7 @@ async def test_descriptors_passed_along_are_not_kept(tmp_path: Path) -> None:
         finally:
             os.close(reader)
             os.close(writer)
-        assert len(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208
+        assert len(open_fds()) <= before
 
 
 async def test_a_hundred_sessions_leak_nothing(tmp_path: Path) -> None:
@@ -137,5 +138,5 @@ async def test_a_hundred_sessions_leak_nothing(tmp_path: Path) -> None:
                 peer.close()
             await eventually(lambda: lab.port.session is None and lab._unit_port._errors is None, "over")
             if number == 2:
-                before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
-        assert len(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208
+                before = len(open_fds())
+        assert len(open_fds()) <= before

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -169,7 +170,7 @@ async def test_a_killed_vbackend_s_directory_is_taken_over(tmp_path: Path) -> No
     with vbackend_run(tmp_path, f"vde:{place}") as run:
         with await FakeVdeClient.plug(place, place / ".04711-00000") as client:
             assert Path(os.fsdecode(client.switch)).is_socket()
-            run.stop(9)  # type: ignore[arg-type]
+            run.stop(signal.SIGKILL)
             await client.expect_eof()
         assert len(list(place.iterdir())) == 3
     with vbackend_run(tmp_path, f"vde:{place}") as run:

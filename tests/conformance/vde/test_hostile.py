@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from tests.conformance.vde.lab import Lab, vde_lab
+from tests.support.fds import open_fds
 from tests.support.frames import BROADCAST, frame, mac
 from tests.support.privileges import as_user
 from tests.support.vde_peers import FakeVdeClient, connect, request
@@ -125,7 +126,8 @@ async def test_the_same_socket_twice(lab: Lab) -> None:
 
 async def test_many_come_and_go(lab: Lab) -> None:
     """A hundred at a time, some of which leave while they ask; descriptors and paths are given back."""
-    before = _descriptors()
+    gc.collect()  # what earlier tests left to it
+    before = len(open_fds())
     dice = random.Random(5)
 
     async def come(name: str) -> None:
@@ -146,13 +148,8 @@ async def test_many_come_and_go(lab: Lab) -> None:
     await lab.clients(0)
     assert [path.name for path in lab.directory.iterdir()] == ["ctl"]
     await works(lab)
-    assert _descriptors() == before
-
-
-def _descriptors() -> int:
-    """How many this process has, without what earlier tests left to the collector."""
     gc.collect()
-    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    assert len(open_fds()) == before
 
 
 async def test_a_planted_file_is_not_ours(lab: Lab) -> None:

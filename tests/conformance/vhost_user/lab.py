@@ -6,6 +6,7 @@ with lab.undisturbed(), lab.front("bad") as front:   # x and y exchange frames a
 """
 
 import itertools
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,19 +14,20 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.support.accounting import assert_accounts
-from tests.support.frames import frame, mac, numbered
+from tests.support.frames import BROADCAST, MAX_FRAME, MIN_FRAME, frame, mac, numbered, stream
 from tests.support.run import Run, vbackend_run
-from tests.support.vhost.frontend import DEADLINE_S, FrontEnd
-from tests.support.vhost.memory import GuestMemory
-from tests.support.vhost.nic import NO_FEATURES, Nic, Pair
-from tests.support.vhost.wire import BASIC_FEATURES, BASIC_PROTOCOL, Feature, Protocol
 from vbackend.snapshot import PortSnapshot, RingSnapshot
+from vbackend.testing.vhost.frontend import DEADLINE_S, FrontEnd
+from vbackend.testing.vhost.memory import GuestMemory
+from vbackend.testing.vhost.nic import NO_FEATURES, Nic, Pair
+from vbackend.testing.vhost.wire import BASIC_FEATURES, BASIC_PROTOCOL, Feature, Protocol
 
-__all__ = ["BAD", "Lab", "X", "Y", "end_turn", "exchange", "expect", "vhost_lab"]
+__all__ = ["BAD", "SINK", "Lab", "X", "Y", "end_turn", "exchange", "expect", "sink_lab", "vhost_lab"]
 
 X: Final = mac(1)
 Y: Final = mac(2)
 BAD: Final = mac(3)
+SINK: Final = mac(0xABCDE)
 _PORTS: Final = ("bad", "x", "y")
 _LEAST_FRAMES: Final = 50  # between the bystanders, while a test misbehaves
 
@@ -186,3 +188,37 @@ def vhost_lab(folder: Path, *ports: str, more: Sequence[str] = ()) -> Iterator[L
     ]
     with vbackend_run(folder, *specs, *more) as run:
         yield Lab(run, folder)
+
+
+@contextmanager
+def sink_lab(folder: Path, bad: str = "", sink: str = "") -> Iterator[tuple[Lab, socket.socket]]:
+    """The same with a fourth port, a stream, and its peer's socket to send frames on: what comes there is seen to be
+    frames, and forgotten.
+
+    `bad`, `sink`: keys of those ports.
+    """
+    with vhost_lab(folder, bad, more=[f"stream:unix:{folder}/sink{',' if sink else ''}{sink}"]) as made:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(f"{folder}/sink")
+            sock.sendall(stream(frame(BROADCAST, SINK)))
+            made.wait_for(lambda: made.port("sink").rx.frames_out == 1, "its address is learned")
+            odd: list[int] = []
+            thread = threading.Thread(target=_read, args=(sock, odd))
+            thread.start()
+            made.expect_descriptors()
+            try:
+                yield made, sock
+            finally:
+                sock.shutdown(socket.SHUT_RDWR)
+                thread.join(20)
+        assert odd == [], "lengths that no frame has"
+
+
+def _read(sock: socket.socket, odd: list[int]) -> None:
+    with sock.makefile("rb") as wire:
+        while len(prefix := wire.read(4)) == 4:
+            length = int.from_bytes(prefix, "big")
+            if not MIN_FRAME <= length <= MAX_FRAME:
+                odd.append(length)
+                return
+            wire.read(length)

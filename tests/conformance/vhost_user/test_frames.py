@@ -8,9 +8,9 @@ import pytest
 
 from tests.conformance.vhost_user.lab import BAD, Lab, X, exchange, expect
 from tests.support.frames import MIN_FRAME, frame, numbered
-from tests.support.vhost.memory import GuestMemory
-from tests.support.vhost.nic import HEADER_LEN, NO_FEATURES, Pair
-from tests.support.vhost.wire import Feature
+from vbackend.testing.vhost.memory import GuestMemory
+from vbackend.testing.vhost.nic import HEADER_LEN, NO_FEATURES, Pair
+from vbackend.testing.vhost.wire import Feature
 
 SIZES = (MIN_FRAME, 15, 59, 60, 61, 1514, 2036, 2037, 9014, 65_535, 65_549)
 LARGE = (HEADER_LEN + SIZES[-1],)  # a buffer for any frame

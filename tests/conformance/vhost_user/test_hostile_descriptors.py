@@ -10,9 +10,9 @@ import pytest
 
 from tests.conformance.vhost_user.lab import BAD, Lab
 from tests.support.frames import frame
-from tests.support.vhost.frontend import FrontEnd, RefusedError
-from tests.support.vhost.nic import Pair
-from tests.support.vhost.wire import NO_FD, Request, message, send, u64
+from vbackend.testing.vhost.frontend import FrontEnd, RefusedError
+from vbackend.testing.vhost.nic import Pair
+from vbackend.testing.vhost.wire import NO_FD, Request, message, send, u64
 
 FULL = (1 << 64) - 2  # of an eventfd's counter
 

@@ -4,21 +4,23 @@ The frames go to a stream port, which takes no offloads: there checksums are com
 the header.
 """
 
+import itertools
 import random
-import socket
 import struct
-import threading
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from tests.conformance.vhost_user.lab import BAD, Lab, vhost_lab
-from tests.support.frames import BROADCAST, MAX_FRAME, MIN_FRAME, frame, mac, stream
-from tests.support.vhost.nic import NO_FEATURES, Pair, VnetHeader
-from tests.support.vhost.wire import Feature
+from tests.conformance.vhost_user.lab import BAD, SINK, Lab, sink_lab
+from tests.support.frames import frame
+from tests.support.pcapng import read
+from vbackend.testing.vhost.nic import NO_FEATURES, Pair, VnetHeader
+from vbackend.testing.vhost.wire import Feature
 
-SINK = mac(0xABCDE)
 OFFLOADS = (
     Feature.CSUM
     | Feature.GUEST_CSUM
@@ -30,40 +32,17 @@ OFFLOADS = (
 )
 NEEDS_CSUM = 1
 TCPV4, UDP, TCPV6, UDP_L4, ECN = 1, 3, 4, 5, 0x80  # VIRTIO_NET_HDR_GSO_*
+GOOD = (TCPV4, TCPV6, UDP_L4)
 FLAGS = (0, 1, 2, 3, 4, 0xFF)
 TYPES = (0, TCPV4, TCPV4 | ECN, UDP, TCPV6, TCPV6 | ECN, UDP_L4, 2, 0x7F, ECN, 0xFF)
+_CAPTURE = (sys.executable, "-c", "from vbackend.cli.main import main; main()", "capture")
 NUMBERS = (0, 1, 13, 14, 15, 16, 20, 34, 40, 50, 54, 60, 66, 74, 1460, 8947, 32_767, 32_768, 65_534, 65_535)
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """With a fourth port, whose peer reads frames and forgets them, once it has seen that they are some."""
-    folder = tmp_path_factory.mktemp("lab")
-    with vhost_lab(folder, more=[f"stream:unix:{folder}/sink"]) as made:
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.connect(f"{folder}/sink")
-            sock.sendall(stream(frame(BROADCAST, SINK)))
-            made.wait_for(lambda: made.port("sink").rx.frames_out == 1, "its address is learned")
-            odd: list[int] = []
-            thread = threading.Thread(target=_read, args=(sock, odd))
-            thread.start()
-            made.expect_descriptors()
-            try:
-                yield made
-            finally:
-                sock.shutdown(socket.SHUT_RDWR)
-                thread.join(20)
-        assert odd == [], "lengths that no frame has"
-
-
-def _read(sock: socket.socket, odd: list[int]) -> None:
-    with sock.makefile("rb") as wire:
-        while len(prefix := wire.read(4)) == 4:
-            length = int.from_bytes(prefix, "big")
-            if not MIN_FRAME <= length <= MAX_FRAME:
-                odd.append(length)
-                return
-            wire.read(length)
+    with sink_lab(tmp_path_factory.mktemp("lab")) as (made, _):
+        yield made
 
 
 def ipv4(protocol: int, payload: bytes) -> bytes:
@@ -149,3 +128,48 @@ def test_offloads_that_were_not_negotiated(lab: Lab) -> None:
         for each in frames(1460):
             for gso_type in TYPES:
                 pair.send(each, VnetHeader(NEEDS_CSUM, gso_type, 54, 500, 34, 16))
+
+
+def test_headers_of_kilobytes_in_front_of_each_segment(lab: Lab) -> None:
+    """IPv6 options as long as the frame allows: hundreds of megabytes would come out of one frame."""
+    option = bytes([60, 255]) + bytes(2046)
+    headers = option * 15 + bytes([6, 255]) + bytes(2046)
+    data = frame(SINK, BAD, ipv6(60, headers + tcp(32_000)), ethertype=0x86DD)
+    with sender(lab, OFFLOADS) as pair:
+        before = lab.port("bad").rx.drops.get("bad-offload", 0)
+        for _ in range(8):
+            pair.send(data, VnetHeader(NEEDS_CSUM, TCPV6, 54, 8, 54 + len(headers), 16))
+        pair.flush()
+        assert lab.port("bad").rx.drops["bad-offload"] == before + 8
+
+
+def test_on_lines_that_are_bad_and_captured(tmp_path: Path) -> None:
+    """Frames are cut before they are delayed, doubled and damaged, and where they are recorded."""
+    delay = "delay=200us,jitter=100us"
+    chance = random.Random(5)
+    file = tmp_path / "capture.pcapng"
+    with sink_lab(tmp_path, delay, f"{delay},duplicate=20%,corrupt=20%,reorder=10%,seed=4") as (lab, _):
+        command = [*_CAPTURE, "bad", "sink", "-w", str(file), "--control", str(lab.run.control)]
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as capture:
+            try:
+                lab.wait_for(lambda: file.exists() and file.stat().st_size, "it is captured")
+                lab.expect_descriptors()
+                with sender(lab, OFFLOADS) as pair:
+                    for size in (0, 100, 1460, 20_000):
+                        for each, gso_type in itertools.product(frames(size), TYPES):
+                            for number in chance.sample(NUMBERS, 3):
+                                fields = [number, *chance.choices(NUMBERS, k=3)]
+                                chance.shuffle(fields)
+                                pair.send(each, VnetHeader(chance.choice(FLAGS), gso_type, *fields))
+                    for each, gso_type, start in zip(frames(30_000), GOOD, (34, 54, 34), strict=False):
+                        offset = 6 if gso_type == UDP_L4 else 16
+                        pair.send(each, VnetHeader(NEEDS_CSUM, gso_type, 54, 1448, start, offset))
+            finally:
+                capture.terminate()
+            assert capture.wait(20) == 0
+    found = read(file)
+    comments = {packet.comment for packet in found.of("sink") if packet.comment}
+    for word in ("corrupted", "duplicate", "delayed"):
+        assert any(word in each for each in comments), f"nothing was {word}"
+    cut = [packet for packet in found.of("bad", "in") if len(packet.data) > 1400 and not packet.comment]
+    assert len(cut) >= 60, "segments are recorded, not what they were cut from"

@@ -1,6 +1,7 @@
 """A front-end that lies about its memory, takes it away while rings run in it, or cuts its files short."""
 
 import dataclasses
+import fcntl
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,10 +9,10 @@ from contextlib import contextmanager
 import pytest
 
 from tests.conformance.vhost_user.lab import BAD, Lab, X, exchange
-from tests.support.vhost.frontend import FrontEnd, RefusedError
-from tests.support.vhost.memory import PAGE, DirtyLog, GuestMemory, Region
-from tests.support.vhost.nic import NO_FEATURES, Nic, Pair, make_ring
-from tests.support.vhost.wire import (
+from vbackend.testing.vhost.frontend import FrontEnd, RefusedError
+from vbackend.testing.vhost.memory import PAGE, DirtyLog, GuestMemory, Region
+from vbackend.testing.vhost.nic import NO_FEATURES, Nic, Pair, make_ring
+from vbackend.testing.vhost.wire import (
     BASIC_PROTOCOL,
     Feature,
     Protocol,
@@ -22,6 +23,7 @@ from tests.support.vhost.wire import (
 
 SLOTS = BASIC_PROTOCOL | Protocol.CONFIGURE_MEM_SLOTS
 STEP = 1 << 20
+F_SEAL_WRITE = 0x8  # of linux/fcntl.h; Python has it from 3.12 on
 LAYOUTS = pytest.mark.parametrize("layout", [NO_FEATURES, Feature.RING_PACKED], ids=["split", "packed"])
 
 
@@ -127,6 +129,12 @@ def odd_files() -> Sequence[tuple[str, Callable[[], int]]]:
         os.close(fd)
         return again
 
+    def sealed() -> int:
+        fd = os.memfd_create("sealed", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(fd, STEP)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, F_SEAL_WRITE)
+        return fd
+
     def pipe() -> int:
         reader, writer = os.pipe()
         os.close(writer)
@@ -134,6 +142,7 @@ def odd_files() -> Sequence[tuple[str, Callable[[], int]]]:
 
     return [
         ("read-only", read_only),
+        ("sealed", sealed),
         ("pipe", pipe),
         ("eventfd", lambda: os.eventfd(0)),
         ("directory", lambda: os.open("/", os.O_RDONLY)),

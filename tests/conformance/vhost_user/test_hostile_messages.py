@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from tests.conformance.vhost_user.lab import Lab
-from tests.support.vhost.nic import Pair
-from tests.support.vhost.wire import (
+from vbackend.testing.vhost.nic import Pair
+from vbackend.testing.vhost.wire import (
     HEADER,
     NEED_REPLY,
     REPLY,

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import pytest
 
 from tests.conformance.vhost_user.lab import Lab
-from tests.support.vhost.frontend import FrontEnd, Queue, RefusedError
-from tests.support.vhost.memory import GuestMemory
-from tests.support.vhost.nic import NO_FEATURES, Pair, make_ring
-from tests.support.vhost.packed import AVAIL, USED, PackedRing
-from tests.support.vhost.ring import INDIRECT, NEXT, WRITE, DriverRing
-from tests.support.vhost.split import SplitRing
-from tests.support.vhost.wire import Feature, Request, vring_state
+from vbackend.testing.vhost.frontend import FrontEnd, Queue, RefusedError
+from vbackend.testing.vhost.memory import GuestMemory
+from vbackend.testing.vhost.nic import NO_FEATURES, Pair, make_ring
+from vbackend.testing.vhost.packed import AVAIL, USED, PackedRing
+from vbackend.testing.vhost.ring import INDIRECT, NEXT, WRITE, DriverRing
+from vbackend.testing.vhost.split import SplitRing
+from vbackend.testing.vhost.wire import Feature, Request, vring_state
 
 SIZE = 8
 MEMORY = 1 << 20  # bytes, from address 0

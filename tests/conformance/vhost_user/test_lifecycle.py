@@ -14,10 +14,11 @@ import pytest
 from tests.conformance.vhost_user.lab import BAD, Lab, X, Y, exchange, expect, vhost_lab
 from tests.support.frames import mac, numbered
 from tests.support.run import vbackend_run
-from tests.support.vhost.frontend import FrontEnd, Queue
-from tests.support.vhost.memory import GuestMemory
-from tests.support.vhost.nic import NO_FEATURES, Nic, Pair
-from tests.support.vhost.wire import BASIC_FEATURES, BASIC_PROTOCOL, Feature, Protocol
+from vbackend.testing.vhost.frontend import FrontEnd, Queue
+from vbackend.testing.vhost.memory import GuestMemory
+from vbackend.testing.vhost.nic import NO_FEATURES, Nic, Pair
+from vbackend.testing.vhost.wire import BASIC_FEATURES, BASIC_PROTOCOL, Feature, Protocol, Request
+from vbackend.vhost_user.announce import announcement
 
 MRG = Feature.MRG_RXBUF
 LAYOUTS = pytest.mark.parametrize("layout", [NO_FEATURES, Feature.RING_PACKED], ids=["split", "packed"])
@@ -38,6 +39,25 @@ def test_stop_and_start_where_it_stopped(lab: Lab, layout: Feature) -> None:
             for queue in bad.front.queues:
                 bad.front.start(queue)
         exchange(pair, BAD, other, X, (60, 1514))
+    lab.settle()
+
+
+def test_a_guest_that_moved_is_found_where_it_is(lab: Lab) -> None:
+    """SEND_RARP: all hear of it, and the switch knows where to send its frames before it has sent any."""
+    protocol = BASIC_PROTOCOL | Protocol.RARP
+    moved = mac(77)
+    with lab.nic("x") as x, lab.nic("bad", protocol=protocol) as bad, lab.nic("y", protocol=protocol) as y:
+        for here, others in ((bad, (x, y)), (y, (x, bad))):
+            here.front.send(Request.SEND_RARP, moved + bytes(2))
+            for other in others:
+                got = other.pairs[0].recv().frame
+                assert (got[:12], got[12:14]) == (b"\xff" * 6 + moved, b"\x80\x35")
+                assert got == announcement(moved)
+            (sent,) = numbered(moved, X, 1, size=60)
+            x.pairs[0].send(sent)
+            assert here.pairs[0].recv().frame == sent
+            lab.run.wait_for(x.pairs[0].reap_sent, "it is sent")
+        assert bad.pairs[0].take() is None, "not any more"
     lab.settle()
 
 

@@ -1,16 +1,18 @@
 """The dirty log of a live migration: the pages that the port writes, no more and no fewer (vhost-user, "Migration")."""
 
+import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 
 from tests.conformance.vhost_user.lab import BAD, Lab, X, end_turn, exchange, expect
 from tests.support.frames import frame
-from tests.support.vhost.memory import PAGE, DirtyLog, GuestMemory
-from tests.support.vhost.nic import HEADER_LEN, NO_FEATURES, Pair
-from tests.support.vhost.packed import PackedRing
-from tests.support.vhost.ring import DriverRing
-from tests.support.vhost.wire import BASIC_PROTOCOL, Feature, Protocol
+from vbackend.testing.vhost.memory import PAGE, DirtyLog, GuestMemory
+from vbackend.testing.vhost.nic import HEADER_LEN, NO_FEATURES, Pair
+from vbackend.testing.vhost.packed import PackedRing
+from vbackend.testing.vhost.ring import DriverRing
+from vbackend.testing.vhost.wire import BASIC_PROTOCOL, Feature, Protocol, Request
 
 LAYOUTS = pytest.mark.parametrize("layout", [NO_FEATURES, Feature.RING_PACKED], ids=["split", "packed"])
 PROTOCOL = BASIC_PROTOCOL | Protocol.LOG_SHMFD
@@ -67,4 +69,32 @@ def test_used_rings_and_buffers_are_marked(lab: Lab, layout: Feature, log: Dirty
         log.clear()
         exchange(pair, BAD, other, X)
         assert log.pages() == set(), "the migration is over"
+    lab.settle()
+
+
+def test_who_waits_for_the_log_is_told_when_it_changed(lab: Lab, log: DirtyLog) -> None:
+    """SET_LOG_FD: one signal for what changed in a turn, none for pages that are marked already."""
+    told = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+    with lab.nic("x") as x, lab.front("bad", Feature.LOG_ALL, PROTOCOL) as front:
+        pair, other = Pair(front, 64), x.pairs[0]
+        front.set_log(log)
+        front.tell(Request.SET_LOG_FD, fds=[told])
+        pair.start()
+        for first in (True, False):
+            exchange(pair, BAD, other, X, (60,) * 64)  # each buffer once
+            end_turn(front)
+            with nullcontext() if first else pytest.raises(BlockingIOError):
+                assert 0 < os.eventfd_read(told) <= 2 * 64 + 4
+        log.clear()
+        exchange(pair, BAD, other, X)
+        end_turn(front)
+        assert os.eventfd_read(told)
+        front.tell(Request.SET_LOG_FD)
+        log.clear()
+        exchange(pair, BAD, other, X)
+        end_turn(front)
+        assert log.pages()
+        with pytest.raises(BlockingIOError):
+            os.eventfd_read(told)
+    os.close(told)
     lab.settle()

@@ -9,8 +9,8 @@ import pytest
 
 from tests.conformance.vhost_user.lab import BAD, Lab, X, Y, end_turn, exchange, expect
 from tests.support.frames import frame, numbered
-from tests.support.vhost.nic import NO_FEATURES, Nic
-from tests.support.vhost.wire import Feature
+from vbackend.testing.vhost.nic import NO_FEATURES, Nic
+from vbackend.testing.vhost.wire import Feature
 
 KINDS = pytest.mark.parametrize(
     "features",

@@ -13,9 +13,9 @@ import pytest
 
 from tests.conformance.vhost_user.lab import BAD, Lab, X, exchange, expect, vhost_lab
 from tests.support.frames import frame, numbered
-from tests.support.vhost.frontend import FrontEnd
-from tests.support.vhost.nic import NO_FEATURES, Nic, Pair
-from tests.support.vhost.wire import Feature
+from vbackend.testing.vhost.frontend import FrontEnd
+from vbackend.testing.vhost.nic import NO_FEATURES, Nic, Pair
+from vbackend.testing.vhost.wire import Feature
 
 BEGIN: Final = 0x8000_8000
 BURST: Final = 40

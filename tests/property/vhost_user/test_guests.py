@@ -16,8 +16,8 @@ from hypothesis.stateful import (
 
 from tests.conformance.vhost_user.lab import BAD, Lab, X, end_turn, expect, vhost_lab
 from tests.support.frames import frame
-from tests.support.vhost.nic import HEADER_LEN, NO_FEATURES, Nic, Pair
-from tests.support.vhost.wire import Feature
+from vbackend.testing.vhost.nic import HEADER_LEN, NO_FEATURES, Nic, Pair
+from vbackend.testing.vhost.wire import Feature
 
 SIDES = st.sampled_from(("bad", "x"))
 ADDRESSES = {"bad": BAD, "x": X}

@@ -10,6 +10,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.fds import open_fds
 from tests.support.qemu_peers import eventually
 from tests.support.vhost_user import FakeRings, addresses, log, raw, region, send, state, table, u64
 from vbackend.vhost_user.events import Region, Request
@@ -38,10 +39,6 @@ MESSAGES: list[tuple[bytes, int]] = [  # and how many descriptors
     (raw(R.SET_VRING_ENABLE, state(0, 1), flags=8), 0),
     (raw(R.GET_VRING_BASE, state(0, 0)), 0),
 ]
-
-
-def open_fds() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def cut(data: bytes, cuts: Sequence[float]) -> list[bytes]:

@@ -9,7 +9,7 @@ import pytest
 from tests.support.frames import frame, mac, vlan_frame
 from tests.support.pcapng import parse
 from vbackend.capture import filter as filter_module
-from vbackend.capture.filter import compile_filter, libpcap_version
+from vbackend.capture.filter import FrameFilter, compile_filter, libpcap_version
 from vbackend.capture.pcapng import Interface, LinkType, head
 from vbackend.dataplane import Dataplane, NativeCapture
 from vbackend.errors import ConfigError, HostError
@@ -144,3 +144,12 @@ def test_without_the_library_the_package_is_named(monkeypatch: pytest.MonkeyPatc
             compile_filter("ip", LinkType.ETHERNET, 100)
     finally:
         filter_module._library.cache_clear()
+
+
+def test_a_filter_for_single_frames() -> None:
+    wanted = FrameFilter("ether src 52:54:00:00:00:01 and greater 60")
+    assert wanted.matches(frame(mac(2), mac(1), size=60))
+    assert not wanted.matches(frame(mac(2), mac(1), size=59))
+    assert not wanted.matches(frame(mac(1), mac(2), size=60))
+    with pytest.raises(ConfigError, match="'sense'"):
+        FrameFilter("sense")

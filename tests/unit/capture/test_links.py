@@ -2,11 +2,12 @@
 
 from tests.unit.control.fakes import port
 from vbackend.capture.links import CaptureInterface, Link, links_of, links_of_snapshot
+from vbackend.dataplane import CaptureLane
 from vbackend.snapshot import BackendSnapshot, PortSnapshot, SegmentSnapshot
 
 
-def interface(name: str, title: str, *taps: tuple[str, str]) -> CaptureInterface:
-    return CaptureInterface(name, f"link {title}", taps)  # type: ignore[arg-type]
+def interface(name: str, title: str, *taps: tuple[str, CaptureLane]) -> CaptureInterface:
+    return CaptureInterface(name, f"link {title}", taps)
 
 
 CABLE = SegmentSnapshot(name="core", kind="cable", ports=("r1:eth1", "r2:eth1"))

@@ -1,7 +1,6 @@
 """The life of a capture on the backend's side, on channels: who may come, and everything that ends it."""
 
 import asyncio
-import os
 import socket
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -82,7 +81,7 @@ async def begin(path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, 
 async def test_both_directions_until_the_client_leaves(lab: Lab, place: str) -> None:
     session = CaptureSession(lab.dataplane, lab.tapped(), snaplen=1000)
     task = session.open(place)
-    assert stat.S_IMODE(os.stat(place).st_mode) == 0o600  # noqa: PTH116
+    assert stat.S_IMODE(Path(place).stat().st_mode) == 0o600
     await lab.pass_frames(3)  # before the client: not captured
     reader, writer, head = await begin(place)
     assert not Path(place).exists()

@@ -6,16 +6,16 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.support.run import VBACKEND
+
 __all__ = [
     "DEADLINE",
-    "PROGRAM",
     "Running",
     "connect",
     "environment",
@@ -26,7 +26,6 @@ __all__ = [
 ]
 
 DEADLINE = 30.0
-PROGRAM = [sys.executable, "-c", "from vbackend.cli.main import main; main()"]
 
 
 def wait_until(condition: Callable[[], Any], what: str) -> Any:
@@ -48,7 +47,7 @@ class Running:
     def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Another vbackend command beside it."""
         return subprocess.run(
-            [*PROGRAM, *arguments],
+            [*VBACKEND, *arguments],
             env=environment(self.home),
             capture_output=True,
             text=True,
@@ -82,7 +81,7 @@ def running(home: Path, *arguments: str, ready: bool = True, **more: str) -> Ite
     with os.fdopen(reader, "rb") as pipe:
         try:
             child = subprocess.Popen(
-                [*PROGRAM, "run", "--ready-fd", str(writer), *arguments],
+                [*VBACKEND, "run", "--ready-fd", str(writer), *arguments],
                 env=environment(home, **more),
                 pass_fds=[writer],
                 stderr=subprocess.PIPE,

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.pcapng import parse, read
+from tests.support.run import VBACKEND
 from tests.unit.cli.harness import one_line, served, vbackend
-from tests.unit.cli.processes import PROGRAM
 
 
 def test_to_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_to_stdout(tmp_path: Path, write: list[str]) -> None:
     path = str(tmp_path / "x")
     with served(path):
         done = subprocess.run(
-            [*PROGRAM, "capture", *write, "--count", "2", "--control", path],
+            [*VBACKEND, "capture", *write, "--count", "2", "--control", path],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=60,
@@ -56,7 +56,7 @@ def test_a_terminal_is_no_place_for_packets() -> None:
     ours, terminal = pty.openpty()
     try:
         done = subprocess.run(
-            [*PROGRAM, "capture", "a"],
+            [*VBACKEND, "capture", "a"],
             stdin=subprocess.DEVNULL,
             stdout=terminal,
             stderr=subprocess.PIPE,

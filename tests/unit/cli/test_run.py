@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.run import VBACKEND
 from tests.unit.cli.processes import (
     DEADLINE,
-    PROGRAM,
     Running,
     connect,
     environment,
@@ -106,7 +106,7 @@ def test_service_manager_is_told(tmp_path: Path) -> None:
 def test_second_of_the_same_name_is_told_who_has_it(tmp_path: Path) -> None:
     with running(tmp_path, *specs(tmp_path)) as backend:
         done = subprocess.run(
-            [*PROGRAM, "run", f"stream:unix:{tmp_path}/x", f"stream:unix:{tmp_path}/y"],
+            [*VBACKEND, "run", f"stream:unix:{tmp_path}/x", f"stream:unix:{tmp_path}/y"],
             env=environment(tmp_path),
             capture_output=True,
             text=True,

@@ -83,6 +83,7 @@ class FakeBackend:
     def __init__(self) -> None:
         self.ports = {"a": port("a"), "b": port("b", "stream:unix:/tmp/b.sock")}
         self.captures: list[tuple[str | None, int, int | None, UnitLink | None]] = []
+        self.injected: list[tuple[str, bytes]] = []
         self.links: list[Sequence[str] | None] = []  # of the captures
         self.most: int | None = None  # packets of captures without a count
         self.callbacks: list[Callable[[Event], None]] = []
@@ -136,6 +137,11 @@ class FakeBackend:
         given = {key: value for key, value in changes.items() if value is not None}
         self.ports[name] = self._find(name).model_copy(update=given)
         return self.ports[name]
+
+    def inject(self, name: str, frame: bytes) -> None:
+        self._maybe_fail()
+        self._find(name)
+        self.injected.append((name, frame))
 
     async def capture(
         self,

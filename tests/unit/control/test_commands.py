@@ -96,6 +96,11 @@ async def test_capture_start_of_links(bench: Bench, tmp_path: Path) -> None:
     assert bench.backend.links == links
 
 
+async def test_frame_inject(bench: Bench) -> None:
+    assert await bench("frame-inject", port="b", frame="AAEC") == {}
+    assert bench.backend.injected == [("b", b"\0\1\2")]
+
+
 async def test_quit(bench: Bench) -> None:
     assert await bench("quit") == {}
     assert bench.quits == 1
@@ -112,6 +117,13 @@ async def test_quit(bench: Bench) -> None:
         ("port-set", {"name": "a"}, "port-set: nothing to change; give up, queue, queue-bytes, rate, burst"),
         ("port-set", {"name": "a", "impair": "on"}, "port-set: argument 'impair': input should be 'off'"),
         ("port-set", {"name": "a", "delay": [5]}, "port-set: argument 'delay"),
+        ("frame-inject", {"port": "zz", "frame": ""}, "there is no port 'zz'; there are a, b"),
+        ("frame-inject", {"port": "a", "frame": "AAE"}, "frame-inject: argument 'frame': "),
+        (
+            "frame-inject",
+            {"port": "a", "frame": 7},
+            "frame-inject: argument 'frame': input should be a valid bytes",
+        ),
         ("capture-start", {"ports": ["zz"]}, "there is no port 'zz'; there are a, b"),
         ("capture-start", {"ports": ["a"], "links": []}, "capture-start: ports and links are two kinds of"),
         ("capture-start", {"count": 0}, "capture-start: argument 'count': input should be greater"),

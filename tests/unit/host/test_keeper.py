@@ -1,5 +1,4 @@
 import json
-import os
 import socket
 import threading
 import time
@@ -9,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.fds import open_fds
 from vbackend.host.keeper import Keeper, main
 
 
@@ -101,7 +101,7 @@ def test_the_helper_goes_with_whom_it_is_for() -> None:
 
 
 def test_nothing_is_left_open() -> None:
-    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208, as a number
+    before = len(open_fds())
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.send(json.dumps({"run": ["true"]}).encode())
     with theirs:
@@ -111,4 +111,4 @@ def test_nothing_is_left_open() -> None:
         ours.recv(65536)
         ours.close()
         thread.join(20)
-    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    assert len(open_fds()) == before

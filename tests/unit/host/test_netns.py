@@ -1,3 +1,4 @@
+import asyncio
 import threading
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import pytest
 from tests.support.netns import Namespace, namespaces_of_threads, netns
 from tests.support.qemu_peers import eventually
 from vbackend.errors import HostError
-from vbackend.host.netns import in_namespace, namespace_inode, namespace_path, run_in_namespace
+from vbackend.host.netns import namespace_inode, namespace_path, run_in_namespace
 
 __all__ = ["netns"]
 
@@ -29,7 +30,7 @@ def test_a_name_that_is_none(name: str) -> None:
 @pytest.mark.root
 async def test_the_work_is_inside_and_we_stay_outside(netns: Namespace) -> None:
     before = own_namespace()
-    inside = await in_namespace(netns.name, own_namespace)
+    inside = await asyncio.to_thread(run_in_namespace, netns.name, own_namespace)
     assert inside == namespace_inode(netns.name) != before
     assert own_namespace() == before
     await eventually(lambda: namespaces_of_threads() == {before}, "the thread that was inside has ended")

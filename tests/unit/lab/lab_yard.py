@@ -1,13 +1,14 @@
 """A lab's daemon on the test's own event loop, with guests that are programs passing for QEMU (fake_qemu.py)."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.support.fake_qemu import fake_qemu
+from tests.support.qemu_peers import eventually
 from vbackend.control.client import ControlClient
 from vbackend.lab import machines
 from vbackend.lab.daemon import LabDaemon
@@ -18,14 +19,7 @@ from vbackend.lab.state import LabFolder
 from vbackend.lab.vm import Host
 from vbackend.qemu.version import QemuVersion
 
-__all__ = ["Yard", "two", "until"]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until it is so; TimeoutError when it is not within 20 s."""
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 (of the file system and of another task's state)
-            await asyncio.sleep(0.01)
+__all__ = ["Yard", "two"]
 
 
 class Yard:
@@ -45,7 +39,7 @@ class Yard:
         daemon = LabDaemon("two", self.environ)
         serving = asyncio.create_task(daemon.serve())
         try:
-            await until(lambda: self.folder.control.exists() or serving.done())
+            await eventually(lambda: self.folder.control.exists() or serving.done(), "the daemon serves")
             async with ControlClient(str(self.folder.control)) as client:
                 yield daemon, client
         finally:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import JsonValue
 
-from tests.unit.lab.lab_yard import Yard, two, until
+from tests.support.qemu_peers import eventually
+from tests.unit.lab.lab_yard import Yard, two
 from vbackend.control.client import ControlClient
 from vbackend.errors import ConfigError, ControlError, HostError
 from vbackend.lab import machines
@@ -17,6 +18,7 @@ from vbackend.lab.model import Lab
 from vbackend.lab.process import find_qemus
 from vbackend.lab.state import LabFolder, LabLock, LabRecord
 from vbackend.lab.status import LabStatus
+from vbackend.lab.vm import vmstate_file
 
 
 @pytest.fixture
@@ -33,7 +35,11 @@ def json(lab: Lab) -> JsonValue:
 
 async def connected(daemon: LabDaemon) -> LabStatus:
     """The status, once every end has a peer."""
-    await until(lambda: all(end.connected for link in daemon.status().links for end in link.ends))
+
+    def all_connected() -> bool:
+        return all(end.connected for link in daemon.status().links for end in link.ends)
+
+    await eventually(all_connected, "every end has a peer")
     return daemon.status()
 
 
@@ -132,11 +138,11 @@ async def test_a_client_that_leaves_has_its_lab_undone(yard: Yard, build: thread
     async with yard.daemon() as (daemon, _):
         async with ControlClient(str(yard.folder.control)) as leaving:
             applying = asyncio.create_task(leaving.execute("lab-apply", {"lab": json(two(yard.disk, SLOW))}))
-            await until(lambda: builds(daemon))
+            await eventually(lambda: builds(daemon), "all but the image is there")
             applying.cancel()
         await asyncio.gather(applying, return_exceptions=True)
         build.set()
-        await until(lambda: not yard.folder.root.exists())
+        await eventually(lambda: not yard.folder.root.exists(), "the lab is gone")
     assert not yard.folder.root.exists()
     assert find_qemus(yard.folder.root) == {}
 
@@ -145,7 +151,7 @@ async def test_the_next_client_goes_on_when_the_first_one_leaves(yard: Yard, bui
     async with yard.daemon() as (daemon, client):
         async with ControlClient(str(yard.folder.control)) as leaving:
             applying = asyncio.create_task(leaving.execute("lab-apply", {"lab": json(two(yard.disk, SLOW))}))
-            await until(lambda: builds(daemon))
+            await eventually(lambda: builds(daemon), "all but the image is there")
             waiting = asyncio.create_task(client.execute("lab-apply", {"lab": json(two(yard.disk))}))
             await asyncio.sleep(0.1)
             applying.cancel()
@@ -223,6 +229,8 @@ async def test_commands_of_vms_and_cables(yard: Yard) -> None:
         assert [end.impair for end in daemon.status().links[0].ends] == [{}, {}]
         with pytest.raises(ConfigError, match="there is no cable 'x'; there are core"):
             await client.execute("cable-set", {"cable": "x", "up": False})
+        with pytest.raises(ConfigError, match="cable 'core': burst is of no use without a rate"):
+            await client.execute("cable-set", {"cable": "core", "back": {"burst": "9k"}})
         await client.execute("vm-start", {"vm": "b"})
         await client.execute("vm-restart", {"vm": "b"})
         await connected(daemon)
@@ -232,6 +240,18 @@ async def test_commands_of_vms_and_cables(yard: Yard) -> None:
             await client.execute("vm-stop", {"vm": "x"})
         with pytest.raises(ControlError, match="no place for snapshots"):
             await client.execute("vm-save", {"vm": "a", "tag": "t"})
+        with pytest.raises(ControlError, match="no place for snapshots"):
+            await client.execute("lab-save", {"tag": "t"})
+        for vm in ("a", "b"):
+            vmstate_file(yard.folder.vm(vm)).touch()
+        await client.execute("lab-save", {"tag": "t"})
+        told: list[str] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(daemon._world, "tell_carriers", told.append)
+            await client.execute("lab-restore", {"tag": "t"})
+        assert told == ["a", "b"], "QEMU has forgotten who had a carrier"
+        with pytest.raises(ConfigError, match="no snapshot 'x'; there are t"):
+            await client.execute("lab-restore", {"tag": "x"})
         await client.execute("vm-stop", {"vm": "a"})
         await client.execute("lab-apply")
         assert [vm.state for vm in daemon.status().vms] == ["running", "running"]
@@ -241,7 +261,7 @@ async def test_commands_of_vms_and_cables(yard: Yard) -> None:
 async def test_in_the_foreground(yard: Yard) -> None:
     daemon = LabDaemon("two", yard.environ)
     serving = asyncio.create_task(daemon.serve(wanted=two(yard.disk), file=None))
-    await until(lambda: yard.folder.read().running is not None)
+    await eventually(lambda: yard.folder.read().running is not None, "the lab runs")
     daemon.end()
     await serving
     assert not yard.folder.root.exists()

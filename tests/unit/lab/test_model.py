@@ -97,6 +97,11 @@ def test_json_brings_it_back() -> None:
             "in no network of addr",
         ),
         (
+            "switch.s = {addr = ['10.0.0.1/24'], dhcp = {range = '10.0.0.9-10.0.1.2'}}",
+            ("switch", "s"),
+            "in no network of addr",
+        ),
+        (
             "switch.s = {addr = ['10.0.0.1/24'], dhcp = {range = '10.0.0.9-10.0.0.2'}}",
             ("switch", "s", "dhcp"),
             "ends before it begins",
@@ -124,6 +129,11 @@ def test_json_brings_it_back() -> None:
             "cable = [{ends = ['tap:a', 'tap:b,loss=1%,rate=1M']}]",
             (),
             "rate, loss of 'tap:b,loss=1%,rate=1M'",
+        ),
+        (
+            "cable = [{ends = ['tap:a,queue=9', 'tap:b,queue=9'], back = {queue = 5}}]",
+            (),
+            "queue of 'tap:a,queue=9': on a cable",
         ),
         (
             "switch.s = {addr = ['fd00::1/64'], ra = {lifetime = '5x'}}",

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 
 from vbackend.errors import ConfigError
-from vbackend.lab.names import VmPlace, mac_address, port_socket, socket_path
+from vbackend.lab.names import VmPlace, mac_address, mac_octets, port_socket, socket_path
 
 
 def test_mac_addresses_stay_the_same() -> None:
     assert mac_address("two", "r1", "eth0") == "02:10:4a:66:21:a4"  # printf two/r1/eth0 | sha256sum
+    assert mac_octets("02:10:4a:66:21:a4") == b"\x02\x10\x4a\x66\x21\xa4"
 
 
 def test_mac_addresses_differ() -> None:

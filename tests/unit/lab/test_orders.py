@@ -61,6 +61,12 @@ class Fake:
     async def vm_restore(self, vm: str, tag: str) -> None:
         self.told.append(("restore", vm, tag))
 
+    async def save_all(self, tag: str) -> None:
+        self.told.append(("save all", tag))
+
+    async def restore_all(self, tag: str) -> None:
+        self.told.append(("restore all", tag))
+
     async def set_cable(
         self, cable: str, up: bool | None, forward: Impair | None, back: Impair | None
     ) -> None:
@@ -86,6 +92,8 @@ async def ask(fake: Fake, command: str, arguments: dict[str, JsonValue] | None =
         ("vm-stop", {"vm": "a"}, {}, ("stop", "a")),
         ("vm-restart", {"vm": "a"}, {}, ("restart", "a")),
         ("vm-save", {"vm": "a", "tag": "t"}, {}, ("save", "a", "t")),
+        ("lab-save", {"tag": "t"}, {}, ("save all", "t")),
+        ("lab-restore", {"tag": "t"}, {}, ("restore all", "t")),
         ("vm-restore", {"vm": "a", "tag": "t"}, {}, ("restore", "a", "t")),
         (
             "cable-set",

@@ -40,7 +40,7 @@ nic.eth0 = { mac = "02:00:00:00:00:09" }
 ports = ["r1:eth0", "h1:eth0"]
 addr = ["10.0.0.1/24"]
 dns = {}
-dhcp = { range = "10.0.0.10-10.0.0.20", hosts = { h1 = "10.0.0.9", "02:00:00:00:00:01" = "10.0.0.8" } }
+dhcp = { range = "10.0.0.10-10.0.0.20", hosts = { h1 = "10.0.0.9", "02-00-00-00-00-0A" = "10.0.0.8" } }
 [switch.plain]
 [[cable]]
 ends = ["r1:eth1", "tap:t0,mtu=1400"]
@@ -74,7 +74,7 @@ def test_picture() -> None:
     assert found.services.keys() == {"lan"}
     lan = found.services["lan"]
     assert lan.switch.ports == ()
-    assert lan.reserved == {"02:00:00:00:00:09": "10.0.0.9", "02:00:00:00:00:01": "10.0.0.8"}
+    assert lan.reserved == {"02:00:00:00:00:09": "10.0.0.9", "02:00:00:00:00:0a": "10.0.0.8"}
     assert lan.names == {"r1": ("10.1.0.1",), "h1": ("10.0.0.9",)}
 
 

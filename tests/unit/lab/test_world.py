@@ -9,9 +9,10 @@ import pytest_asyncio
 from vbackend.backend import Backend
 from vbackend.errors import ConfigError, HostError
 from vbackend.host.tap import HostDevices
-from vbackend.lab.model import Capture, Dns, Nic, Switch, Vm
+from vbackend.lab.machines import VmNow
+from vbackend.lab.model import Capture, Dhcp, Dns, Lab, Nic, Switch, Vm
 from vbackend.lab.model import Nat as SwitchNat
-from vbackend.lab.picture import Picture
+from vbackend.lab.picture import Machine, Picture
 from vbackend.lab.state import LabFolder
 from vbackend.lab.steps import (
     AddSegment,
@@ -144,6 +145,44 @@ async def test_impairments(yard: Yard) -> None:
     assert after != before
     await world.set_impairment(SetImpairment("core", "r1:eth0", {}, {"delay": "9ms"}))
     assert yard.backend.snapshot().ports[0].impairment is None
+
+
+async def test_what_is_not_said_any_more_is_as_before(yard: Yard, tmp_path: Path) -> None:
+    world = yard.world
+    ends = {"r1:eth0": NicPort(), f"stream:unix:{tmp_path}/s": None}
+    said = {"rate": "1M", "burst": "90k", "queue": "5", "loss": "gilbert:p=1%,r=10%"}
+    await world.add_segment(AddSegment("core", "cable"))
+    for end, port in ends.items():
+        await world.join_end(JoinEnd("core", end, port))
+    before = yard.backend.snapshot().ports
+    for end in ends:
+        await world.set_impairment(SetImpairment("core", end, said, {}))
+    assert [(port.rate, port.burst, port.queue_frames) for port in yard.backend.snapshot().ports] == [
+        (1_000_000, 90_000, 5)
+    ] * 2
+    for end in ends:
+        await world.set_impairment(SetImpairment("core", end, {"rate": "1M"}, said))
+    assert [(port.rate, port.burst) for port in yard.backend.snapshot().ports] == [(1_000_000, 16_384)] * 2
+    for end in ends:
+        await world.set_impairment(SetImpairment("core", end, {}, {"rate": "1M"}))
+    assert yard.backend.snapshot().ports == before
+
+
+async def test_an_undo_starts_services_for_guests_that_the_wanted_lab_has_no_more(yard: Yard) -> None:
+    world = yard.world
+    nic = Nic(mac="02:00:00:00:00:07", addr=("10.0.0.7/24",))
+    await world.add_segment(AddSegment("lan", "switch"))
+    await world.join_end(JoinEnd("lan", "r1:eth0", NicPort()))
+    world.machines.vms["r1"] = VmNow(Machine(Vm(disk="/d"), {"eth0": nic}), "running")
+    dhcp = Dhcp(range="10.0.0.100-10.0.0.110")
+    service = Service(Switch(addr=("10.0.0.1/24",), dhcp=dhcp))
+    world.expect(Lab(name="t"))
+    await world.start_service(StartService("lan", service))
+    await world.stop_service(StopService("lan", service))
+    elsewhere = Vm(disk="/d", nic={"eth0": Nic(), "eth1": Nic()})
+    world.expect(Lab(name="t", vm={"r1": elsewhere}))
+    await world.start_service(StartService("lan", service))
+    await world.close()
 
 
 async def test_nothing_to_take_over(yard: Yard) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.frames import BROADCAST, frame, mac
 from tests.support.qemu_peers import FakeStreamPeer, eventually
 from vbackend.backend import Backend
 from vbackend.dataplane import SessionEnded
@@ -98,3 +99,14 @@ async def test_engine_ports_are_spread_over_the_workers(tmp_path: Path) -> None:
     async with Backend(name="test", workers=3) as backend:
         await backend.start([parse_port(f"stream:unix:{tmp_path}/{number}.sock") for number in range(6)])
         assert [port.worker for port in backend.snapshot().ports] == [0, 1, 2, 0, 1, 2]
+
+
+async def test_a_frame_of_nobody(backend: Backend, tmp_path: Path) -> None:
+    await backend.add_port(parse_port(f"stream:unix:{tmp_path}/b,name=b"))
+    await backend.add_port(parse_port(f"stream:unix:{tmp_path}/m,multi,name=m"))
+    backend.inject("a", frame(BROADCAST, mac(1), size=60))
+    await eventually(lambda: backend.snapshot().ports[1].tx.drops == {"no-peer": 1}, "a frame for b")
+    backend.dial_now("a")
+    for name, data, why in (("a", b"short", "a frame of 5 bytes"), ("m", bytes(60), "ports of their own")):
+        with pytest.raises(ConfigError, match=why):
+            backend.inject(name, data)

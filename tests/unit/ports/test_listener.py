@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.fds import open_fds
 from tests.support.qemu_peers import FakeStreamPeer, eventually
 from vbackend.errors import ConfigError
 from vbackend.ports import listener
@@ -106,7 +107,7 @@ async def test_without_descriptors_it_rests_and_goes_on(
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         with socket.socket(socket.AF_UNIX) as peer:
-            highest = max(int(name) for name in os.listdir("/proc/self/fd"))  # noqa: PTH208
+            highest = max(open_fds())
             resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
             try:
                 peer.connect(found.place)

@@ -32,7 +32,7 @@ def leave(path: Path, kind: socket.SocketKind = socket.SOCK_DGRAM) -> None:
 
 
 def permissions(path: Path | str) -> int:
-    return stat.S_IMODE(os.stat(path).st_mode)  # noqa: PTH116
+    return stat.S_IMODE(Path(path).stat().st_mode)
 
 
 # mode, that of the sockets, of the directory

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from vbackend.qemu.process import QemuProcess, QemuSpec
+from tests.support.qemu_process import QemuProcess, QemuSpec
 from vbackend.qemu.qmp import Qmp, QmpCommandError, QmpError
 
 

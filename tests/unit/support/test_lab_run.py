@@ -1,6 +1,7 @@
 """The helper that drives labs leaves nothing behind, and says so when it does."""
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,9 @@ def test_what_is_left_is_taken_away() -> None:
         folder = labs.folder("two")
         folder.make()
         pidfile = folder.root / "vm" / "a" / "pid"
-        child = subprocess.Popen(["sh", "-c", "sleep 60; :", "-pidfile", str(pidfile)])
+        child = subprocess.Popen(
+            [sys.executable, "-c", "import time; time.sleep(60)", "-pidfile", str(pidfile)]
+        )
         wait_until(lambda: find_qemus(labs.runtime), "the process is seen")
         assert labs.pids("two") == {"a": child.pid}
         assert any("QEMU" in line for line in labs.left())

@@ -20,6 +20,8 @@ def test_ready_looked_at_and_stopped(tmp_path: Path) -> None:
         snapshot = run.snapshot()
         assert (snapshot.name, snapshot.pid, snapshot.workers) == ("lab", run.pid, 2)
         assert run.port("b").state == "listening"
+        run.set("b", "down")
+        assert run.port("b").state == "down"
         with pytest.raises(AssertionError, match="no port 'c' but a, b"):
             run.port("c")
         assert "ready" in run.log()

@@ -28,6 +28,7 @@ from vbackend.vhost_user.events import (
     SetFeatures,
     SetKick,
     SetLog,
+    SetLogCall,
     SetMemory,
     StartRing,
     Step,
@@ -291,6 +292,13 @@ def test_the_log_is_always_answered(script: Script) -> None:
     script.negotiate()
     fd = script.fd()
     assert script.step(R.SET_LOG_BASE, Log(4096, 0), fd) == Step((SetLog(Log(4096, 0), fd),), 0)
+
+
+def test_who_waits_for_the_log_is_told_of_it(script: Script) -> None:
+    script.negotiate()
+    fd = script.fd()
+    assert script.say(R.SET_LOG_FD, None, fd) == (SetLogCall(fd),)
+    assert script.say(R.SET_LOG_FD) == (SetLogCall(None),)
 
 
 def test_a_guest_that_moved_is_announced(script: Script) -> None:

@@ -8,16 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.fds import open_fds
 from tests.support.vhost_user import raw, region, send, state, table, u64
 from vbackend.errors import PeerError
 from vbackend.vhost_user.events import Message, Region, Request, RingState
 from vbackend.vhost_user.reader import MessageReader
 
 ONE = Region(0, 4096, 0x1000, 0)
-
-
-def open_fds() -> set[str]:
-    return {entry.name for entry in Path("/proc/self/fd").iterdir()}
 
 
 @pytest.fixture

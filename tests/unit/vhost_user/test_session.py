@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.fds import open_fds
 from tests.support.qemu_peers import eventually
 from tests.support.vhost_user import (
     NEED_REPLY,
@@ -33,10 +34,6 @@ ONE = Region(0, 1 << 28, 0x7F0000000000, 0)
 TWO = Region(1 << 32, 1 << 20, 0x7F8000000000, 0)
 AT = ONE.user_address
 PORT = 5
-
-
-def open_fds() -> set[str]:
-    return {entry.name for entry in Path("/proc/self/fd").iterdir()}
 
 
 class Desk:
@@ -110,6 +107,7 @@ async def test_a_whole_life(desk: Desk) -> None:
     desk.say(R.SET_VRING_ENABLE, state(0, 1))
     desk.say(R.SET_LOG_BASE, log(4096, 64), fds=1)
     assert await desk.hear(20) == struct.pack("=IIIQ", R.SET_LOG_BASE, 5, 8, 0)
+    desk.say(R.SET_LOG_FD, fds=1)
     desk.say(R.GET_VRING_BASE, state(0, 0))
     assert await desk.hear(20) == struct.pack("=IIIII", R.GET_VRING_BASE, 5, 8, 0, 9)
     desk.say(R.REM_MEM_REG, region(TWO), fds=1)
@@ -126,6 +124,7 @@ async def test_a_whole_life(desk: Desk) -> None:
         ("start_ring", 0, 256, 5, AT, AT + 0x1000, AT + 0x2000),
         ("enable_ring", 0, True),
         ("set_log", 4096, 64, "fd"),
+        ("set_log_call", "fd"),
         ("stop_ring", 0),
         ("remove_memory", TWO.guest_address, TWO.size, TWO.user_address),
         ("inject", announcement(b"\x52\x54\x00\x12\x34\x56")),

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
 
@@ -21,6 +23,14 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     for name in ("fmt", "lint", "types", "rust_tests"):
         monkeypatch.setattr(stages, name, lambda name=name: seen.append(name))
     monkeypatch.setattr(stages, "run", lambda command, **_: seen.append(" ".join(command)))
+
+    @contextmanager
+    def beside(command: Sequence[str], **_: object) -> Iterator[None]:
+        seen.append(" ".join(["beside", *command]))
+        yield
+        seen.append("end of beside")
+
+    monkeypatch.setattr(stages, "beside", beside)
     monkeypatch.setattr(stages, "_present", lambda _tiers: ["tiers"])
     return seen
 
@@ -32,7 +42,14 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[object]:
         (["build"], [("build", False)]),
         (["build", "--dev"], [("build", True)]),
         (["lint"], ["lint"]),
-        (["test"], ["setup", "lint", "types", "rust_tests", ".venv/bin/python -m pytest tiers", "sanitize"]),
+        (
+            ["test"],
+            [
+                *("setup", "lint", "beside .venv/bin/python -m pytest tiers", "types", "rust_tests"),
+                *(".venv/bin/python -m pytest tiers", "end of beside"),
+                *(".venv/bin/python -m pytest tests/bench", "sanitize"),
+            ],
+        ),
         (["test", "-x", "--co"], ["setup", ".venv/bin/python -m pytest -x --co"]),
         (["check"], ["setup", "lint", "types", "rust_tests", f".venv/bin/python -m pytest {QUICK} tiers"]),
         (["demo", "--keep"], ["setup", ".venv/bin/python -m tools.demo --keep"]),
@@ -52,7 +69,7 @@ def test_first_failure_ends_the_run_with_its_status(
 
     monkeypatch.setattr(stages, "types", fails)
     assert cli.main(["test"]) == 5
-    assert calls == ["setup", "lint"]
+    assert calls == ["setup", "lint", "beside .venv/bin/python -m pytest tiers"]
 
 
 @pytest.mark.parametrize("argv", [[], ["nonsense"], ["lint", "--fast"]])

@@ -30,6 +30,30 @@ def test_failure_is_an_error_with_the_status(command: list[str], status: int, sa
     assert caught.value.status == status
 
 
+def test_what_runs_beside_is_heard_at_the_end(capfd: pytest.CaptureFixture[str]) -> None:
+    with dev.beside(["echo", "background"], env={"FLAG": "a b"}):
+        dev.run(["echo", "foreground"])
+    assert capfd.readouterr().out.splitlines() == [
+        "$ FLAG='a b' echo background &",
+        "$ echo foreground",
+        "foreground",
+        "$ FLAG='a b' echo background",
+        "background",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("beside", "body", "status"), [("exit 3", "true", 3), ("true", "exit 4", 4), ("exit 3", "exit 4", 4)]
+)
+def test_what_fails_on_either_side_is_an_error(
+    beside: str, body: str, status: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(dev.DevError) as caught, dev.beside(["sh", "-c", f"echo heard; {beside}"]):
+        dev.run(["sh", "-c", body])
+    assert caught.value.status == status
+    assert "heard" in capfd.readouterr().out
+
+
 def test_no_stdin() -> None:
     dev.run(python("import sys; sys.exit(sys.stdin.read() != '')"))
 

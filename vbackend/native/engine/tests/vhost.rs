@@ -7,9 +7,9 @@ use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 
 use common::guest::{
-    BUFFER, GUEST, Guest, LOG_ALL, MEMORY, MRG_RXBUF, NEXT, SIZE, USER, VERSION_1, WRITE, copy_of,
+    BUFFER, GUEST, Guest, LOG_ALL, MEMORY, MRG_RXBUF, NEXT, SIZE, USER, VERSION_1, WRITE, copy_of, eventfd,
 };
-use common::{assert_balanced, config, eventually, frame, read_frame, stream_port, wire};
+use common::{assert_balanced, balanced, config, eventually, frame, read_frame, stream_port, wire};
 use vbackend_engine::command::{End, Event};
 use vbackend_engine::{Engine, Place};
 use vbackend_proto::drop_reason::DropReason;
@@ -176,6 +176,28 @@ fn a_frame_that_all_buffers_of_a_ring_cannot_hold_is_dropped() {
 }
 
 #[test]
+fn frames_for_a_ring_full_of_tiny_buffers_are_dropped_until_one_fits() {
+    let engine = Engine::new(1, 1).unwrap();
+    let cable = engine.add_cable().unwrap();
+    let (port, mut to) = guest(&engine, cable, FEATURES);
+    let (_, mut from) = guest(&engine, cable, FEATURES);
+    to.give(SIZE, 13); // 208 bytes
+    for round in 0..4 {
+        for len in [197, 1500, 65, 1500, 60] {
+            from.send(&frame(2, 1, len, round)); // 65: six buffers; behind it the others have to wait
+        }
+        assert_eq!(received(&mut to), frame(2, 1, 65, round));
+        eventually("frames wait", || engine.counters(port).unwrap().tx.queued == 2);
+        to.give(6, 13);
+        assert_eq!(received(&mut to), frame(2, 1, 60, round));
+        to.give(6, 13);
+        eventually("all came back", || from.used(1) == 5 * u16::try_from(round + 1).unwrap());
+    }
+    let tx = engine.counters(port).unwrap().tx;
+    assert_eq!((tx.frames_out, tx.drops[DropReason::Oversize as usize], balanced(&tx)), (8, 12, true));
+}
+
+#[test]
 fn without_merging_a_frame_that_does_not_fit_is_dropped() {
     let engine = Engine::new(1, 1).unwrap();
     let cable = engine.add_cable().unwrap();
@@ -316,7 +338,8 @@ fn the_dirty_log_has_the_pages_that_were_written() {
     let cable = engine.add_cable().unwrap();
     let (port, mut to) = guest(&engine, cable, FEATURES | LOG_ALL);
     let (_, mut from) = guest(&engine, cable, FEATURES);
-    let log = Guest::memory_file(GUEST / 4096 / 8 + MEMORY / 4096 / 8);
+    let (log, told) = (Guest::memory_file(GUEST / 4096 / 8 + MEMORY / 4096 / 8), eventfd());
+    engine.vhost_set_log_call(port, Some(copy_of(&told))).unwrap();
     engine.vhost_set_log(port, log.metadata().unwrap().len(), 0, Some(&copy_of(&log))).unwrap();
     to.give(4, u32::try_from(BUFFER).unwrap());
     from.send(&frame(2, 1, 1500, 0));
@@ -332,4 +355,16 @@ fn the_dirty_log_has_the_pages_that_were_written() {
     });
     let page = |at: u64| (GUEST + at) / 4096;
     assert_eq!(dirty, [page(0), page(Guest::buffer(0, 0))], "the receive ring's page and one buffer");
+
+    // Who waits for news of the log hears of bits that were not set, once.
+    let mut count = [0; 8];
+    eventually("the change is told", || (&told).read(&mut count).is_ok());
+    assert_eq!(u64::from_ne_bytes(count), 1);
+    for serial in 1..20 {
+        from.send(&frame(2, 1, 60, serial));
+        received(&mut to);
+        engine.vhost_set_err(port, 0, None).unwrap(); // carried out behind the turn
+        assert_eq!((&told).read(&mut count).is_ok(), serial < u32::from(SIZE), "frame {serial}");
+        to.give(1, u32::try_from(BUFFER).unwrap());
+    }
 }

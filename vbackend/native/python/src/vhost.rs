@@ -116,6 +116,11 @@ impl PyEngine {
         Ok(result.map_err(NativeError::from)?)
     }
 
+    fn vhost_set_log_call(&self, port: Number, fd: Option<TakenFd>) -> PyResult<()> {
+        let fd = fd.map(TakenFd::owned).transpose()?;
+        Ok(self.get()?.vhost_set_log_call(PortId(port.0), fd).map_err(NativeError::from)?)
+    }
+
     fn vhost_rings(&self, port: Number) -> Result<Vec<BTreeMap<&'static str, u64>>, NativeError> {
         let rings = self.get()?.vhost_rings(PortId(port.0))?;
         let shown = rings.iter().enumerate().filter(|(_, ring)| ring.size > 0 || ring.enabled);

@@ -167,6 +167,15 @@ impl Engine {
         self.vhost(port, VhostCommand::SetLog(log)).map(drop)
     }
 
+    /// Where the front-end hears that the log changed, at most twice a turn; None: it looks itself.
+    ///
+    /// # Errors
+    /// As [`Engine::vhost_set_kick`].
+    pub fn vhost_set_log_call(&self, port: PortId, fd: Option<OwnedFd>) -> Result<(), EngineError> {
+        let call = call(fd).map_err(|error| wrong(error, "log descriptor"))?;
+        self.vhost(port, VhostCommand::SetLogCall(call)).map(drop)
+    }
+
     fn vhost(&self, port: PortId, command: VhostCommand) -> Result<u64, EngineError> {
         self.ask(port, Command::Vhost(port, Box::new(command)))
     }

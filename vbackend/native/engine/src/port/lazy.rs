@@ -5,13 +5,14 @@
 //! where it goes, are there. The rest is filled in before anybody looks at it but another guest's rings.
 
 use vbackend_proto::framing::{PREFIX_LEN, Run, prefix_at};
+use vbackend_proto::offload::MAX_HEADERS;
 use vbackend_proto::vring::Area;
 
 use crate::sys::GuestArea;
 
 /// Bytes of each frame that are copied when it is received, and never read from the guest again: the headers by which is
 /// decided where it goes and whether its offloads are what they say.
-pub const HEAD: usize = 192;
+pub const HEAD: usize = MAX_HEADERS;
 
 /// Frames shorter than this are copied when they are received: two small copies cost less than keeping track.
 pub const LEAST: usize = 512;

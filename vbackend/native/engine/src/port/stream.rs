@@ -15,7 +15,7 @@ use crate::counters::Lane;
 use crate::sys;
 
 /// Bytes read at once. More does not help (a Unix socket holds about as much), less costs system calls.
-const READ_BYTES: usize = 128 * 1024;
+const READ_BYTES: usize = 64 * 1024;
 
 /// A connected stream socket and the beginning of a frame that has not arrived whole.
 pub struct Stream {

@@ -7,6 +7,7 @@
 //! A front-end can truncate its file under the mapping. The access then raises SIGBUS; the handler (fault.rs) puts
 //! zeroes in the region's place and marks it, the access completes, and the port's owner finds the mark.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
@@ -336,6 +337,7 @@ impl Area for GuestArea {
 /// The dirty log of a live migration: one bit for each page of guest memory (vhost-user, "Migration").
 pub struct DirtyLog {
     mapping: Mapping,
+    news: Cell<bool>, // a bit was set that was not
 }
 
 impl DirtyLog {
@@ -344,7 +346,7 @@ impl DirtyLog {
     /// # Errors
     /// As [`Region::map`].
     pub fn map(fd: BorrowedFd<'_>, offset: u64, size: u64) -> io::Result<DirtyLog> {
-        Ok(DirtyLog { mapping: Mapping::new(fd, offset, size)? })
+        Ok(DirtyLog { mapping: Mapping::new(fd, offset, size)?, news: Cell::new(false) })
     }
 
     /// Mark the first `len` bytes of an area of `memory` as written. Pages that the log has no bit for are left out.
@@ -357,8 +359,16 @@ impl DirtyLog {
             }
             let byte = self.mapping.start.as_ptr().wrapping_add(page / 8).cast::<AtomicU8>();
             // SAFETY: the byte lies inside the mapped log. The front-end takes bits out meanwhile, hence the atomic.
-            unsafe { &*byte }.fetch_or(1 << (page % 8), Ordering::Release);
+            let before = unsafe { &*byte }.fetch_or(1 << (page % 8), Ordering::Release);
+            if before & 1 << (page % 8) == 0 {
+                self.news.set(true);
+            }
         }
+    }
+
+    /// Whether the log changed since the last time this was asked.
+    pub fn take_news(&self) -> bool {
+        self.news.take()
     }
 
     /// Whether the file behind it was truncated.

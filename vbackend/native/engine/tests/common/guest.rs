@@ -22,6 +22,7 @@ pub const MRG_RXBUF: u64 = 1 << 15;
 pub const LOG_ALL: u64 = 1 << 26;
 pub const NEXT: u16 = 1;
 pub const WRITE: u16 = 2;
+pub const INDIRECT: u16 = 4;
 
 /// A port's guest with one pair of rings: 0 receives, 1 sends.
 pub struct Guest {
@@ -33,7 +34,7 @@ pub struct Guest {
     used: [u16; 2],   // chains seen back
 }
 
-fn eventfd() -> File {
+pub fn eventfd() -> File {
     // SAFETY: eventfd takes no pointers.
     let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
     assert!(fd >= 0);

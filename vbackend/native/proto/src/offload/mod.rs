@@ -169,8 +169,17 @@ fn gso_layout(frame: &[u8], vnet: &VnetHeader) -> Result<Layout, DropReason> {
         Transport::Udp if vnet.gso_type == GSO_UDP => vnet.gso_size >= MIN_FRAGMENT,
         Transport::Udp => vnet.gso_size > 0 && segments <= MAX_UDP_SEGMENTS,
     };
-    if fits && agrees && sane { Ok(layout) } else { Err(DropReason::BadOffload) }
+    if fits && agrees && sane && layout.payload <= MAX_HEADERS {
+        Ok(layout)
+    } else {
+        Err(DropReason::BadOffload)
+    }
 }
+
+/// The longest headers of a GSO frame: Ethernet with two tags, and IPv4 with options and TCP with options (142 bytes) or
+/// IPv6 with 70 bytes of extension headers. Each segment has a copy of them, so that 32 KiB of extension headers would
+/// make 128 MiB of one frame; and a receiver of frames in pieces has them at hand (`HEAD` of the engine's `port/lazy.rs`).
+pub const MAX_HEADERS: usize = 192;
 
 /// Below it a guest could make this host work for a frame per byte (Linux `include/net/tcp.h`: `TCP_MIN_SND_MSS` leaves
 /// 8 bytes of data behind 40 of options).

@@ -61,6 +61,8 @@ pub enum VhostCommand {
     SetErr(usize, Option<Call>),
     /// Where writes are noted.
     SetLog(Option<DirtyLog>),
+    /// Where the front-end hears that some were.
+    SetLogCall(Option<Call>),
 }
 
 /// The answer to a `Stop` of a ring that was not running.
@@ -84,6 +86,7 @@ pub struct Vhost {
     offloads: Offloads,
     rings: Vec<Ring>,
     log: Option<DirtyLog>,
+    log_call: Option<Call>,
     steering: Steering,
     next: usize, // the pair whose turn to send it is
     expected: usize,
@@ -114,6 +117,7 @@ impl Vhost {
             offloads: Offloads::NONE,
             rings: Vec::new(),
             log: None,
+            log_call: None,
             steering: Steering::default(),
             next: 0,
             expected: 0,
@@ -201,6 +205,7 @@ impl Vhost {
             }
             VhostCommand::SetErr(index, err) => self.ring(index)?.err = err,
             VhostCommand::SetLog(log) => self.log = log,
+            VhostCommand::SetLogCall(call) => self.log_call = call,
         }
         (0..self.rings.len()).for_each(|index| self.publish(index));
         Ok(0)
@@ -262,6 +267,15 @@ impl Vhost {
         self.rings[ring].fail();
         self.troubles.push(Trouble { ring, text });
         self.publish(ring);
+    }
+
+    /// Tell the front-end that pages were noted since the last time.
+    fn call_for_log(&self) {
+        if let (Some(log), Some(call)) = (&self.log, &self.log_call)
+            && log.take_news()
+        {
+            call.signal();
+        }
     }
 
     fn publish(&self, index: usize) {

@@ -93,6 +93,7 @@ impl Vhost {
                 self.stats.publish(index, ring.info());
             }
         }
+        self.call_for_log();
         self.check_memory()
     }
 

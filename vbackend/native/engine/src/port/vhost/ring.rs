@@ -51,6 +51,7 @@ pub struct Ring {
     frames: u64,
     batch: Batch<GuestArea>, // fetched and not completed; between turns those that are not enough for a frame
     lens: Vec<u32>,          // of the first chains of `batch`: bytes written into them
+    full: Option<usize>, // `batch` has all chains the ring can have, none used, with room for so many bytes
 }
 
 impl Ring {
@@ -93,6 +94,7 @@ impl Ring {
         self.areas = None;
         self.batch.clear();
         self.lens.clear();
+        self.full = None;
         self.vring.take().map(|mut vring| vring.stop())
     }
 
@@ -178,6 +180,7 @@ impl Ring {
             Gathered::TooFew => return Ok(Sent::Later),
             Gathered::TooSmall => return Ok(Sent::No(DropReason::Oversize)),
         };
+        self.full = None;
         let mut header = vnet.emit();
         header[VNET_HEADER_LEN - 2..]
             .copy_from_slice(&u16::try_from(taken).unwrap_or(u16::MAX).to_le_bytes());
@@ -204,6 +207,9 @@ impl Ring {
         expected: usize,
     ) -> Result<Gathered, RingError> {
         let Some(vring) = &mut self.vring else { return Ok(Gathered::TooFew) };
+        if self.full.is_some_and(|room| room < need) {
+            return Ok(Gathered::TooSmall);
+        }
         let first = self.lens.len();
         let (mut taken, mut room) = (0, 0);
         while room < need {
@@ -212,8 +218,11 @@ impl Ring {
                 if vring.fetch(memory, Direction::ToGuest, most, &mut self.batch)? == 0 {
                     // More than all of its buffers hold will never fit: the guest has no slot left to give another.
                     let slots: usize = self.batch.chains.iter().map(|chain| usize::from(chain.slots)).sum();
-                    let all = first == 0 && slots >= usize::from(vring.size());
-                    return Ok(if all { Gathered::TooSmall } else { Gathered::TooFew });
+                    if first > 0 || slots < usize::from(vring.size()) {
+                        return Ok(Gathered::TooFew);
+                    }
+                    self.full = Some(room); // no frame but the first one of a turn counts thousands of tiny buffers
+                    return Ok(Gathered::TooSmall);
                 }
             }
             room += self.batch.chains[first + taken].len as usize;
@@ -253,6 +262,7 @@ impl Ring {
             vring.rewind(&self.batch.chains);
         }
         self.batch.clear();
+        self.full = None;
     }
 
     fn log_buffers(&self, memory: &GuestMemory, log: &DirtyLog) {

@@ -96,6 +96,7 @@ impl Vhost {
                 ring.disable_kicks();
             }
         }
+        self.call_for_log();
         self.check_memory()
     }
 }

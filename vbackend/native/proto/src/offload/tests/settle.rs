@@ -83,6 +83,11 @@ fn what_does_not_fit_its_frame_is_refused() {
         frame
     };
     let tags = vec![[0x81, 0, 0, 1]; 3];
+    // 16 headers of destination options, 2 KiB each, which every 8 bytes of data would have a copy of.
+    let mut many = [&[60, 255][..], &[0; 2046]].concat().repeat(16);
+    many[15 * 2048] = 6;
+    let (long, long_vnet) =
+        Flow { extensions: Some((60, many)), ..Flow::tcp().over_v6() }.gso(&data(32_000), 8);
     let extensions = Some((60, vec![0; 8]));
     let (options, options_vnet) = Flow { extensions, ..Flow::udp().over_v6() }.gso(&data(300), 200);
     for (name, frame, vnet, reason) in [
@@ -104,6 +109,7 @@ fn what_does_not_fit_its_frame_is_refused() {
         ("TCP header of 16 bytes", &patched(46, 0x40), vnet, BadOffload),
         ("cut off in TCP", &frame[..60].to_vec(), vnet, BadOffload),
         ("cut off in IP", &frame[..30].to_vec(), vnet, BadOffload),
+        ("long headers", &long, long_vnet, BadOffload),
         ("150 datagrams", &udp, udp_vnet, BadOffload),
         ("fragments of 7", &udp, VnetHeader { gso_type: GSO_UDP, gso_size: 7, ..udp_vnet }, BadOffload),
         ("fragments with extensions", &options, VnetHeader { gso_type: GSO_UDP, ..options_vnet }, Offload),

@@ -1,6 +1,0 @@
-"""A vhost-user front-end in plain Python: driver, guest memory and control protocol, made to misbehave on purpose.
-
-Independent of `vbackend.vhost_user`, so that each is the other's twin. From the inside out: `wire` (messages),
-`memory` (a guest's memory), `ring`, `split` and `packed` (the driver's side of virtqueues), `frontend` (the control
-socket), `nic` (a well-behaved network driver on top).
-"""
