@@ -6,6 +6,8 @@ live on is seen in test_lab.py.
 
 import os
 import random
+import select
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -75,6 +77,17 @@ def up(labs: Labs, lab: Lab) -> None:
     apply_lab(Named(lab.name, lab), labs.environ, lambda *_: None)
 
 
+def kill(pid: int) -> None:
+    """SIGKILL, and wait until it has taken effect: before, nobody can know of it."""
+    with suppress(ProcessLookupError):
+        pidfd = os.pidfd_open(pid)
+        try:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            assert select.select([pidfd], [], [], 20)[0], f"process {pid} does not end"
+        finally:
+            os.close(pidfd)
+
+
 def unlike(labs: Labs, lab: Lab) -> list[str]:
     """What is not as wanted."""
     found = labs.status(lab.name)
@@ -120,8 +133,7 @@ def test_killed_at_any_moment(labs: Labs, netns: Namespace, tmp_path: Path) -> N
         if random_.random() < 0.8 and (daemon := labs.daemon("shaky")) is not None:
             killed.append(daemon)
         for pid in killed:
-            with suppress(ProcessLookupError):
-                os.kill(pid, 9)
+            kill(pid)
         client.join()
         if number % 4 == 3:
             down("shaky", labs.environ)

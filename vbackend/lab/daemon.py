@@ -180,6 +180,7 @@ class LabDaemon:
             async with self._turn:
                 if self._end.is_set():
                     raise HostError(f"lab {self._folder.name!r} is being taken down; try again")
+                await self._world.machines.notice_ends()
                 self._now = self._seen()
                 await self._apply(self._wanted(lab), file)
         finally:

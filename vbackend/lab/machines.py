@@ -156,6 +156,16 @@ class Machines:
         )
         _kill(running)
 
+    async def notice_ends(self) -> None:
+        """Wait until of every VM that has ended by now it is known."""
+        ended = [
+            watcher
+            for name, watcher in self._watchers.items()
+            if (guest := self.vms[name].guest) is not None and guest.process.has_ended()
+        ]
+        if ended:
+            await asyncio.wait(ended)
+
     async def leave(self) -> None:
         """Hang up; all VMs run on."""
         for watcher in (*self._watchers.values(), *self._resets.values()):
@@ -248,7 +258,6 @@ class Machines:
     async def _watch(self, name: str, now: VmNow) -> None:
         assert now.guest is not None, "only of guests that run"
         why = await now.guest.process.wait()
-        self._watchers.pop(name, None)
         state: VmState = "failed"
         if why.endswith("status 0"):
             state, why = "stopped", "the guest powered itself off"
@@ -256,6 +265,7 @@ class Machines:
             why = f"QEMU: {why}: {words}"
         await now.guest.leave()
         self._set(name, replace(self.vms[name], state=state, reason=why, guest=None))
+        del self._watchers[name]
 
     def _card(self, vm: str, nic: str, config: Nic) -> Card:
         return Card(config, port_socket(self._folder.root, f"{vm}:{nic}"))

@@ -8,6 +8,7 @@ process that is still between fork and exec holds a copy of the lock.
 import asyncio
 import contextlib
 import os
+import select
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -94,6 +95,14 @@ class Process:
         if self._pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def has_ended(self) -> bool:
+        """Whether it has, also when the loop has not heard of it yet."""
+        if self._pidfd < 0:
+            return self.ended.done()
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return bool(poll.poll(0))
 
     async def wait(self) -> str:
         """Wait for the end, and say why."""

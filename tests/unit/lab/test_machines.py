@@ -120,6 +120,20 @@ async def test_an_end_of_its_own(yard: Yard, machine: Machine, end: str, state: 
     assert machines.now("a").reason.startswith(words)
 
 
+async def test_an_end_that_nobody_has_heard_of_yet(yard: Yard, machine: Machine) -> None:
+    machines = yard.machines()
+    await machines.start("a", machine)
+    await machines.notice_ends()
+    process = machines.guest("a").process
+    assert not process.has_ended()
+    process.kill()
+    wait_until(process.has_ended, "it has ended")
+    assert machines.now("a").state == "running"
+    await machines.notice_ends()
+    assert machines.now("a").state == "failed"
+    assert process.has_ended()
+
+
 async def test_cards_are_on_record(yard: Yard, machine: Machine) -> None:
     machines = yard.machines()
     await machines.start("a", machine)
