@@ -36,5 +36,7 @@ def test_answers_and_refusals(lab: Lab) -> None:
 
 
 def test_nobody_there(lab: Lab) -> None:
-    with pytest.raises(ControlError, match="nobody serves it"):
+    with pytest.raises(
+        ControlError, match="lab 'nobody' does not run; `vbackend up` with its file starts it"
+    ):
         LabControl("nobody", lab.control.environ).snapshot()
