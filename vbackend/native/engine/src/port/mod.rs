@@ -135,6 +135,7 @@ impl Port {
     pub fn receive(&mut self, scratch: &mut Scratch, now_ms: u64) -> Result<(), End> {
         scratch.runs.clear();
         scratch.lazy.clear();
+        scratch.settler.merged = 0;
         let Some(link) = &mut self.link else { return Ok(()) };
         let result = link.receive(scratch, &mut self.counters.rx, now_ms);
         if self.is_captured() {
@@ -201,6 +202,13 @@ impl Port {
     /// Whether there is something to receive that no descriptor announces.
     pub fn has_more(&self) -> bool {
         matches!(&self.link, Some(Link::Vhost(link)) if link.has_more())
+    }
+
+    /// How many of the `received` frames of this turn left merged in others.
+    pub fn note_merged(&mut self, merged: usize, received: usize) {
+        if let Some(Link::Stream(link)) = &mut self.link {
+            link.note_merged(merged, received);
+        }
     }
 
     /// The turn is over: frames that were received lazily are needed no more.

@@ -15,6 +15,8 @@ pub struct Settler {
     merger: Merger,
     wire: Vec<u8>,
     runs: Vec<Run>,
+    /// Frames of this turn that left in others.
+    pub merged: usize,
 }
 
 impl Settler {
@@ -39,7 +41,9 @@ impl Settler {
         {
             return None;
         } else {
-            tx.frames_out += (count(pending) - count(&self.runs)) as u64;
+            let merged = count(pending) - count(&self.runs);
+            self.merged += merged;
+            tx.frames_out += merged as u64;
         }
         Some((&self.wire, &mut self.runs))
     }

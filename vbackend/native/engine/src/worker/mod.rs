@@ -136,6 +136,7 @@ impl Worker {
         let runs = std::mem::take(&mut self.scratch.runs);
         self.forward(&mut port, &mut wire, &runs);
         self.transmit(&wire);
+        port.note_merged(self.scratch.settler.merged, runs.iter().map(|run| run.frames).sum());
         self.scratch.wire = wire;
         self.scratch.runs = runs;
         self.scratch.lazy.clear();

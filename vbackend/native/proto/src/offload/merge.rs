@@ -15,7 +15,7 @@ use super::layout::{
     IPV4_CHECKSUM, IPV4_DF, IPV4_FRAGMENT, IPV4_ID, IPV4_TOTAL_LEN, IPV6_PAYLOAD_LEN, Layout, PSH, TCP_FLAGS,
     TCP_SEQUENCE, Transport, UDP_LEN,
 };
-use super::rules::{are_equal_headers, is_long_enough, is_pushed, is_right, is_same_flow, is_segment};
+use super::rules::{are_alike, is_long_enough, is_pushed, is_right, is_same_flow, is_segment};
 use super::segment::put_word;
 use super::{MAX_PACKET, Offloads};
 use crate::checksum::sum;
@@ -116,8 +116,10 @@ impl Merger {
         while at < run.end {
             let one = Run::one(at, prefix_at(wire, at), VnetHeader::PLAIN);
             at = one.end;
-            let frame = body(wire, one);
-            match Layout::parse(frame) {
+            if self.extend(wire, one) {
+                continue;
+            }
+            match Layout::parse(body(wire, one)) {
                 Some(layout) if accepts.covers(&header_of(&layout, 1)) => self.add(wire, one, layout),
                 Some(_) => self.pass(one), // of no flow that is open
                 None => {
@@ -131,36 +133,41 @@ impl Merger {
     /// Append a frame to its flow's open merge, or end that.
     fn add(&mut self, wire: &[u8], one: Run, layout: Layout) {
         let frame = body(wire, one);
-        let mut is_candidate = is_segment(frame, &layout);
         let position = self.open.iter().position(|index| match &self.groups[*index] {
             Group::Flow(flow) => is_same_flow(body(wire, flow.first), &flow.layout, frame, &layout),
             Group::Passed(_) => false,
         });
         if let Some(position) = position {
             self.open[..=position].rotate_right(1);
-            if let Group::Flow(flow) = &mut self.groups[self.open[0]]
-                && is_candidate
-                && let Some(id_step) = flow.follows(wire, frame, &layout)
-            {
-                flow.is_verified = flow.is_verified || is_right(body(wire, flow.first), &layout);
-                is_candidate = is_right(frame, &layout);
-                if flow.is_verified && is_candidate {
-                    let ends = flow.append(&mut self.pieces, one, id_step, frame, &layout);
-                    if ends {
-                        self.open.remove(0);
-                    }
-                    return;
-                }
+            if self.extend(wire, one) {
+                return;
             }
             self.open.remove(0);
         }
-        let is_first = is_candidate && !is_pushed(frame, &layout) && is_long_enough(frame, &layout);
+        let is_first =
+            is_segment(frame, &layout) && !is_pushed(frame, &layout) && is_long_enough(frame, &layout);
         if !is_first {
             return self.pass(one);
         }
         self.open.truncate(OPEN_FLOWS - 1);
         self.open.insert(0, self.groups.len());
         self.groups.push(Group::Flow(Flow::new(one, layout, frame)));
+    }
+
+    /// Append a frame to the merge that was used last, if it is what comes next there.
+    fn extend(&mut self, wire: &[u8], one: Run) -> bool {
+        let Some(index) = self.open.first() else { return false };
+        let Group::Flow(flow) = &mut self.groups[*index] else { return false };
+        let (first, frame) = (body(wire, flow.first), body(wire, one));
+        let Some(id_step) = flow.follows(first, frame) else { return false };
+        flow.is_verified = flow.is_verified || is_right(first, &flow.layout);
+        if !flow.is_verified || !is_right(frame, &flow.layout) {
+            return false;
+        }
+        if flow.append(&mut self.pieces, one, id_step, frame) {
+            self.open.remove(0);
+        }
+        true
     }
 
     fn pass(&mut self, one: Run) {
@@ -243,13 +250,13 @@ impl Flow {
     }
 
     /// Whether `frame` is what comes next, by its headers: the step to its IPv4 identification, 0 for IPv6.
-    fn follows(&self, wire: &[u8], frame: &[u8], layout: &Layout) -> Option<u16> {
-        let first = body(wire, self.first);
-        let len = frame.len() - layout.payload;
-        let fits = self.layout == *layout
-            && len <= self.size
+    fn follows(&self, first: &[u8], frame: &[u8]) -> Option<u16> {
+        let layout = &self.layout;
+        let len = frame.len().checked_sub(layout.payload)?;
+        let fits = len <= self.size
             && layout.payload - layout.l3 + self.data + len <= MAX_PACKET
-            && are_equal_headers(first, frame, layout);
+            && are_alike(first, frame, layout)
+            && is_segment(frame, layout);
         if !fits {
             return None;
         }
@@ -264,10 +271,11 @@ impl Flow {
             Transport::Udp if self.frames == MAX_DATAGRAMS => return None,
             Transport::Udp => {}
         }
-        self.follows_id(first, frame, layout)
+        self.follows_id(first, frame)
     }
 
-    fn follows_id(&self, first: &[u8], frame: &[u8], layout: &Layout) -> Option<u16> {
+    fn follows_id(&self, first: &[u8], frame: &[u8]) -> Option<u16> {
+        let layout = &self.layout;
         if layout.family == Family::Ipv6 {
             return Some(0);
         }
@@ -283,16 +291,9 @@ impl Flow {
     }
 
     /// Take a frame's data; returns whether nothing may follow it.
-    fn append(
-        &mut self,
-        pieces: &mut Vec<Piece>,
-        one: Run,
-        id_step: u16,
-        frame: &[u8],
-        layout: &Layout,
-    ) -> bool {
+    fn append(&mut self, pieces: &mut Vec<Piece>, one: Run, id_step: u16, frame: &[u8]) -> bool {
         let index = pieces.len();
-        let start = one.start + PREFIX_LEN + layout.payload;
+        let start = one.start + PREFIX_LEN + self.layout.payload;
         pieces.push(Piece { start, end: one.end, next: index });
         if self.frames == 1 {
             self.pieces.0 = index;
@@ -303,7 +304,7 @@ impl Flow {
         self.frames += 1;
         self.data += one.end - start;
         self.id_step = Some(id_step);
-        self.is_pushed = is_pushed(frame, layout);
+        self.is_pushed = is_pushed(frame, &self.layout);
         self.is_pushed || one.end - start < self.size
     }
 }

@@ -56,11 +56,15 @@ pub fn is_same_flow(a: &[u8], a_layout: &Layout, b: &[u8], b_layout: &Layout) ->
         && (l3 == ethernet::HEADER_LEN || a[ethernet::HEADER_LEN..l3] == b[ethernet::HEADER_LEN..l3])
 }
 
-/// Whether all fields are equal that are equal in a merge's frames, of two frames of one flow and layout.
+/// Whether a frame that is not shorter than the headers of `first` has the same ones, but for what differs in a merge's
+/// frames. It has the same layout then, since what tells the layout is among the same.
 #[inline]
-pub fn are_equal_headers(first: &[u8], frame: &[u8], layout: &Layout) -> bool {
+pub fn are_alike(first: &[u8], frame: &[u8], layout: &Layout) -> bool {
     let Layout { l3, l4, payload, .. } = *layout;
     let pair = [first, frame];
+    if !is_same_flow(first, layout, frame, layout) {
+        return false;
+    }
     let ip = match layout.family {
         Family::Ipv4 => {
             is_equal::<{ IPV4_TOTAL_LEN.start }>(pair, l3)
