@@ -1,4 +1,4 @@
-"""What a lab asks of this host and the host has not: files, folders, namespaces, filters, models of QEMU's.
+"""What a lab asks of this host and the host has not: files, namespaces, users, filters, models of QEMU's.
 
 Looks, and changes nothing. Not here: what is wrong on every host (model.py, conflicts.py). Rule: what only a program or
 library can judge that is not installed is not judged.
@@ -17,6 +17,7 @@ from vbackend.capture.links import links_of
 from vbackend.capture.pcapng import DEFAULT_SNAPLEN, LinkType
 from vbackend.errors import ConfigError, HostError
 from vbackend.host.netns import namespace_path
+from vbackend.host.users import group_id, user_id
 from vbackend.images.recipe import find_recipe, load_recipe
 from vbackend.lab.model import Capture, Lab, Nic, Vm, Where, end_name, is_vm_end
 from vbackend.ports.parse import parse_port
@@ -74,14 +75,23 @@ def _ports(lab: Lab) -> Iterator[tuple[Where, str]]:
         if is_vm_end(end):
             continue
         spec = parse_port(end)
-        if isinstance(spec, TapSpec | TunSpec) and spec.netns is not None:
-            try:
-                namespace_path(spec.netns)
-            except HostError as error:
-                yield where, f"{end!r}: {error}"
+        try:
+            _look_up(spec)
+        except (ConfigError, HostError) as error:
+            yield where, f"{end!r}: {error}"
         path = _made_path(spec)
         if path is not None and not path.startswith("@") and (what := _no_place(path)):
             yield where, f"{end!r}: {what}"
+
+
+def _look_up(spec: PortSpec) -> None:
+    """ConfigError, HostError: there is no such namespace, user or group."""
+    if isinstance(spec, TapSpec | TunSpec) and spec.netns is not None:
+        namespace_path(spec.netns)
+    if isinstance(spec, TapSpec | TunSpec) and spec.owner is not None:
+        user_id(spec.owner)
+    if isinstance(spec, VdeSpec) and spec.group is not None:
+        group_id(spec.group)
 
 
 def _no_file(file: str, access: int) -> str:

@@ -130,7 +130,7 @@ def _problems(errors: list[ErrorDetails], data: object) -> Iterator[tuple[Where,
     for error in errors:
         context = error.get("ctx", {})
         if error["type"] == "lab":
-            yield tuple(context["where"]), str(context["what"])
+            yield from context["problems"]
             continue
         where, inside = _within(error["loc"], data)
         match error["type"]:

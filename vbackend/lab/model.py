@@ -357,8 +357,8 @@ class Lab(Strict):
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
-        for where, what in lab_problems(self):
-            raise PydanticCustomError("lab", "{what}", {"what": what, "where": where})
+        if problems := list(lab_problems(self)):
+            raise PydanticCustomError("lab", "{what}", {"what": problems[0][1], "problems": problems})
         return self
 
 

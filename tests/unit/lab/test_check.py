@@ -126,6 +126,9 @@ def test_permissions(
         ("vde:{}/x", None),
         ("tap:t0", None),
         ("tap:t0,netns=no-such", "there is no network namespace 'no-such'; make it with `ip netns add no-such`"),
+        ("tap:t0,owner=root", None),
+        ("tun:t0,owner=no-such", "owner=no-such: there is no such user; give a name or a number"),
+        ("vde:{}/x,group=no-such", "group=no-such: there is no such group; give a name or a number"),
         ("tun:t0,netns=no-such", "there is no network namespace 'no-such'; make it with `ip netns add no-such`"),
     ],
 )  # fmt: skip

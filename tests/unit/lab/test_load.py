@@ -127,6 +127,13 @@ def test_a_mapping_is_not_changed() -> None:
             ["lab.toml:2: switch.s.ports[0]: end 'r1:eth0': there is no VM 'r1'; there are none"],
         ),
         (
+            "[switch.s]\nports = ['r1:eth0']\n[[capture]]\nfile = 'x'\nlinks = ['y']",
+            [
+                "lab.toml:2: switch.s.ports[0]: end 'r1:eth0': there is no VM 'r1'; there are none",
+                "lab.toml:5: capture[0].links[0]: there is no link 'y'; there are s/r1:eth0",
+            ],
+        ),
+        (
             "[[capture]]\nfile = 'x'\nlinks = ['y']",
             ["lab.toml:3: capture[0].links[0]: there is no link 'y'; there are none"],
         ),
