@@ -60,8 +60,8 @@ async def qmp(reader, writer):
             if args["type"] == "stream":
                 await listen(args["addr"]["path"], swallow)
         elif command == "device_add":
-            if args["driver"] == "no-such-card":
-                problem = {"class": "GenericError", "desc": "'no-such-card' is not a valid device"}
+            if args["driver"] == "virtio-net-none":
+                problem = {"class": "GenericError", "desc": "'virtio-net-none' is not a valid device"}
                 send(error=problem, id=request.get("id"))
                 continue
             devices.append(args["id"])

@@ -25,19 +25,20 @@ _IMPAIR: dict[str, st.SearchStrategy[Any]] = {
 
 
 @st.composite
-def _vms(draw: st.DrawFn, name: str, joined: Collection[str]) -> Vm:
+def _vms(draw: st.DrawFn, name: str, joined: Collection[str], keeps: bool) -> Vm:
+    """`keeps`: it has the one disk that is persistent, if it has a disk."""
     nics = {}
     for nic in draw(st.lists(st.sampled_from(NICS), unique=True)):
         ways = ("stream", "vhost-user") if f"{name}:{nic}" in joined else ("stream",)
         nics[nic] = Nic(
             transport=draw(st.sampled_from(ways)),
             mtu=draw(st.sampled_from((None, 1400))),
-            addr=draw(st.sampled_from(((), ("10.0.0.7/24",)))),
+            addr=draw(st.sampled_from(((), (f"10.0.0.{50 + 10 * VMS.index(name) + NICS.index(nic)}/24",)))),
         )
     if draw(st.booleans()):
         return Vm(
-            disk="/disk.qcow2",
-            persistent=draw(st.booleans()),
+            disk="/kept.qcow2" if keeps else "/disk.qcow2",
+            persistent=keeps,
             machine=draw(st.sampled_from(("pc", "q35"))),
             nic=nics,
         )
@@ -86,9 +87,10 @@ def labs(draw: st.DrawFn) -> Lab:
     joined = {end for ends in switches.values() for end in ends} | {
         end for cable in cables for end in cable.ends
     }
+    keeper = draw(st.sampled_from(VMS))
     lab = Lab(
         name="lab",
-        vm={name: draw(_vms(name, joined)) for name in names},
+        vm={name: draw(_vms(name, joined, name == keeper)) for name in names},
         switch={name: draw(_switches(ends, names)) for name, ends in switches.items()},
         cable=tuple(cables),
     )

@@ -29,7 +29,7 @@ def graph(
     from vbackend.lab.graph import drawing, mermaid
     from vbackend.lab.svg import svg
 
-    named = named_lab(lab, os.environ, files=False)
+    named = named_lab(lab, os.environ, host=False)
     found = running_lab(named.name, os.environ) if live or named.lab is None else named.lab
     what = drawing(found, link_rates(named.name, os.environ) if live else None)
     typer.echo(svg(what) if format_ is Format.SVG else mermaid(what), nl=False)

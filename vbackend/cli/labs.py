@@ -46,7 +46,7 @@ def down(lab: LabArgument) -> None:
     from vbackend.lab.client import down as take_down
     from vbackend.lab.client import named_lab
 
-    name = lab if lab in lab_names(os.environ) else named_lab(lab, os.environ, files=False).name
+    name = lab if lab in lab_names(os.environ) else named_lab(lab, os.environ, host=False).name
     if name not in lab_names(os.environ):
         raise ConfigError(f"lab {name!r} does not run")
     take_down(name, os.environ)
@@ -105,7 +105,7 @@ def ps(
     from vbackend.control.place import lab_names
     from vbackend.lab.client import dead_guests, is_served, named_lab, status
 
-    names = lab_names(os.environ) if lab is None else [named_lab(lab, os.environ).name]
+    names = lab_names(os.environ) if lab is None else [named_lab(lab, os.environ, host=False).name]
     found = [status(name, os.environ) for name in names if is_served(name, os.environ)]
     if json:
         typer.echo(json_module.dumps([each.model_dump(mode="json") for each in found], indent=2))

@@ -7,7 +7,6 @@ also when the process is killed. Not here: addresses and everything else netlink
 import errno
 import fcntl
 import os
-import pwd
 import struct
 from enum import IntFlag
 from pathlib import Path
@@ -29,7 +28,6 @@ __all__ = [
     "set_carrier",
     "set_header",
     "set_offloads",
-    "user_id",
 ]
 
 VNET_HEADER_LEN: Final = 12  # virtio_net_hdr_mrg_rxbuf: what VERSION_1 guests use
@@ -81,16 +79,6 @@ def check_ifname(name: str) -> str:
             f"device name {name!r}: give 1 to {_IFNAMSIZ - 1} bytes without space, '/', ':' and '%', e.g. tap0"
         )
     return name
-
-
-def user_id(owner: str) -> int:
-    """A user's number from its name or number. ConfigError: there is no such user."""
-    if owner.isdigit():
-        return int(owner)
-    try:
-        return pwd.getpwnam(owner).pw_uid
-    except KeyError:
-        raise ConfigError(f"owner={owner}: there is no such user; give a name or a number") from None
 
 
 def header_flags(kind: Literal["tap", "tun"], *, vnet_hdr: bool, packet_info: bool) -> DeviceFlags:

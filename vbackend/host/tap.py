@@ -15,11 +15,12 @@ from typing import Literal, TypeVar
 from vbackend.errors import HostError, VbackendError
 from vbackend.fds import OwnedFd
 from vbackend.host.changes import AnyChange, undo
-from vbackend.host.device import Offloads, check_ifname, user_id
+from vbackend.host.device import Offloads, check_ifname
 from vbackend.host.journal import Journal, sweep, undo_all
 from vbackend.host.link import Address, Links
 from vbackend.host.netns import namespace_inode, namespace_path, run_in_namespace
 from vbackend.host.setup import Made, Wanted, check_addresses, set_up
+from vbackend.host.users import user_id
 from vbackend.ports.spec import TapSpec, TunSpec
 
 __all__ = ["HostDevices", "Note", "OpenDevice"]

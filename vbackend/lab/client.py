@@ -65,11 +65,11 @@ class VmAddress:
     vm: str
 
 
-def named_lab(text: str, environ: Mapping[str, str], *, files: bool = True) -> Named:
-    """A lab by file or name. ConfigError: there is neither; `files`: or the file names others that are not there."""
+def named_lab(text: str, environ: Mapping[str, str], *, host: bool = True) -> Named:
+    """A lab by file or name. ConfigError: there is neither; `host`: or the file wants what this host has not."""
     if "/" in text or text.endswith(".toml") or (Path(text).is_file() and text not in lab_names(environ)):
         path = Path(text).absolute()
-        lab = load_lab(path, files=files)
+        lab = load_lab(path, host=host)
         return Named(lab.name, lab, str(path))
     if text not in lab_names(environ):
         there = ", ".join(lab_names(environ)) or "none"

@@ -1,7 +1,8 @@
 """Lab files: TOML text to a `Lab`, or what is wrong with it, line by line.
 
-Paths in the file are relative to its folder; the Lab has them absolute. The model judges (model.py), schema.py has the
-words for what it expects, locate.py the lines.
+Paths in the file are relative to its folder; the Lab has them absolute. The model judges (model.py), then its parts
+against each other (conflicts.py) and against this host (check.py); schema.py has the words for what is expected,
+locate.py the lines.
 """
 
 import copy
@@ -18,12 +19,13 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from vbackend.errors import ConfigError
-from vbackend.images.recipe import find_recipe
-from vbackend.lab.locate import line_of, lines_of
+from vbackend.lab.check import host_problems
+from vbackend.lab.conflicts import conflicts
+from vbackend.lab.locate import key_text, line_of, lines_of
 from vbackend.lab.model import Lab, Where
 from vbackend.lab.schema import expected, properties
 
-__all__ = ["LabError", "Problem", "key_text", "load_lab", "parse_lab"]
+__all__ = ["LabError", "Problem", "load_lab", "parse_lab"]
 
 _ABSENT: Final = object()
 _SHOWN: Final = 60  # characters of a value
@@ -56,10 +58,10 @@ class LabError(ConfigError):
         self.problems = problems
 
 
-def load_lab(path: Path, *, files: bool = True) -> Lab:
+def load_lab(path: Path, *, host: bool = True) -> Lab:
     """Read a lab file. Its name is the file's, unless it says otherwise.
 
-    LabError: it cannot be read, or is wrong, or (with `files`) names an image, kernel or other file that is not there.
+    LabError: it cannot be read, or is wrong, or (with `host`) wants what this host has not: files, for instance.
     """
     try:
         text = path.read_text()
@@ -67,15 +69,7 @@ def load_lab(path: Path, *, files: bool = True) -> Lab:
         raise LabError((Problem(str(path), None, (), f"cannot be read: {error.strerror}"),)) from None
     except UnicodeDecodeError as error:
         raise LabError((Problem(str(path), None, (), f"is not text in UTF-8: {error.reason}"),)) from None
-    lab = parse_lab(text, origin=str(path), folder=path.absolute().parent, name=path.stem)
-    lines = lines_of(text) if files else {}
-    absent = tuple(
-        Problem(str(path), line_of(lines, where), where, what)
-        for where, what in (_absent(lab) if files else ())
-    )
-    if absent:
-        raise LabError(absent)
-    return lab
+    return _lab(text, str(path), path.absolute().parent, path.stem, host=host)
 
 
 def parse_lab(
@@ -90,6 +84,10 @@ def parse_lab(
     `origin`: how errors call the source; `folder`: what its paths are relative to, None: the current one;
     `name`: the lab's when it gives none. LabError: it is wrong.
     """
+    return _lab(source, origin, Path.cwd() if folder is None else folder.absolute(), name, host=False)
+
+
+def _lab(source: str | Mapping[str, Any], origin: str, folder: Path, name: str | None, *, host: bool) -> Lab:
     lines: dict[Where, int] | None = None
     if isinstance(source, str):
         try:
@@ -101,28 +99,20 @@ def parse_lab(
         data = copy.deepcopy(dict(source))
     if name is not None:
         data.setdefault("name", name)
-    _make_absolute(data, Path.cwd() if folder is None else folder.absolute())
+    _make_absolute(data, folder)
     try:
-        return Lab.model_validate(data)
+        lab = Lab.model_validate(data)
     except ValidationError as error:
         found = dict(_problems(error.errors(), data))
-        problems = [
-            Problem(origin, None if lines is None else line_of(lines, where), where, text)
-            for where, text in found.items()
-        ]
-        raise LabError(tuple(sorted(problems, key=lambda problem: problem.line or 0))) from None
-
-
-def key_text(where: Where) -> str:
-    """A way into the file as its author would write it: vm.r1.args[0]."""
-    text = ""
-    for part in where:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        else:
-            word = part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else json.dumps(part, ensure_ascii=False)
-            text += f".{word}" if text else word
-    return text
+    else:
+        found = dict((*conflicts(lab), *(host_problems(lab) if host else ())))
+        if not found:
+            return lab
+    problems = [
+        Problem(origin, None if lines is None else line_of(lines, where), where, text)
+        for where, text in found.items()
+    ]
+    raise LabError(tuple(sorted(problems, key=lambda problem: problem.line or 0)))
 
 
 def _not_toml(origin: str, text: str, error: tomllib.TOMLDecodeError) -> Problem:
@@ -140,7 +130,7 @@ def _problems(errors: list[ErrorDetails], data: object) -> Iterator[tuple[Where,
     for error in errors:
         context = error.get("ctx", {})
         if error["type"] == "lab":
-            yield tuple(context["where"]), str(context["what"])
+            yield from context["problems"]
             continue
         where, inside = _within(error["loc"], data)
         match error["type"]:
@@ -200,27 +190,6 @@ def _shown(value: object) -> str:
 
 
 # Paths
-
-
-def _absent(lab: Lab) -> Iterator[tuple[Where, str]]:
-    """What VMs boot or are given, or captures are put into, and is not there."""
-    for number, capture in enumerate(lab.capture):
-        if not (folder := Path(capture.file).parent).is_dir():
-            yield ("capture", number, "file"), f"there is no folder {str(folder)!r}; make it first"
-    for name, vm in lab.vm.items():
-        if vm.image is not None:
-            try:
-                find_recipe(vm.image)
-            except ConfigError as error:
-                yield ("vm", name, "image"), str(error)
-        booted = {"kernel": vm.kernel, "initrd": vm.initrd, "disk": vm.disk}
-        wanted: list[tuple[Where, str | None]] = [((key,), file) for key, file in booted.items()]
-        wanted += [(("files", guest), host) for guest, host in vm.files.items()]
-        for where, file in wanted:
-            if file is None or Path(file).is_file() or Path(file).is_block_device():
-                continue
-            what = f"{file!r} is no file" if Path(file).exists() else f"there is no file {file!r}"
-            yield ("vm", name, *where), f"{what}; give a path from the lab file's folder"
 
 
 def _make_absolute(data: dict[str, Any], folder: Path) -> None:

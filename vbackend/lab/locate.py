@@ -1,8 +1,9 @@
-"""On which line of a TOML text each key and each element of an array stands, which tomllib does not tell.
+"""Ways into a lab file: how they are written, and on which line of a TOML text each leads, which tomllib does not tell.
 
 Pure. A reader for text that tomllib has read: it recognises where things begin and end, and judges nothing.
 """
 
+import json
 import re
 import tomllib
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from typing import Final
 
 from vbackend.lab.model import Where
 
-__all__ = ["line_of", "lines_of"]
+__all__ = ["key_text", "line_of", "lines_of"]
 
 _BLANK: Final = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 _SPACE: Final = re.compile(r"[ \t]*")
@@ -25,6 +26,18 @@ _STRING: Final = re.compile(
     r"|'[^'\n]*'",
     re.DOTALL,
 )
+
+
+def key_text(where: Where) -> str:
+    """A way into the file as its author would write it: vm.r1.args[0]."""
+    text = ""
+    for part in where:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            word = part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else json.dumps(part, ensure_ascii=False)
+            text += f".{word}" if text else word
+    return text
 
 
 def lines_of(text: str) -> dict[Where, int]:

@@ -33,6 +33,7 @@ from vbackend.lab.words import (
     End,
     Forward,
     Ip,
+    Ip4,
     Mac,
     Memory,
     Name,
@@ -89,9 +90,13 @@ class Nic(Strict):
     """Set by the guest's agent after boot."""
 
     @model_validator(mode="after")
-    def _queues_need_rings(self) -> Self:
+    def _rings_are_possible(self) -> Self:
         if self.queues > 1 and self.transport != "vhost-user":
             raise ValueError('queues above 1 need transport = "vhost-user"')
+        if self.transport == "vhost-user" and not self.model.startswith("virtio-net"):  # as net/vhost-user.c
+            raise ValueError(
+                f'{self.model} has no vhost-user; take a virtio-net model, or transport = "stream"'
+            )
         return self
 
 
@@ -212,9 +217,9 @@ class Dhcp(Strict):
     range: str = Field(pattern=r"^[0-9.]+-[0-9.]+$", examples=["10.0.0.100-10.0.0.150"])
     """FIRST-LAST."""
     lease: Time = "1h"
-    router: Ip | None = None
+    router: Ip4 | None = None
     """Not given: the NAT's address, else none."""
-    hosts: dict[str, Ip] = {}
+    hosts: dict[str, Ip4] = {}
     """VM, VM:NIC or MAC address -> reserved address."""
 
     @property
@@ -291,9 +296,6 @@ class Switch(Strict):
             raise ValueError(f"{', '.join(wanted)} need an address to live at; give addr")
         if self.ra is not None and not any(isinstance(each.ip, IPv6Address) for each in self.addresses):
             raise ValueError("ra needs an IPv6 address in addr, whose prefix it announces")
-        taken = {each.ip for each in self.addresses}
-        if both := [text for text in (self.nat.addr if self.nat else ()) if ip_interface(text).ip in taken]:
-            raise ValueError(f"nat has the address {both[0]}, which addr has too; give one of them another")
         if self.dhcp is not None:
             nets = [each.network for each in self.addresses if isinstance(each.ip, IPv4Address)]
             if not any(all(bound in net for bound in self.dhcp.bounds) for net in nets):
@@ -319,12 +321,18 @@ class Lab(Strict):
     cable: tuple[Cable, ...] = ()
     capture: tuple[Capture, ...] = ()
 
+    def placed(self) -> Iterator[tuple[Where, str]]:
+        """Every end that something is joined to, and where in the file: on switches, then on cables."""
+        for name, switch in self.switch.items():
+            for place, end in enumerate(switch.ports):
+                yield ("switch", name, "ports", place), end
+        for number, cable in enumerate(self.cable):
+            for place, end in enumerate(cable.ends):
+                yield ("cable", number, "ends", place), end
+
     def ends(self) -> Iterator[str]:
         """Every end that something is joined to, in the order of the file: switches, then cables."""
-        for switch in self.switch.values():
-            yield from switch.ports
-        for cable in self.cable:
-            yield from cable.ends
+        return (end for _, end in self.placed())
 
     def nics(self, vm: str) -> dict[str, Nic]:
         """All NICs of a VM: declared ones first, then in the order in which they are first named."""
@@ -349,8 +357,8 @@ class Lab(Strict):
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
-        for where, what in lab_problems(self):
-            raise PydanticCustomError("lab", "{what}", {"what": what, "where": where})
+        if problems := list(lab_problems(self)):
+            raise PydanticCustomError("lab", "{what}", {"what": problems[0][1], "problems": problems})
         return self
 
 
@@ -382,13 +390,8 @@ def lab_problems(lab: Lab) -> Iterator[tuple[Where, str]]:
 
 
 def _end_problems(lab: Lab) -> Iterator[tuple[Where, str]]:
-    places: list[tuple[Where, str]] = []
-    for name, switch in lab.switch.items():
-        places += [(("switch", name, "ports", place), end) for place, end in enumerate(switch.ports)]
-    for number, cable in enumerate(lab.cable):
-        places += [(("cable", number, "ends", place), end) for place, end in enumerate(cable.ends)]
     seen = set[str]()
-    for where, end in places:
+    for where, end in lab.placed():
         if is_vm_end(end) and split_end(end)[0] not in lab.vm:
             known = ", ".join(lab.vm) or "none"
             yield where, f"end {end!r}: there is no VM {split_end(end)[0]!r}; there are {known}"

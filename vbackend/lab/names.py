@@ -12,7 +12,16 @@ from typing import Self
 from vbackend.errors import ConfigError
 from vbackend.ports.values import UNIX_PATH_MAX
 
-__all__ = ["VmPlace", "gateway_mac", "mac_address", "mac_octets", "port_socket", "socket_path"]
+__all__ = [
+    "VmPlace",
+    "gateway_mac",
+    "mac_address",
+    "mac_octets",
+    "port_socket",
+    "socket_path",
+    "station_mac",
+    "tap_mac",
+]
 
 
 def mac_address(lab: str, vm: str, nic: str) -> str:
@@ -28,6 +37,16 @@ def mac_octets(mac: str) -> bytes:
 def gateway_mac(lab: str, switch: str) -> str:
     """The address of a switch's NAT."""
     return mac_address(lab, switch, "nat")
+
+
+def station_mac(lab: str, switch: str) -> str:
+    """The address of a switch's services."""
+    return mac_address(lab, switch, "services")
+
+
+def tap_mac(lab: str, ifname: str) -> str:
+    """The address of a tap that is made, when its PORT says none."""
+    return mac_address(lab, "tap", ifname)
 
 
 def socket_path(path: Path) -> Path:

@@ -1,25 +1,24 @@
-"""The services of a lab's switches: one station each, made of what the lab file says. Leases outlive the daemon.
+"""The services of a lab's switches while it runs: one station each. Leases outlive the daemon.
 
-`services_of` is pure. Not here: what a service does (services/), which switch has which (picture.py).
+Not here: what a service does (services/), which switch has which (picture.py), what a station is made of (served.py).
 """
 
 import asyncio
 import logging
 from collections.abc import Mapping
-from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_address, ip_interface
 from pathlib import Path
 from typing import Final
 
 from vbackend.backend import Backend
-from vbackend.lab.names import gateway_mac, mac_address, mac_octets
+from vbackend.lab.names import gateway_mac, mac_octets, station_mac
+from vbackend.lab.served import services_of
 from vbackend.lab.state import LabFolder, replace_file
 from vbackend.lab.steps import Service
-from vbackend.lab.words import seconds
-from vbackend.services.config import Dhcp4Config, DnsConfig, RaConfig, Reservation, Server, Services
+from vbackend.services.config import Server
 from vbackend.services.snapshot import StationSnapshot
 from vbackend.services.station import Station
 
-__all__ = ["Stations", "services_of", "station_name"]
+__all__ = ["Stations", "station_name"]
 
 log = logging.getLogger(__name__)
 
@@ -27,44 +26,6 @@ log = logging.getLogger(__name__)
 def station_name(switch: str) -> str:
     """What its port is called."""
     return f"{switch}:services"
-
-
-def services_of(
-    service: Service, names: Mapping[bytes, str], gateway: bytes, servers: tuple[Server, ...] | None = None
-) -> Services:
-    """What the station serves. `names`: VMs by the MAC addresses of their NICs on the switch. `gateway`: the NAT's MAC
-    address, if there is one. `servers`: who is asked for names of others, None: whom /etc/resolv.conf names."""
-    switch, dhcp4, ra, dns = service.switch, None, None, None
-    if (dhcp := switch.dhcp) is not None:
-        first, last = dhcp.bounds
-        router = dhcp.router
-        if router is None and switch.nat is not None:
-            found = (ip_interface(text) for text in switch.nat.addr)
-            router = next((str(each.ip) for each in found if isinstance(each, IPv4Interface)), None)
-        dhcp4 = Dhcp4Config(
-            first,
-            last,
-            lease=seconds(dhcp.lease),
-            router=None if router is None else IPv4Address(router),
-            reservations=tuple(
-                Reservation(IPv4Address(address), mac=mac_octets(mac))
-                for mac, address in service.reserved.items()
-            ),
-            names=dict(names),
-        )
-    if switch.ra is not None:
-        # The router is whoever leads out; the station itself does not.
-        leads_out = switch.nat is not None and any(
-            isinstance(ip_interface(text), IPv6Interface) for text in switch.nat.addr
-        )
-        ra = RaConfig(lifetime=seconds(switch.ra.lifetime), router=gateway if leads_out else None)
-    if switch.dns is not None:
-        records = {name: tuple(map(ip_address, found)) for name, found in service.names.items()}
-        records |= {name: (ip_address(address),) for name, address in switch.dns.records.items()}
-        dns = DnsConfig(
-            domain=switch.dns.domain, records=records, forward=switch.dns.forward, servers=servers
-        )
-    return Services(dhcp4, ra, dns)
 
 
 class Stations:
@@ -85,7 +46,7 @@ class Stations:
         station = Station(
             self._backend,
             station_name(switch),
-            mac_octets(mac_address(self._folder.name, switch, "services")),
+            mac_octets(station_mac(self._folder.name, switch)),
             service.switch.addresses,
             services_of(service, names, mac_octets(gateway_mac(self._folder.name, switch)), self._servers),
             segment=switch,

@@ -6,7 +6,7 @@ would be right.
 
 import re
 from collections.abc import Callable, Mapping
-from ipaddress import ip_address, ip_interface
+from ipaddress import IPv4Address, ip_address, ip_interface
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, BeforeValidator, ValidationError, WithJsonSchema
@@ -24,6 +24,7 @@ __all__ = [
     "End",
     "Forward",
     "Ip",
+    "Ip4",
     "Mac",
     "Memory",
     "Name",
@@ -141,6 +142,13 @@ def _ip(text: str) -> str:
     return str(ip_address(text))
 
 
+def _ip4(text: str) -> str:
+    try:
+        return str(IPv4Address(text))
+    except ValueError:
+        raise ValueError(f"{text!r} is no IPv4 address; write for example 10.0.0.9") from None
+
+
 Name = Annotated[str, AfterValidator(_name)]
 NicName = Annotated[str, AfterValidator(_nic_name)]
 End = Annotated[str, AfterValidator(_end)]
@@ -148,6 +156,7 @@ Mac = Annotated[str, AfterValidator(_mac)]
 Cidr = Annotated[str, AfterValidator(_cidr)]
 Forward = Annotated[str, AfterValidator(_forward)]
 Ip = Annotated[str, AfterValidator(_ip)]
+Ip4 = Annotated[str, AfterValidator(_ip4)]
 Quantity = Annotated[str, BeforeValidator(_text), WithJsonSchema({"type": ["string", "number"]})]
 Time = Annotated[Quantity, AfterValidator(_seconds)]
 OnOff = Annotated[str, BeforeValidator(_on_off), WithJsonSchema({"type": ["boolean", "string"]})]

@@ -7,7 +7,6 @@ that raises has taken its own half back.
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from ipaddress import ip_address, ip_interface
 from typing import Final
 
 from vbackend.backend import Backend, BackendEvent
@@ -20,9 +19,10 @@ from vbackend.lab.carriers import Carriers
 from vbackend.lab.gateways import Gateways
 from vbackend.lab.machines import Machines, VmNow
 from vbackend.lab.model import Lab, Nic, end_name, is_vm_end, split_end
-from vbackend.lab.names import mac_address, mac_octets, port_socket
+from vbackend.lab.names import mac_octets, port_socket, tap_mac
 from vbackend.lab.picture import Machine, Picture, picture
 from vbackend.lab.recordings import Recordings
+from vbackend.lab.served import guest_addresses
 from vbackend.lab.state import LabFolder
 from vbackend.lab.stations import Stations
 from vbackend.lab.steps import (
@@ -230,12 +230,7 @@ class LabWorld:
         return found
 
     def _addresses(self, service: Service, vm: str) -> list[IPAddress]:
-        """A guest's addresses, as the lab file and its DHCP reservations give them; those on the switch first."""
-        nics = self._nics(vm).values()
-        found = [ip_interface(text).ip for nic in nics for text in nic.addr]
-        found += [ip_address(service.reserved[nic.mac]) for nic in nics if nic.mac in service.reserved]
-        nets = [ip_interface(text).network for text in service.switch.nat.addr] if service.switch.nat else []
-        return sorted(found, key=lambda address: not any(address in net for net in nets))
+        return guest_addresses(service, self._nics(vm).values())
 
     def _spec(self, step: JoinEnd) -> PortSpec:
         spec: PortSpec
@@ -246,7 +241,7 @@ class LabWorld:
         if step.impair:
             spec = parse_port(_with_words(format_port(spec), step.impair))
         if isinstance(spec, TapSpec):  # guests remember the address when vbackend is killed and comes back
-            mac = mac_octets(mac_address(self._folder.name, "tap", spec.ifname))
+            mac = mac_octets(tap_mac(self._folder.name, spec.ifname))
             spec = replace(spec, made_mac=mac)
         return replace(spec, options=replace(spec.options, name=end_name(step.end)))
 

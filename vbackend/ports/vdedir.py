@@ -11,7 +11,6 @@ Rule: what a client names is opened first and looked at then, so that it is the 
 """
 
 import errno
-import grp
 import logging
 import os
 import re
@@ -22,6 +21,7 @@ from contextlib import contextmanager, suppress
 from typing import Final, Self
 
 from vbackend.errors import ConfigError, PeerError
+from vbackend.host.users import group_id
 from vbackend.ports.sockets import STREAM_BUFFER, raise_buffers
 from vbackend.ports.unixsock import SocketIdentity, bind_unix, claim_path
 
@@ -51,7 +51,7 @@ class SwitchDirectory:
         ConfigError: a living switch has it, it is another user's, there is no such group, its path is too long.
         OSError: the host does not let us.
         """
-        gid = -1 if group is None else _group_id(group)
+        gid = -1 if group is None else group_id(group)
         path = os.path.realpath(place)
         if (size := len(os.fsencode(path))) > _PATH_MAX:
             raise ConfigError(f"VDE switch {path!r}: {size} bytes long; at most {_PATH_MAX} are possible")
@@ -180,12 +180,3 @@ def _directory_mode(mode: int) -> int:
     """Who may use the sockets may enter, and what is made there has the directory's group (vde_switch)."""
     enter = sum(1 << shift for shift in (0, 3, 6) if mode >> shift & 6)
     return stat.S_ISGID | mode | enter
-
-
-def _group_id(group: str) -> int:
-    if group.isdigit():
-        return int(group)
-    try:
-        return grp.getgrnam(group).gr_gid
-    except KeyError:
-        raise ConfigError(f"group={group}: there is no such group; give a name or a number") from None

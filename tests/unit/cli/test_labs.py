@@ -40,7 +40,7 @@ def test_a_life(capsys: pytest.CaptureFixture[str], labs: Labs, file: Path) -> N
     file.write_text("[switch.lan]\n[switch.more]\n")
     assert vbackend(capsys, "plan", str(file)).out == "- lan: a\n+ switch more\n"
     assert vbackend(capsys, "apply", str(file)).status == 0
-    file.write_text('[switch.lan]\nports = ["stream:unix:/no/such/place"]\n')
+    file.write_text(f'[switch.lan]\nports = ["stream:unix:{file.parent}"]\n')  # no socket
     failed = vbackend(capsys, "apply", str(file))
     assert failed.status == 1
     assert "what was done before is undone" in failed.err.splitlines()[-1]

@@ -21,7 +21,6 @@ from vbackend.host.device import (
     set_carrier,
     set_header,
     set_offloads,
-    user_id,
 )
 from vbackend.host.netns import run_in_namespace
 
@@ -41,12 +40,6 @@ def test_names_a_device_can_have(name: str) -> None:
 def test_names_it_cannot_have(name: str) -> None:
     with pytest.raises(ConfigError, match="give 1 to 15 bytes"):
         check_ifname(name)
-
-
-def test_users() -> None:
-    assert (user_id("root"), user_id("0"), user_id("4242")) == (0, 0, 4242)
-    with pytest.raises(ConfigError, match="no-such-user: there is no such user"):
-        user_id("no-such-user")
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_labs_by_file_and_name(labs: Labs, tmp_path: Path, monkeypatch: pytest.M
     make(labs, "two")
     assert named_lab("two", labs.environ) == Named("two")
     file.write_text('[vm.a]\ndisk = "absent"\n')
-    assert named_lab(str(file), labs.environ, files=False).name == "two"
+    assert named_lab(str(file), labs.environ, host=False).name == "two"
     with pytest.raises(ConfigError, match="absent"):
         named_lab(str(file), labs.environ)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from vbackend.lab.load import LabError, key_text, load_lab, parse_lab
+from vbackend.lab.load import LabError, load_lab, parse_lab
 
 GOOD = """
 [vm.r1]
@@ -127,6 +127,13 @@ def test_a_mapping_is_not_changed() -> None:
             ["lab.toml:2: switch.s.ports[0]: end 'r1:eth0': there is no VM 'r1'; there are none"],
         ),
         (
+            "[switch.s]\nports = ['r1:eth0']\n[[capture]]\nfile = 'x'\nlinks = ['y']",
+            [
+                "lab.toml:2: switch.s.ports[0]: end 'r1:eth0': there is no VM 'r1'; there are none",
+                "lab.toml:5: capture[0].links[0]: there is no link 'y'; there are s/r1:eth0",
+            ],
+        ),
+        (
             "[[capture]]\nfile = 'x'\nlinks = ['y']",
             ["lab.toml:3: capture[0].links[0]: there is no link 'y'; there are none"],
         ),
@@ -156,6 +163,42 @@ def test_a_mapping_has_no_lines() -> None:
     assert str(caught.value) == "<string>: vm.a.image: found the integer 5, expected a string"
 
 
+CLASH = """
+[switch.lan]
+ports = ["a:eth0", "b:eth0"]
+[vm.a]
+kernel = "k"
+nic.eth0 = { addr = ["10.0.0.1/24"] }
+[vm.b]
+kernel = "/dev/null/k"
+nic.eth0 = { addr = ["10.0.0.1/24"] }
+"""
+CLASHES = (
+    "vm.b.nic.eth0.addr[0]: 10.0.0.1 belongs to a:eth0 too (vm.a.nic.eth0.addr[0]), on the same switch lan; "
+    "give one of them another"
+)
+
+
+def test_what_is_in_each_others_way() -> None:
+    with pytest.raises(LabError) as caught:
+        parse_lab(CLASH, origin="lab.toml", name="l")
+    assert list(map(str, caught.value.problems)) == [f"lab.toml:9: {CLASHES}"]
+
+
+def test_all_that_is_wrong_is_told(tmp_path: Path) -> None:
+    """Of the parts of the lab, and of this host."""
+    file = tmp_path / "l.toml"
+    file.write_text(CLASH)
+    with pytest.raises(LabError) as caught:
+        load_lab(file)
+    where = "give a path from the lab file's folder"
+    assert list(map(str, caught.value.problems)) == [
+        f"{file}:5: vm.a.kernel: there is no file '{tmp_path}/k'; {where}",
+        f"{file}:8: vm.b.kernel: there is no file '/dev/null/k'; {where}",
+        f"{file}:9: {CLASHES}",
+    ]
+
+
 def test_what_is_not_there(tmp_path: Path) -> None:
     file = tmp_path / "l.toml"
     file.write_text("[vm.a]\nimage = 'nosuch'\nfiles = {'/etc/x' = 'x'}\n[vm.b]\nkernel = 'k'\ndisk = 'd'\n")
@@ -166,7 +209,7 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     assert image.startswith(f"{file}:2: vm.a.image: there is no image recipe 'nosuch'; known: ")
     assert host.startswith(f"{file}:3: vm.a.files.\"/etc/x\": there is no file '{tmp_path}/x'")
     assert disk.startswith(f"{file}:6: vm.b.disk: there is no file")
-    assert load_lab(file, files=False).vm["b"].disk == f"{tmp_path}/d"
+    assert load_lab(file, host=False).vm["b"].disk == f"{tmp_path}/d"
 
 
 @pytest.mark.parametrize(
@@ -178,7 +221,3 @@ def test_what_is_no_lab_file(tmp_path: Path, content: bytes | None, what: str) -
         file.write_bytes(content)
     with pytest.raises(LabError, match=what):
         load_lab(file)
-
-
-def test_keys_are_written_as_in_the_file() -> None:
-    assert key_text(("vm", "r1", "files", "/etc/x", 3)) == 'vm.r1.files."/etc/x"[3]'

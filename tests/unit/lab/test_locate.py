@@ -2,7 +2,7 @@
 
 import pytest
 
-from vbackend.lab.locate import line_of, lines_of
+from vbackend.lab.locate import key_text, line_of, lines_of
 
 TEXT = '''# a lab
 name = "x"
@@ -61,3 +61,7 @@ def test_lines(where: tuple[str | int, ...], line: int) -> None:
 def test_there_are_no_other_ways() -> None:
     assert ("no",) not in lines_of(TEXT)
     assert lines_of("") == {}
+
+
+def test_keys_are_written_as_in_the_file() -> None:
+    assert key_text(("vm", "r1", "files", "/etc/x", 3)) == 'vm.r1.files."/etc/x"[3]'

@@ -46,6 +46,10 @@ def test_what_is_derived() -> None:
         {"delay": "50ms", "loss": "0.01"},
         {"delay": "50ms", "loss": "50%"},
     )
+    assert list(two.placed())[2:4] == [
+        (("switch", "lan", "ports", 2), "r2:eth0"),
+        (("cable", 0, "ends", 0), "r1:eth1"),
+    ]
     assert list(two.ports()) == ["tap:lab0,addr=10.0.0.254/24"]
     assert two.switch["lan"].ra is not None
 
@@ -80,6 +84,21 @@ def test_json_brings_it_back() -> None:
         ("vm.a = {disk = 'x', start = ['id']}", ("vm", "a"), "need the agent"),
         ("vm.a = {image = 'small', memory = '12'}", ("vm", "a", "memory"), "no size of memory"),
         ("vm.a = {image = 'small', nic = {e = {queues = 2}}}", ("vm", "a", "nic", "e"), "vhost-user"),
+        (
+            "vm.a = {image = 'small', nic = {e = {transport = 'vhost-user', model = 'e1000'}}}",
+            ("vm", "a", "nic", "e"),
+            "e1000 has no vhost-user; take a virtio-net model",
+        ),
+        (
+            "switch.s = {addr = ['10.0.0.1/24'], dhcp = {range = '10.0.0.9-10.0.0.9', router = 'fd00::1'}}",
+            ("switch", "s", "dhcp", "router"),
+            "'fd00::1' is no IPv4 address",
+        ),
+        (
+            "switch.s = {addr = ['10.0.0.1/24'], dhcp = {range = '10.0.0.9-10.0.0.9', hosts = {a = 'fd00::1'}}}",
+            ("switch", "s", "dhcp", "hosts", "a"),
+            "'fd00::1' is no IPv4 address",
+        ),
         ("vm.a = {image = 'small', cpu = 2}", ("vm", "a", "cpu"), "Extra inputs"),
         ("switch.s = {ports = ['a:eth0']}", (), "there is no VM 'a'; there are none"),
         (

@@ -5,7 +5,16 @@ from pathlib import Path
 import pytest
 
 from vbackend.errors import ConfigError
-from vbackend.lab.names import VmPlace, mac_address, mac_octets, port_socket, socket_path
+from vbackend.lab.names import (
+    VmPlace,
+    gateway_mac,
+    mac_address,
+    mac_octets,
+    port_socket,
+    socket_path,
+    station_mac,
+    tap_mac,
+)
 
 
 def test_mac_addresses_stay_the_same() -> None:
@@ -15,7 +24,9 @@ def test_mac_addresses_stay_the_same() -> None:
 
 def test_mac_addresses_differ() -> None:
     names = [(lab, vm, nic) for lab in ("a", "b") for vm in ("a", "b") for nic in ("a", "b")]
-    assert len({mac_address(*each) for each in names}) == len(names)
+    made = {mac_address(*each) for each in names}
+    made |= {of("a", "a") for of in (gateway_mac, station_mac, tap_mac)}
+    assert len(made) == len(names) + 3
 
 
 def test_places() -> None:
