@@ -263,6 +263,7 @@ class LabDaemon:
         self._healed = True
         self._record = LabRecord(file=file, running=wanted)
         self._folder.write(self._record)
+        await self._world.machines.set_up_taken_over()
 
     async def _heal(self, before: Lab) -> None:
         """Give the guests of a dead daemon their network again."""
@@ -270,6 +271,7 @@ class LabDaemon:
         try:
             await apply(plan(self._now, before), self._world, self._progress)
             self._healed = True
+            await self._world.machines.set_up_taken_over()
         except VbackendError as error:
             log.error("what ran before cannot be made to run again: %s", error)
 
