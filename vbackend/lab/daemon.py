@@ -22,6 +22,7 @@ from pydantic import JsonValue, ValidationError
 
 from vbackend import __version__
 from vbackend.backend import Backend
+from vbackend.control.foreground import ending_signals, unless_wanted
 from vbackend.control.server import ControlServer
 from vbackend.errors import ConfigError, HostError, VbackendError
 from vbackend.host.outside import Outside
@@ -109,13 +110,14 @@ class LabDaemon:
                 log.info("lab %s: %d guests taken over", self._folder.name, len(self._now.vms))
                 if wanted is not None:
                     try:
-                        await self.apply(wanted, file)
+                        applying = asyncio.create_task(self.apply(wanted, file), name="apply")
+                        await unless_wanted(applying, self._end)
                         await self._end.wait()
                     finally:
                         await self.down()
                 else:
                     await self._serve()
-            if self._remove:
+            if self._remove or (self._record.running is None and not self._world.machines.vms):
                 self._folder.remove()
         finally:
             lock.release()
@@ -379,10 +381,12 @@ def enter_namespace(name: str, environ: Mapping[str, str]) -> Outside | None:
 async def live(
     name: str, outside: Outside | None, *, wanted: Lab | None = None, file: str | None = None
 ) -> None:
-    """A daemon's life, which SIGINT and SIGTERM end. Arguments and errors: LabDaemon's."""
-    daemon = LabDaemon(name, os.environ, outside)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, daemon.end)
+    """A daemon's life, which `ending_signals` end; in the background not SIGHUP. Arguments and errors: LabDaemon's."""
+    daemon, loop = LabDaemon(name, os.environ, outside), asyncio.get_running_loop()
+    for number in ending_signals():
+        loop.add_signal_handler(number, daemon.end)
+    if wanted is None:
+        loop.add_signal_handler(signal.SIGHUP, log.info, "SIGHUP says nothing to a lab in the background")
     await daemon.serve(wanted=wanted, file=file)
 
 

@@ -15,6 +15,7 @@ from vbackend.control.foreground import (
     Ending,
     RunPlan,
     checked_plan,
+    ending_signals,
     log_to_stderr,
     run,
     run_to_end,
@@ -30,7 +31,7 @@ DEADLINE = 30.0
 @pytest.fixture
 def signals() -> Iterator[None]:
     """The handlers of before, whatever a test leaves."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -68,7 +69,7 @@ def test_plans(segment: str, ports: list[str], to_come: int, problem: str | None
 
 
 @pytest.mark.usefixtures("signals")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_first_signal_asks_and_only_a_late_one_cancels(number: signal.Signals) -> None:
     times = iter((0.0, 0.0, 1.9, 2.1))  # timeout(1) sends each signal twice
     asked = 0
@@ -105,6 +106,13 @@ async def test_first_signal_asks_and_only_a_late_one_cancels(number: signal.Sign
     await asyncio.wait((task,), timeout=DEADLINE)
     assert cancelled
     assert signal.getsignal(number) != signal.SIG_IGN
+
+
+@pytest.mark.usefixtures("signals")
+def test_nohup() -> None:
+    assert signal.SIGHUP in ending_signals()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert ending_signals() == (signal.SIGINT, signal.SIGTERM)
 
 
 def test_a_cut_short_end_is_an_error() -> None:
