@@ -259,9 +259,13 @@ ports = ["h1:eth0", "h2:eth0"]
 addr = ["10.9.0.1/24"]
 dhcp = {{ range = "10.9.0.100-10.9.0.150", hosts = {{ h1 = "10.9.0.50" }} }}
 dns = true
+[switch.east]
+ports = ["h1:eth1"]
+[switch.west]
+ports = ["h2:eth1"]
 [[cable]]
 name = "core"
-ends = ["h1:eth1", "h2:eth1"]
+ends = ["east:core", "west:core"]
 delay = "20ms"
 seed = 7
 [[capture]]

@@ -69,6 +69,7 @@ def labs(draw: st.DrawFn) -> Lab:
     for name in draw(st.lists(st.sampled_from(("lan", "wan", "core")), unique=True)):
         count = draw(st.integers(0, 3))
         switches[name], free = tuple(free[:count]), free[count:]
+    free += [f"{name}:up" for name in switches if draw(st.booleans())]  # one a switch, so there is no loop
     cables = []
     titles = [title for title in ("core", "edge", "side") if title not in switches]
     while len(free) >= 2 and titles:

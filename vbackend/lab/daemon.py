@@ -31,7 +31,7 @@ from vbackend.host.tap import HostDevices
 from vbackend.lab.apply import Progress, apply
 from vbackend.lab.guest import Guest
 from vbackend.lab.machines import VmNow
-from vbackend.lab.model import Cable, Impair, Lab
+from vbackend.lab.model import Cable, Impair, Lab, lab_problems
 from vbackend.lab.orders import lab_commands
 from vbackend.lab.picture import NOTHING, Picture, after, picture
 from vbackend.lab.plan import plan, summary
@@ -352,7 +352,10 @@ def _with_cable(lab: Lab, title: str, up: bool | None, forward: Impair | None, b
         cables = tuple(changed(cable) if cable.title == title else cable for cable in lab.cable)
     except ValidationError as error:
         raise ConfigError(f"cable {title!r}: {first_problem(error)}") from None
-    return lab.model_copy(update={"cable": cables})
+    found = lab.model_copy(update={"cable": cables})
+    for _, what in lab_problems(found):
+        raise ConfigError(what)
+    return found
 
 
 async def _take_lock(folder: LabFolder) -> LabLock | None:

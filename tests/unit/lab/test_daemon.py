@@ -262,6 +262,38 @@ async def test_commands_of_vms_and_cables(yard: Yard) -> None:
         await client.execute("lab-down")
 
 
+async def test_cables_of_switches(yard: Yard) -> None:
+    switches = "[switch.lan]\nports = ['a:eth1']\n[switch.wan]\nports = ['b:eth1']\n"
+    ends = "[[cable]]\nends = ['lan:{0}', 'wan:{0}']\nname = '{0}'\n"
+    trunk, spare = ends.format("trunk"), ends.format("spare") + "up = false\n"
+    async with yard.daemon() as (daemon, client):
+        await client.execute("lab-apply", {"lab": json(two(yard.disk))})
+        full = json(two(yard.disk, switches + trunk + spare))
+        planned = await client.execute("lab-plan", {"lab": full})
+        assert isinstance(planned, list)
+        assert {"+ cable trunk", "+ trunk: lan:trunk", "+ trunk: wan:trunk", "+ cable spare (down)"} <= set(
+            planned
+        )
+        await client.execute("lab-apply", {"lab": full})
+        assert await client.execute("lab-plan", {"lab": full}) == []
+        links = {link.title: link for link in (await connected(daemon)).links}
+        assert [end.name for end in links["trunk"].ends] == ["lan:trunk", "wan:trunk"]
+        with pytest.raises(ConfigError, match="cable 'spare' closes a loop of switches"):
+            await client.execute("cable-set", {"cable": "spare", "up": True})
+        for cable, up in (("trunk", False), ("spare", True)):
+            await client.execute("cable-set", {"cable": cable, "up": up, "back": {"loss": "1%"}})
+        links = {link.title: link for link in daemon.status().links}
+        assert {title: link.up for title, link in links.items()}.items() >= {
+            "trunk": False,
+            "spare": True,
+        }.items()
+        assert links["spare"].ends[0].impair == {"loss": "1%"}
+        await client.execute("lab-apply", {"lab": json(two(yard.disk, switches))})
+        assert {link.title for link in daemon.status().links} == {"core", "lan/a:eth1", "wan/b:eth1"}
+        assert not [port.name for port in daemon._backend.snapshot().ports if "@" in port.name]
+        await client.execute("lab-down")
+
+
 async def test_in_the_foreground(yard: Yard) -> None:
     daemon = LabDaemon("two", yard.environ)
     serving = asyncio.create_task(daemon.serve(wanted=two(yard.disk), file=None))
