@@ -218,7 +218,7 @@ def test_a_foreground_lab_ends_with_its_command(labs: Labs, tmp_path: Path, end:
     path.write_text(f'[vm.a]\ndisk = "{dumb_disk(tmp_path / "disk.img")}"\nmemory = "16M"\n')
     ours, theirs = os.openpty()
     child = subprocess.Popen(
-        ["setsid", "--ctty", *VBACKEND, "up", str(path), "--foreground"],
+        ["setsid", "--ctty", "env", "--default-signal=HUP", *VBACKEND, "up", str(path), "--foreground"],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,

@@ -223,6 +223,9 @@ class Machines:
 
         try:
             return await asyncio.to_thread(build_image, recipe, progress=say)
+        except asyncio.CancelledError:
+            log.info("image %s: its build is not stopped, and waited for at the end", recipe)
+            raise
         except VbackendError as error:
             raise type(error)(f"VM {name!r}: {error}") from None
 

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,15 +25,6 @@ from vbackend.errors import ConfigError, HostError
 from vbackend.ports.parse import parse_port
 
 DEADLINE = 30.0
-
-
-@pytest.fixture
-def signals() -> Iterator[None]:
-    """The handlers of before, whatever a test leaves."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def plan(home: Path, *, to_come: int = 0) -> RunPlan:
@@ -68,7 +58,7 @@ def test_plans(segment: str, ports: list[str], to_come: int, problem: str | None
             checked_plan(made)
 
 
-@pytest.mark.usefixtures("signals")
+@pytest.mark.usefixtures("in_terminal")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_first_signal_asks_and_only_a_late_one_cancels(number: signal.Signals) -> None:
     times = iter((0.0, 0.0, 1.9, 2.1))  # timeout(1) sends each signal twice
@@ -108,7 +98,7 @@ async def test_first_signal_asks_and_only_a_late_one_cancels(number: signal.Sign
     assert signal.getsignal(number) != signal.SIG_IGN
 
 
-@pytest.mark.usefixtures("signals")
+@pytest.mark.usefixtures("in_terminal")
 def test_nohup() -> None:
     assert signal.SIGHUP in ending_signals()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -161,7 +151,7 @@ async def test_fault_of_the_engine_ends_it(tmp_path: Path) -> None:
     assert ending.fault == "a worker died"
 
 
-@pytest.mark.usefixtures("signals")
+@pytest.mark.usefixtures("in_terminal")
 async def test_run_until_a_signal(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     with os.fdopen(reader, "rb"):

@@ -169,6 +169,7 @@ async def test_a_killed_guest(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("in_terminal")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_signals_reach_the_guest(tmp_path: Path, number: signal.Signals) -> None:
     os.mkfifo(tmp_path / "ready")

@@ -315,6 +315,7 @@ async def test_the_end_in_the_foreground_waits_for_no_guest(yard: Yard, build: t
     assert find_qemus(yard.folder.root) == {}
 
 
+@pytest.mark.usefixtures("in_terminal")
 @pytest.mark.parametrize(
     ("foreground", "number", "ends"),
     [
