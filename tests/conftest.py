@@ -1,4 +1,4 @@
-"""What every test shares: skips that say why, hypothesis profiles, and a folder of artefacts per test.
+"""What every test shares: skips that say why, hypothesis profiles, a folder of artefacts per test, signals.
 
 Where VBACKEND_NO_SKIP=1 is set (by `tools/dev test` when CI is) a skipped test is a failed test: a machine
 that must run a tier may not pass by lacking something.
@@ -7,6 +7,7 @@ that must run a tier may not pass by lacking something.
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Generator, Iterator
 from functools import cache
@@ -96,3 +97,14 @@ def artifacts(request: pytest.FixtureRequest) -> Iterator[Path]:
     yield folder
     if not request.node.stash.get(FAILED, False):
         shutil.rmtree(folder)
+
+
+@pytest.fixture
+def in_terminal() -> Iterator[None]:
+    """Signals as in a terminal, also where the tests run under nohup; afterwards as before."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

@@ -1,5 +1,8 @@
 """Labs of real guests, driven by the command line: up, changed under their feet, their vbackend killed, down."""
 
+import asyncio
+import os
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +14,8 @@ from tests.support.netns import Namespace, netns
 from tests.support.run import VBACKEND, wait_until
 from vbackend.control.client import call
 from vbackend.errors import ConfigError
+from vbackend.ports.unixsock import socket_address
+from vbackend.qemu.qmp import Qmp
 
 __all__ = ["netns"]
 
@@ -75,6 +80,14 @@ def uptime(labs: Labs, vm: str) -> float:
     return float(labs.guest(vm, "cat /proc/uptime").split()[0])
 
 
+async def reset(labs: Labs, lab: str, vm: str) -> None:
+    """The reset button of a VM, while nobody else has its monitor."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(socket_address(str(labs.folder(lab).vm(vm).qmp)))
+    async with await Qmp.connect(sock) as qmp:
+        await qmp.system_reset()
+
+
 @pytest.mark.timeout(240)
 @pytest.mark.usefixtures("image")
 def test_the_life_of_a_lab(labs: Labs, netns: Namespace, tmp_path: Path) -> None:
@@ -102,12 +115,14 @@ def test_the_life_of_a_lab(labs: Labs, netns: Namespace, tmp_path: Path) -> None
     assert labs.pids("life").items() > first.items()
 
     labs.guest("r1", "echo kept >/tmp/mark")
-    pids, up_since = labs.pids("life"), uptime(labs, "r3")
+    pids, up_since, r2_since = labs.pids("life"), uptime(labs, "r3"), uptime(labs, "r2")
     labs.kill_daemon("life")
     assert "dead" in labs.vbackend("ps").out
+    asyncio.run(reset(labs, "life", "r2"))
     labs.vbackend("up", grown)
     assert labs.pids("life") == pids
     assert uptime(labs, "r3") > up_since
+    assert uptime(labs, "r2") < r2_since, "r2 was reset, and is set up again"
     assert labs.guest("r1", "cat /tmp/mark") == "kept\n"
     ping(labs, "r2", "10.1.0.254")
     ping(labs, "r3", "10.1.0.2")
@@ -197,22 +212,26 @@ name = "core"
 
 
 @pytest.mark.timeout(120)
-def test_a_foreground_lab_ends_with_its_command(labs: Labs, tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", ["SIGTERM", "the terminal is closed"])
+def test_a_foreground_lab_ends_with_its_command(labs: Labs, tmp_path: Path, end: str) -> None:
     path = tmp_path / "front.toml"
     path.write_text(f'[vm.a]\ndisk = "{dumb_disk(tmp_path / "disk.img")}"\nmemory = "16M"\n')
-    log = tmp_path / "log"
-    with log.open("wb") as sink:
-        child = subprocess.Popen(
-            [*VBACKEND, "up", str(path), "--foreground"],
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=sink,
-            env=dict(labs.environ),
-        )
-    with child:
-        wait_until(lambda: labs.pids("front") and "done: + vm a" in log.read_text(), "the VM is up")
-        child.terminate()
-        assert child.wait(20) == 0, log.read_text()
+    ours, theirs = os.openpty()
+    child = subprocess.Popen(
+        ["setsid", "--ctty", "env", "--default-signal=HUP", *VBACKEND, "up", str(path), "--foreground"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=dict(labs.environ),
+    )
+    os.close(theirs)
+    with child, os.fdopen(ours, "rb", buffering=0) as terminal:
+        shown = b""
+        while b"done: + vm a" not in shown:
+            shown += terminal.read(4096)
+        assert labs.pids("front").keys() == {"a"}
+        child.terminate() if end == "SIGTERM" else terminal.close()
+        assert child.wait(20) == 0
     assert not labs.left()
 
 
@@ -240,9 +259,13 @@ ports = ["h1:eth0", "h2:eth0"]
 addr = ["10.9.0.1/24"]
 dhcp = {{ range = "10.9.0.100-10.9.0.150", hosts = {{ h1 = "10.9.0.50" }} }}
 dns = true
+[switch.east]
+ports = ["h1:eth1"]
+[switch.west]
+ports = ["h2:eth1"]
 [[cable]]
 name = "core"
-ends = ["h1:eth1", "h2:eth1"]
+ends = ["east:core", "west:core"]
 delay = "20ms"
 seed = 7
 [[capture]]

@@ -1,7 +1,8 @@
 """A program that passes for QEMU where labs look: -pidfile, QMP, the guest's agent, sockets of cards. It has no guest.
 
-`fake_qemu(folder)` is the path of such a program. The agent runs what it is told with the host's shell. QMP knows what
-a lab sends; every command is a line of `qmp.log` beside the pid file. Told `-refuse` it complains and ends, as QEMU.
+`fake_qemu(folder)` is the path of such a program. The agent runs what it is told with the host's shell; the guest's
+/run is the folder `run` beside the pid file, which a reset empties. QMP knows what a lab sends; every command is a line
+of `qmp.log` there. Told `-refuse` it complains and ends, as QEMU.
 """
 
 import sys
@@ -11,7 +12,7 @@ from typing import Final
 __all__ = ["fake_qemu"]
 
 _PROGRAM: Final = r"""
-import asyncio, base64, json, os, sys
+import asyncio, base64, json, os, shutil, sys
 
 def value(option):
     return sys.argv[sys.argv.index(option) + 1]
@@ -22,10 +23,17 @@ def parsed(text):
 pidfile = value("-pidfile")
 folder = os.path.dirname(pidfile)
 devices, netdevs, snapshots, jobs = [], {}, [], []
-hello = [b"\nhello 1\n"]
+hello = []
 for option, text in zip(sys.argv, sys.argv[1:]):
     if option == "-device" and "netdev=" in text:
         devices.append(parsed(text)["id"])
+
+run_folder = folder + "/run/"
+
+def reset():
+    shutil.rmtree(run_folder, ignore_errors=True)
+    os.mkdir(run_folder)
+    hello[:] = [b"\nhello 1\n"]
 
 async def requests(reader):
     text = ""
@@ -54,6 +62,8 @@ async def qmp(reader, writer):
             answer = [{"device": "disk0", "inserted": {"node-name": "disk", "ro": False}}, {"device": "cd0"}]
         elif command == "query-named-block-nodes":
             answer = [{"node-name": "vmstate", "image": {"snapshots": [{"name": name} for name in snapshots]}}]
+        elif command == "system_reset":
+            reset()
         elif command == "query-jobs":
             answer = jobs
         elif command == "netdev_add":
@@ -95,9 +105,10 @@ async def agent(reader, writer):
         words = line.split()
         if words and words[0] == b"run":
             if (command := base64.b64decode(words[2]).decode()) == "reset":
-                writer.write(b"\nhello 1\n")
+                reset()
+                writer.write(b"\n" + hello.pop())
             else:
-                tasks.append(asyncio.create_task(run(words[1], command)))
+                tasks.append(asyncio.create_task(run(words[1], command.replace("/run/", run_folder))))
 
 async def swallow(reader, writer):
     while await reader.read(65536):
@@ -111,6 +122,7 @@ async def listen(path, serve):
 async def main():
     if "-refuse" in sys.argv:
         sys.exit("fake-qemu: -refuse: invalid option")
+    reset()
     with open(pidfile, "w") as file:
         print(os.getpid(), file=file)
     for option, text in zip(sys.argv, sys.argv[1:]):

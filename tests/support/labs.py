@@ -15,9 +15,9 @@ __all__ = ["FakeWorld", "labs"]
 
 VMS = ("r1", "r2", "h1")
 NICS = ("eth0", "eth1")
+SWITCHES = ("lan", "wan", "core")
 PORTS = ("tap:lab0", "tap:lab0,addr=10.9.0.1/24", "stream:unix:/tmp/x.sock", "tun:t0")
 
-_NETWORKS = st.sampled_from(((), ("10.0.0.1/24",), ("10.0.0.1/24", "fd00::1/64")))
 _IMPAIR: dict[str, st.SearchStrategy[Any]] = {
     "delay": st.sampled_from((None, "1ms", "50ms")),
     "loss": st.sampled_from((None, "1%", 0.5)),
@@ -46,17 +46,19 @@ def _vms(draw: st.DrawFn, name: str, joined: Collection[str], keeps: bool) -> Vm
 
 
 @st.composite
-def _switches(draw: st.DrawFn, ends: tuple[str, ...], vms: Collection[str]) -> Switch:
-    addr = draw(_NETWORKS)
+def _switches(draw: st.DrawFn, name: str, ends: tuple[str, ...], vms: Collection[str]) -> Switch:
+    net = SWITCHES.index(name)
+    addresses = (f"10.0.{net}.1/24", f"fd00:{net}::1/64")
+    addr = addresses[: draw(st.integers(0, 2))]
     here = [end for end in ends if end.partition(":")[0] in vms]
     dhcp, dns, reserves, nat = (draw(st.booleans()) for _ in range(4))
-    hosts = {here[0]: "10.0.0.9"} if here and reserves else {}
+    hosts = {here[0]: f"10.0.{net}.9"} if here and reserves else {}
     return Switch(
         ports=ends,
         addr=addr,
-        dhcp=Dhcp(range="10.0.0.10-10.0.0.20", hosts=hosts) if addr and dhcp else None,
+        dhcp=Dhcp(range=f"10.0.{net}.10-10.0.{net}.20", hosts=hosts) if addr and dhcp else None,
         dns=Dns() if addr and dns else None,
-        nat=Nat(addr=("10.0.0.254/24",)) if nat else None,
+        nat=Nat(addr=(f"10.0.{net}.254/24",)) if nat else None,
     )
 
 
@@ -67,9 +69,10 @@ def labs(draw: st.DrawFn) -> Lab:
     known = [f"{name}:{nic}" for name in names for nic in NICS] + list(PORTS)
     free = list(draw(st.lists(st.sampled_from(known), unique_by=end_name)))
     switches: dict[str, tuple[str, ...]] = {}
-    for name in draw(st.lists(st.sampled_from(("lan", "wan", "core")), unique=True)):
+    for name in draw(st.lists(st.sampled_from(SWITCHES), unique=True)):
         count = draw(st.integers(0, 3))
         switches[name], free = tuple(free[:count]), free[count:]
+    free += [f"{name}:up" for name in switches if draw(st.booleans())]  # one a switch, so there is no loop
     cables = []
     titles = [title for title in ("core", "edge", "side") if title not in switches]
     while len(free) >= 2 and titles:
@@ -91,7 +94,7 @@ def labs(draw: st.DrawFn) -> Lab:
     lab = Lab(
         name="lab",
         vm={name: draw(_vms(name, joined, name == keeper)) for name in names},
-        switch={name: draw(_switches(ends, names)) for name, ends in switches.items()},
+        switch={name: draw(_switches(name, ends, names)) for name, ends in switches.items()},
         cable=tuple(cables),
     )
     files = draw(st.lists(st.sampled_from(("/a.pcapng", "/b.pcapng")), unique=True))

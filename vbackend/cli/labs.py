@@ -15,7 +15,10 @@ LabArgument = Annotated[
 def up(
     lab: LabArgument,
     foreground: Annotated[
-        bool, typer.Option("--foreground", help="Stay until Ctrl-C, then take everything down.")
+        bool,
+        typer.Option(
+            "--foreground", help="Stay until Ctrl-C or a closed terminal, then take everything down."
+        ),
     ] = False,
 ) -> None:
     """Start a lab, or make a running one what its file says.

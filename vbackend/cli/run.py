@@ -63,6 +63,6 @@ def run(
     run_to_end(run_plan(plan, ready, os.environ))
 
 
-run.__doc__ = f"""Join PORTs in the foreground until SIGINT, SIGTERM or `quit`.
+run.__doc__ = f"""Join PORTs in the foreground until SIGINT, SIGTERM, SIGHUP or `quit`.
 
 {PORT_HELP}"""

@@ -29,18 +29,19 @@ __all__ = [
     "Ending",
     "RunPlan",
     "checked_plan",
+    "ending_signals",
     "log_to_stderr",
     "run",
     "run_to_end",
     "running_backend",
     "signals_end",
+    "unless_wanted",
 ]
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _END_S: Final = 2.0  # what an end in order may take
 
 
@@ -105,7 +106,7 @@ def run_to_end(life: Coroutine[Any, Any, T]) -> T:
 
 
 async def run(plan: RunPlan, ready_fd: int | None, environ: Mapping[str, str]) -> None:
-    """`vbackend run`: until SIGINT, SIGTERM or `quit`. HostError when a fault of the engine ended it."""
+    """`vbackend run`: until one of `ending_signals` or `quit`. HostError when a fault of the engine ended it."""
     ending = Ending()
     with signals_end(ending.request):
         async with running_backend(plan, ending):
@@ -136,7 +137,7 @@ async def running_backend(plan: RunPlan, ending: Ending) -> "AsyncIterator[Backe
         if plan.control is not None:
             control = await stack.enter_async_context(ControlServer(plan.control, version=__version__))
         start = asyncio.create_task(backend.start(plan.specs, to_come=plan.to_come), name="start")
-        await _until(start, ending.wanted)
+        await unless_wanted(start, ending.wanted)
         if not ending.wanted.is_set():
             backend.failure.add_done_callback(lambda failure: _failed(failure, ending))
             if control is not None:
@@ -145,7 +146,7 @@ async def running_backend(plan: RunPlan, ending: Ending) -> "AsyncIterator[Backe
         yield backend
 
 
-async def _until(task: asyncio.Task[None], wanted: asyncio.Event) -> None:
+async def unless_wanted(task: asyncio.Task[None], wanted: asyncio.Event) -> None:
     """Wait for the task; when the end is wanted first, cancel it. Raises what the task raised."""
     waiter = asyncio.create_task(wanted.wait(), name="end while starting")
     try:
@@ -164,16 +165,22 @@ def _failed(failure: asyncio.Future[str], ending: Ending) -> None:
         ending.fail(failure.result())
 
 
+def ending_signals() -> tuple[signal.Signals, ...]:
+    """Those that ask a foreground process to end. SIGHUP, the end of its terminal, is none under nohup."""
+    hang_up = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+    return signal.SIGINT, signal.SIGTERM, *hang_up
+
+
 @contextmanager
 def signals_end(
     on_first: Callable[[], None], *, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[None]:
-    """Call `on_first` on the first SIGINT or SIGTERM.
+    """Call `on_first` on the first of `ending_signals`.
 
     Those of the next two seconds, which the end may take, say nothing new: timeout(1) sends each signal twice.
     The first one after that cancels the task, the next one kills.
     """
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    loop, task, numbers = asyncio.get_running_loop(), asyncio.current_task(), ending_signals()
     assert task is not None, "runs in a task"
     patient_until: float | None = None
 
@@ -188,15 +195,15 @@ def signals_end(
         if now < patient_until:
             return
         log.warning("got %s again: not waiting any longer", number.name)
-        for each in _SIGNALS:
+        for each in numbers:
             loop.remove_signal_handler(each)
             signal.signal(each, signal.SIG_DFL)
         task.cancel()
 
-    for each in _SIGNALS:
+    for each in numbers:
         loop.add_signal_handler(each, caught, each)
     try:
         yield
     finally:
-        for each in _SIGNALS:
+        for each in numbers:
             loop.remove_signal_handler(each)

@@ -21,7 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final, Literal
 
-from vbackend.control.foreground import Ending, RunPlan, checked_plan, running_backend
+from vbackend.control.foreground import Ending, RunPlan, checked_plan, ending_signals, running_backend
 from vbackend.control.readiness import notify
 from vbackend.errors import ConfigError, HostError
 from vbackend.ports.parse import parse_port
@@ -113,7 +113,7 @@ async def run_guest(
 ) -> int:
     """Run the guest to its end; returns the status to exit with.
 
-    SIGINT and SIGTERM go to the guest. HostError, OSError: a port or the program cannot be opened, or a fault
+    SIGINT, SIGTERM and SIGHUP go to the guest. HostError, OSError: a port or the program cannot be opened, or a fault
     of the engine ended it.
     """
     program = launch.command[0]
@@ -200,7 +200,7 @@ async def _watch(child: asyncio.subprocess.Process, ending: Ending) -> int:
 
 
 class _Relay:
-    """Passes SIGINT and SIGTERM to the child, once there is one; before, they end the start."""
+    """Passes what asks for the end to the child, once there is one; before, it ends the start."""
 
     def __init__(self, ending: Ending) -> None:
         self._ending = ending
@@ -223,13 +223,13 @@ class _Relay:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for each in (signal.SIGINT, signal.SIGTERM):
+        loop, numbers = asyncio.get_running_loop(), ending_signals()
+        for each in numbers:
             loop.add_signal_handler(each, self.caught, each)
         try:
             yield
         finally:
-            for each in (signal.SIGINT, signal.SIGTERM):
+            for each in numbers:
                 loop.remove_signal_handler(each)
 
 

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_interface
+from itertools import pairwise
 from typing import Final
 
 from vbackend.errors import ConfigError
 from vbackend.host.ruleset import Forward, IPAddress, resolve
 from vbackend.lab.locate import key_text
-from vbackend.lab.model import Lab, Nic, Switch, Where, end_name, is_vm_end, split_end
+from vbackend.lab.model import Cable, Lab, Nic, Switch, Where, end_name, is_vm_end, split_end
 from vbackend.lab.names import gateway_mac, mac_octets, station_mac, tap_mac
 from vbackend.lab.picture import Picture, picture
 from vbackend.lab.served import guest_addresses, services_of
@@ -68,37 +69,58 @@ def _twice(claims: Iterable[_Claim], why: str) -> Iterator[tuple[Where, str]]:
             yield claim.where, f"{claim.value} belongs to {other.owner} too ({key_text(other.where)}), {why}"
 
 
-def _segments(lab: Lab) -> dict[Where, str]:
-    """All of them, by where they are in the file, and what each is called."""
-    found: dict[Where, str] = {("switch", name): f"on the same switch {name}" for name in lab.switch}
-    return found | {
-        ("cable", number): f"on the same cable {cable.title}" for number, cable in enumerate(lab.cable)
-    }
+def _networks(lab: Lab) -> dict[Where, str]:
+    """Where each segment is in the file, and on which network: cables to switches make one of all that they join."""
+    stands_for = {name: name for name in lab.switch}  # one switch of each network for all of them
+    for cable in lab.cable:
+        for one, other in pairwise(_switches(lab, cable)):
+            root, gone = stands_for[one], stands_for[other]
+            stands_for = {name: root if at == gone else at for name, at in stands_for.items()}
+
+    def around(switch: str) -> str:
+        joined = [name for name, root in stands_for.items() if root == stands_for[switch]]
+        return (
+            f"on joined switches {', '.join(joined)}" if len(joined) > 1 else f"on the same switch {switch}"
+        )
+
+    found: dict[Where, str] = {("switch", name): around(name) for name in lab.switch}
+    for number, cable in enumerate(lab.cable):
+        ends = _switches(lab, cable)
+        found["cable", number] = around(ends[0]) if ends else f"on the same cable {cable.title}"
+    return found
+
+
+def _switches(lab: Lab, cable: Cable) -> list[str]:
+    return [split_end(end)[0] for end in cable.ends if lab.is_switch_end(end)]
 
 
 # MAC addresses
 
 
 def _macs(lab: Lab, now: Picture) -> Iterator[tuple[Where, str]]:
-    claims: dict[Where, list[_Claim]] = {segment: [] for segment in _segments(lab)}
+    networks = _networks(lab)
+    claims: dict[str, list[_Claim]] = {network: [] for network in networks.values()}
     cards: dict[str, dict[str, _Claim]] = {name: {} for name in lab.vm}
     for where, end in lab.placed():
+        if lab.is_switch_end(end):
+            continue
+        here = claims[networks[where[:2]]]
         if is_vm_end(end):
             vm, nic = split_end(end)
             cards[vm][nic] = _card_mac(now, vm, nic, lab.vm[vm].nic.get(nic), where)
-            claims[where[:2]].append(cards[vm][nic])
+            here.append(cards[vm][nic])
         elif (claim := _port_mac(lab.name, end, where)) is not None:
-            claims[where[:2]].append(claim)
+            here.append(claim)
     for name, switch in lab.switch.items():
-        here = claims["switch", name]
+        here = claims[networks["switch", name]]
         if switch.nat is not None:
             where = ("switch", name, "nat")
-            here.append(_Claim(gateway_mac(lab.name, name), "its NAT", where, given=False))
+            here.append(_Claim(gateway_mac(lab.name, name), f"the NAT of {name}", where, given=False))
         if switch.addr:
             where = ("switch", name, "addr")
-            here.append(_Claim(station_mac(lab.name, name), "its services", where, given=False))
-    for segment, which in _segments(lab).items():
-        yield from _twice(claims[segment], which + _ANOTHER)
+            here.append(_Claim(station_mac(lab.name, name), f"the services of {name}", where, given=False))
+    for network, claimed in claims.items():
+        yield from _twice(claimed, network + _ANOTHER)
     for name, guest in lab.vm.items():
         for nic, told in guest.nic.items():
             cards[name].setdefault(nic, _card_mac(now, name, nic, told, ("vm", name, "nic", nic)))
@@ -128,15 +150,17 @@ def _port_mac(lab: str, end: str, where: Where) -> _Claim | None:
 
 
 def _addresses(lab: Lab, now: Picture) -> Iterator[tuple[Where, str]]:
-    claims: dict[Where, list[_Claim]] = {segment: [] for segment in _segments(lab)}
+    networks = _networks(lab)
+    claims: dict[str, list[_Claim]] = {network: [] for network in networks.values()}
     for name, switch in lab.switch.items():
-        claims["switch", name] += _switch_addresses(name, switch)
+        claims[networks["switch", name]] += _switch_addresses(name, switch)
     for where, end in lab.placed():
-        claims[where[:2]] += _end_addresses(now, end, where)
+        if not lab.is_switch_end(end):
+            claims[networks[where[:2]]] += _end_addresses(now, end, where)
     for name, switch in lab.switch.items():
-        claims["switch", name] += _reservations(now, name, switch)
-    for segment, which in _segments(lab).items():
-        yield from _twice(claims[segment], which + _ANOTHER)
+        claims[networks["switch", name]] += _reservations(now, name, switch)
+    for network, claimed in claims.items():
+        yield from _twice(claimed, network + _ANOTHER)
 
 
 def _ip(text: str) -> str:
@@ -145,9 +169,9 @@ def _ip(text: str) -> str:
 
 def _switch_addresses(name: str, switch: Switch) -> Iterator[_Claim]:
     for place, text in enumerate(switch.addr):
-        yield _Claim(_ip(text), "its services", ("switch", name, "addr", place))
+        yield _Claim(_ip(text), f"the services of {name}", ("switch", name, "addr", place))
     for place, text in enumerate(switch.nat.addr if switch.nat is not None else ()):
-        yield _Claim(_ip(text), "its NAT", ("switch", name, "nat", "addr", place))
+        yield _Claim(_ip(text), f"the NAT of {name}", ("switch", name, "nat", "addr", place))
 
 
 def _end_addresses(now: Picture, end: str, where: Where) -> Iterator[_Claim]:

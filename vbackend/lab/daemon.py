@@ -22,6 +22,7 @@ from pydantic import JsonValue, ValidationError
 
 from vbackend import __version__
 from vbackend.backend import Backend
+from vbackend.control.foreground import ending_signals, unless_wanted
 from vbackend.control.server import ControlServer
 from vbackend.errors import ConfigError, HostError, VbackendError
 from vbackend.host.outside import Outside
@@ -30,7 +31,7 @@ from vbackend.host.tap import HostDevices
 from vbackend.lab.apply import Progress, apply
 from vbackend.lab.guest import Guest
 from vbackend.lab.machines import VmNow
-from vbackend.lab.model import Cable, Impair, Lab
+from vbackend.lab.model import Cable, Impair, Lab, lab_problems
 from vbackend.lab.orders import lab_commands
 from vbackend.lab.picture import NOTHING, Picture, after, picture
 from vbackend.lab.plan import plan, summary
@@ -109,13 +110,14 @@ class LabDaemon:
                 log.info("lab %s: %d guests taken over", self._folder.name, len(self._now.vms))
                 if wanted is not None:
                     try:
-                        await self.apply(wanted, file)
+                        applying = asyncio.create_task(self.apply(wanted, file), name="apply")
+                        await unless_wanted(applying, self._end)
                         await self._end.wait()
                     finally:
                         await self.down()
                 else:
                     await self._serve()
-            if self._remove:
+            if self._remove or (self._record.running is None and not self._world.machines.vms):
                 self._folder.remove()
         finally:
             lock.release()
@@ -263,6 +265,7 @@ class LabDaemon:
         self._healed = True
         self._record = LabRecord(file=file, running=wanted)
         self._folder.write(self._record)
+        await self._world.machines.set_up_taken_over()
 
     async def _heal(self, before: Lab) -> None:
         """Give the guests of a dead daemon their network again."""
@@ -270,6 +273,7 @@ class LabDaemon:
         try:
             await apply(plan(self._now, before), self._world, self._progress)
             self._healed = True
+            await self._world.machines.set_up_taken_over()
         except VbackendError as error:
             log.error("what ran before cannot be made to run again: %s", error)
 
@@ -348,7 +352,10 @@ def _with_cable(lab: Lab, title: str, up: bool | None, forward: Impair | None, b
         cables = tuple(changed(cable) if cable.title == title else cable for cable in lab.cable)
     except ValidationError as error:
         raise ConfigError(f"cable {title!r}: {first_problem(error)}") from None
-    return lab.model_copy(update={"cable": cables})
+    found = lab.model_copy(update={"cable": cables})
+    for _, what in lab_problems(found):
+        raise ConfigError(what)
+    return found
 
 
 async def _take_lock(folder: LabFolder) -> LabLock | None:
@@ -377,10 +384,12 @@ def enter_namespace(name: str, environ: Mapping[str, str]) -> Outside | None:
 async def live(
     name: str, outside: Outside | None, *, wanted: Lab | None = None, file: str | None = None
 ) -> None:
-    """A daemon's life, which SIGINT and SIGTERM end. Arguments and errors: LabDaemon's."""
-    daemon = LabDaemon(name, os.environ, outside)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, daemon.end)
+    """A daemon's life, which `ending_signals` end; in the background not SIGHUP. Arguments and errors: LabDaemon's."""
+    daemon, loop = LabDaemon(name, os.environ, outside), asyncio.get_running_loop()
+    for number in ending_signals():
+        loop.add_signal_handler(number, daemon.end)
+    if wanted is None:
+        loop.add_signal_handler(signal.SIGHUP, log.info, "SIGHUP says nothing to a lab in the background")
     await daemon.serve(wanted=wanted, file=file)
 
 

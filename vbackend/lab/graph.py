@@ -52,8 +52,8 @@ def drawing(lab: Lab, rates: Rates | None = None) -> Drawing:
 
     def attach(end: str) -> tuple[int, str]:
         if is_vm_end(end):
-            vm, nic = split_end(end)
-            return numbers[vm], nic
+            owner, nic = split_end(end)
+            return (switches if lab.is_switch_end(end) else numbers)[owner], nic
         nodes.append(Node("port", _port_words(end)))
         return len(nodes) - 1, ""
 

@@ -43,13 +43,13 @@ T = TypeVar("T")
 
 BOOT_S: Final = 120.0  # emulated, on a machine that has other things to do
 _MONITOR_S: Final = 30.0
-_ANSWER_S: Final = 10.0  # of the agent of a guest that runs
 _SETUP_S: Final = 60.0  # of one command of `start`
 _UNPLUG_S: Final = 15.0  # the guest has a say in it
 _GRACE_S: Final = 3.0  # for QEMU to quit by itself
 _SNAPSHOT_S: Final = 60.0
 _LAST_WORDS: Final = 2000
 _SEND_AT_ONCE: Final = 1 << 16  # bytes of a file in one command
+_MARK: Final = "/run/vbackend-set-up"  # in the guest's memory, so a reset takes it away and a snapshot has it
 
 
 class Guest:
@@ -62,6 +62,7 @@ class Guest:
         self.qmp: Final = qmp
         self.agent: Final = agent
         self._plugging: Final = asyncio.Lock()
+        self._starts = 1  # of the agent, when it was set up last
 
     @classmethod
     async def start(cls, name: str, command: Sequence[str], place: VmPlace, *, has_agent: bool) -> Self:
@@ -80,24 +81,20 @@ class Guest:
 
     @classmethod
     async def adopt(cls, name: str, pid: int, place: VmPlace, *, has_agent: bool) -> Self | None:
-        """Take over a QEMU that runs; None: it has ended, or does not answer."""
+        """Take over a QEMU that runs and was set up; None: it has ended, or does not answer."""
         process = Process.adopt(pid, place.pid)
         if process is None:
             return None
         try:
-            guest = await cls._connected(name, place, process, has_agent=has_agent)
+            return await cls._connected(name, place, process, has_agent=has_agent, started=True)
         except VbackendError:
             process.release()
             return None
-        if guest.agent is not None:
-            try:
-                await guest.agent.take_over(timeout=_ANSWER_S)
-            except (TimeoutError, PeerError) as error:
-                log.warning("VM %s: its agent does not answer: %s", name, error)
-        return guest
 
     @classmethod
-    async def _connected(cls, name: str, place: VmPlace, process: Process, *, has_agent: bool) -> Self:
+    async def _connected(
+        cls, name: str, place: VmPlace, process: Process, *, has_agent: bool, started: bool = False
+    ) -> Self:
         qmp: Qmp | None = None
         try:
             sock = await _connect(place.qmp, process, f"VM {name!r}: QEMU")
@@ -105,7 +102,7 @@ class Guest:
             agent = None
             if has_agent:
                 sock = await _connect(place.agent, process, f"VM {name!r}: its agent's port")
-                agent = Agent(sock, first_job=random.randrange(1 << 20, 1 << 30))
+                agent = Agent(sock, first_job=random.randrange(1 << 20, 1 << 30), started=started)
             return cls(name, place, process, qmp, agent)
         except VbackendError as error:
             if qmp is not None:
@@ -121,33 +118,33 @@ class Guest:
     async def set_up(
         self, cards: Mapping[str, Card], copied: Mapping[str, str], commands: Sequence[str]
     ) -> None:
-        """Wait until the agent answers, then place, interfaces and commands, in this order.
+        """Wait until the agent answers, then place, interfaces and commands, in this order, once after each boot.
 
         `copied`: guest's path -> host's. PeerError: the guest does not come up, or a command fails.
         """
         agent = self._agent()
+        self._starts = agent.starts
         try:
-            await self._while_it_runs(agent.take_over(timeout=BOOT_S))
+            done = await self._while_it_runs(agent.take_over(f"test -e {_MARK}", timeout=BOOT_S))
         except (TimeoutError, PeerError) as error:
             words = _tail(self.place.console_log) or "its console is empty"
             raise PeerError(
                 f"VM {self.name!r} did not come up: {_brief(error)}; its console ends with: {words}"
             ) from None
+        self._starts = agent.starts
+        if done.status == 0:
+            return
         for target, source in copied.items():
             await self.copy_in(Path(source), target)
         if script := configure_script(cards):
             await self._demand(script, "its network interfaces")
         for command in commands:
             await self._demand(command, repr(command))
+        await self._demand(f": >{_MARK}", _MARK)
 
-    async def wait_reset(self, seen: int) -> int:
-        """Wait until the guest's agent has started more than `seen` times, and more than once; returns how often.
-
-        PeerError: the guest is gone.
-        """
-        agent = self._agent()
-        await agent.wait_started(max(1, seen) + 1)
-        return agent.starts
+    async def wait_reset(self) -> None:
+        """Wait until the guest has been reset since `set_up` has had its last answer. PeerError: it is gone."""
+        await self._agent().wait_started(max(1, self._starts) + 1)
 
     async def run(self, command: str, *, timeout: float) -> Result:
         """Run a shell script in the guest; its status is not judged. CommandTimeoutError, PeerError."""

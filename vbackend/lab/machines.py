@@ -65,6 +65,7 @@ class Machines:
         self.vms: Final[dict[str, VmNow]] = {}
         self._watchers: Final[dict[str, asyncio.Task[None]]] = {}
         self._resets: Final[dict[str, asyncio.Task[None]]] = {}
+        self._unasked: Final[set[str]] = set()  # taken over: nobody knows whether they were reset meanwhile
 
     def guest(self, name: str) -> Guest:
         """A VM's guest. ConfigError: there is no such VM, or it does not run."""
@@ -101,6 +102,7 @@ class Machines:
         for watchers in (self._watchers, self._resets):
             if (watcher := watchers.pop(name, None)) is not None:
                 watcher.cancel()
+        self._unasked.discard(name)
         now = self.vms.get(name)
         if now is not None and now.guest is not None:
             await now.guest.stop()
@@ -147,7 +149,8 @@ class Machines:
     async def take_over(self) -> None:
         """Take over the guests that an earlier daemon has left; end those that cannot be.
 
-        A guest that was not set up to its end is ended: it is started again by whoever wants it.
+        A guest that was not set up to its end is ended: it is started again by whoever wants it. The others boot, for
+        all that is known, until `set_up_taken_over`.
         """
         running = find_qemus(self._folder.vms)
         names = self._folder.vm_names()
@@ -155,6 +158,13 @@ class Machines:
             *(self._take_over(name, running.pop(self._folder.vm(name).pid, None)) for name in names)
         )
         _kill(running)
+
+    async def set_up_taken_over(self) -> None:
+        """Wait for the agents of guests that were taken over; those that were reset meanwhile are set up again.
+
+        When they have their network, which their commands may need.
+        """
+        await asyncio.gather(*map(self._ask, list(self._unasked)))
 
     async def notice_ends(self) -> None:
         """Wait until of every VM that has ended by now it is known."""
@@ -202,6 +212,8 @@ class Machines:
             await guest.set_up(cards, vm.files, vm.start)
         self._note(name, now, ready=True)
         self._run(name, replace(now, state="running"))
+        if vm.has_agent:
+            self._await_resets(name, guest)
 
     async def _build(self, name: str, recipe: str, now: VmNow) -> BuiltImage:
         loop = asyncio.get_running_loop()
@@ -211,6 +223,9 @@ class Machines:
 
         try:
             return await asyncio.to_thread(build_image, recipe, progress=say)
+        except asyncio.CancelledError:
+            log.info("image %s: its build is not stopped, and waited for at the end", recipe)
+            raise
         except VbackendError as error:
             raise type(error)(f"VM {name!r}: {error}") from None
 
@@ -229,31 +244,44 @@ class Machines:
             {nic: self._card(name, nic, config) for nic, config in record.machine.nics.items()}
         )
         nics = {nic: config for nic, config in record.machine.nics.items() if nic in there}
-        self._run(name, VmNow(Machine(record.machine.vm, nics), "running", since=record.since, guest=guest))
+        now = VmNow(Machine(record.machine.vm, nics), "running", since=record.since, guest=guest)
+        if guest.agent is not None:
+            self._unasked.add(name)
+            now = replace(now, state="booting", reason="taken over")
+        self._run(name, now)
 
     def _run(self, name: str, now: VmNow) -> None:
         self._set(name, now)
         self._watchers[name] = asyncio.create_task(self._watch(name, now), name=f"watch {name}")
-        if now.guest is not None and now.machine.vm.has_agent:
-            again = self._set_up_again(name, now.guest)
-            self._resets[name] = asyncio.create_task(again, name=f"resets of {name}")
+
+    def _await_resets(self, name: str, guest: Guest) -> None:
+        """A guest that was reset has forgotten what it was told, so it is told again; until it is gone."""
+
+        async def again() -> None:
+            with contextlib.suppress(PeerError):
+                while True:
+                    await guest.wait_reset()
+                    self._set(name, replace(self.vms[name], state="booting", reason="it was reset"))
+                    await self._set_up_again(name, guest)
+
+        self._resets[name] = asyncio.create_task(again(), name=f"resets of {name}")
 
     async def _set_up_again(self, name: str, guest: Guest) -> None:
-        """A guest that was reset has forgotten what it was told, so it is told again; until it is gone."""
-        seen = 0
-        with contextlib.suppress(PeerError):
-            while True:
-                seen = await guest.wait_reset(seen)
-                now, why = self.vms[name], ""
-                self._set(name, replace(now, state="booting", reason="it was reset"))
-                cards = {nic: self._card(name, nic, config) for nic, config in now.machine.nics.items()}
-                try:
-                    await guest.set_up(cards, now.machine.vm.files, now.machine.vm.start)
-                except VbackendError as error:
-                    why = f"after a reset: {one_line(error)}"
-                    log.warning("VM %s: %s", name, why)
-                if self.vms[name].guest is guest:
-                    self._set(name, replace(self.vms[name], state="running", reason=why))
+        machine, why = self.vms[name].machine, ""
+        cards = {nic: self._card(name, nic, config) for nic, config in machine.nics.items()}
+        try:
+            await guest.set_up(cards, machine.vm.files, machine.vm.start)
+        except (VbackendError, TimeoutError) as error:
+            why = f"after a reset: {one_line(error)}"
+            log.warning("VM %s: %s", name, why)
+        if self.vms[name].guest is guest:
+            self._set(name, replace(self.vms[name], state="running", reason=why))
+
+    async def _ask(self, name: str) -> None:
+        if (guest := self.vms[name].guest) is not None:
+            await self._set_up_again(name, guest)
+            self._await_resets(name, guest)
+        self._unasked.discard(name)
 
     async def _watch(self, name: str, now: VmNow) -> None:
         assert now.guest is not None, "only of guests that run"

@@ -5,7 +5,8 @@
     [[cable]]                      joins two ends, every frame untouched, impaired as told
     [[capture]]                    a file that links are recorded to
 
-An **end** is `VM:NIC`, or a PORT as on the command line. A **link** is a cable, or one end on a switch.
+An **end** is `VM:NIC`, of a cable also `SWITCH:NAME`, or a PORT as on the command line. A **link** is a cable, or one
+end on a switch.
 Not here: single values (words.py), TOML and line numbers (load.py), what is derived from names (names.py), what runs
 (plan.py, apply.py).
 """
@@ -13,7 +14,7 @@ Not here: single values (words.py), TOML and line numbers (load.py), what is der
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_interface
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -68,6 +69,8 @@ __all__ = [
     "lab_problems",
     "split_end",
 ]
+
+_OWN_PORTS: Final = ("services", "nat")  # of a switch: stations.py, gateways.py
 
 Where = tuple[str | int, ...]  # a way through the file: tables, keys, positions in arrays
 
@@ -344,6 +347,11 @@ class Lab(Strict):
                     found.setdefault(nic, Nic())
         return found
 
+    def is_switch_end(self, end: str) -> bool:
+        """Whether a cable's end is on a switch. A VM of that name comes first."""
+        owner = split_end(end)[0]
+        return is_vm_end(end) and owner not in self.vm and owner in self.switch
+
     def links(self) -> tuple[str, ...]:
         """Titles of all links: cables, and `SWITCH/END` for what is on a switch."""
         on_switches = [
@@ -365,6 +373,7 @@ class Lab(Strict):
 def lab_problems(lab: Lab) -> Iterator[tuple[Where, str]]:
     """What is wrong with the parts of a lab taken together, and where."""
     yield from _end_problems(lab)
+    yield from _loop_problems(lab)
     named = Counter(lab.links())
     for number, cable in enumerate(lab.cable):
         if named[cable.title] > 1:
@@ -392,9 +401,15 @@ def lab_problems(lab: Lab) -> Iterator[tuple[Where, str]]:
 def _end_problems(lab: Lab) -> Iterator[tuple[Where, str]]:
     seen = set[str]()
     for where, end in lab.placed():
-        if is_vm_end(end) and split_end(end)[0] not in lab.vm:
-            known = ", ".join(lab.vm) or "none"
-            yield where, f"end {end!r}: there is no VM {split_end(end)[0]!r}; there are {known}"
+        if lab.is_switch_end(end):
+            if where[0] == "switch":
+                yield where, f"end {end!r}: it is a switch's; join switches by a [[cable]] with two such ends"
+            elif split_end(end)[1] in _OWN_PORTS:
+                yield where, f"end {end!r}: a port of the switch's own is called so; give it another name"
+        elif is_vm_end(end) and split_end(end)[0] not in lab.vm:
+            known = ", ".join([*lab.vm, *(lab.switch if where[0] == "cable" else ())]) or "none"
+            what = "VM" if where[0] == "switch" else "VM or switch"
+            yield where, f"end {end!r}: there is no {what} {split_end(end)[0]!r}; there are {known}"
         if end_name(end) in seen:
             yield (
                 where,
@@ -406,6 +421,25 @@ def _end_problems(lab: Lab) -> Iterator[tuple[Where, str]]:
             if config.transport == "vhost-user" and f"{name}:{nic}" not in seen:
                 what = f"{name}:{nic} is vhost-user and joined to nothing, which QEMU does not start with; join it"
                 yield ("vm", name, "nic", nic), what
+
+
+def _loop_problems(lab: Lab) -> Iterator[tuple[Where, str]]:
+    """Cables that are up and lead back to a switch: nobody here speaks a spanning tree protocol."""
+    reached: dict[str, str] = {}  # from a switch nearer to that which stands for all that are joined
+
+    def root(switch: str) -> str:
+        while switch in reached:
+            switch = reached[switch]
+        return switch
+
+    for number, cable in enumerate(lab.cable):
+        if cable.up and all(map(lab.is_switch_end, cable.ends)):
+            one, two = (root(split_end(end)[0]) for end in cable.ends)
+            if one == two:
+                what = f"cable {cable.title!r} closes a loop of switches, where frames would circle for ever"
+                yield ("cable", number, "ends"), f"{what}; leave it out, or give it up = false"
+            else:
+                reached[one] = two
 
 
 def _line_words(spec: PortSpec, keys: Mapping[str, str]) -> str:

@@ -17,6 +17,7 @@ from vbackend.lab.steps import (
     AddNic,
     AddSegment,
     CableState,
+    EndPort,
     JoinEnd,
     LeaveEnd,
     NicPort,
@@ -33,6 +34,7 @@ from vbackend.lab.steps import (
     StopCapture,
     StopService,
     StopVm,
+    SwitchPort,
     describe,
 )
 from vbackend.ports import values
@@ -54,7 +56,7 @@ class Place:
 
     segment: str
     end: str  # as in the file
-    port: NicPort | None = None
+    port: EndPort = None
     impair: dict[str, str] = field(default_factory=dict)
 
 
@@ -103,6 +105,8 @@ def picture(lab: Lab) -> Picture:
         if not is_vm_end(end):
             return Place(segment, end, None, impair)
         owner, nic = split_end(end)
+        if lab.is_switch_end(end):
+            return Place(segment, end, SwitchPort(owner), impair)
         return Place(segment, end, nic_port(vms[owner].nics[nic]), impair)
 
     segments, places, services = dict[str, Segment](), dict[str, Place](), dict[str, Service]()
@@ -154,7 +158,8 @@ def _after(now: Picture, step: Step) -> Picture:
         case AddSegment(name, kind, state):
             return replace(now, segments=_with(now.segments, name, Segment(kind, state)))
         case RemoveSegment(name, kind, state):
-            if left := [end for end, place in now.places.items() if place.segment == name]:
+            here = SwitchPort(name)
+            if left := [end for end, at in now.places.items() if at.segment == name or at.port == here]:
                 raise ConfigError(f"{', '.join(left)} must leave first")
             if name in now.services:
                 raise ConfigError("its services must stop first")
@@ -164,6 +169,8 @@ def _after(now: Picture, step: Step) -> Picture:
             present = sum(place.segment == segment for place in now.places.values())
             if found.kind == "cable" and present == 2:
                 raise ConfigError("the cable has two ends already")
+            if isinstance(port, SwitchPort) and _get(now.segments, port.switch).kind != "switch":
+                raise ConfigError(f"{port.switch!r} is a cable")
             place = Place(segment, end, port, impair)
             return replace(now, places=_with(now.places, end_name(end), place))
         case LeaveEnd(segment, end, port, impair):

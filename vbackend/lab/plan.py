@@ -1,8 +1,9 @@
 """Which steps lead from what runs to what is wanted. Pure.
 
 Ordered so that each prefix is legal, forwards and undone (picture.after), and so that what cannot be had back is lost
-last: a guest that is stopped forgets what it was doing. Hence the way down (captures, services, NICs, ends,
-segments), the way up (segments, ends, settings, services, captures, NICs, new VMs), then restarts, then removed VMs.
+last: a guest that is stopped forgets what it was doing. Hence the way down (captures, services, NICs, cables that are
+cut, since others may only be up without them, ends, segments), the way up (segments, ends, settings, services,
+captures, NICs, new VMs), then restarts, then removed VMs.
 A VM is stopped earlier only when it would be in the way: its vhost-user port goes or changes, or it may hold
 something of the host that another VM is to get (`args`, a persistent disk).
 
@@ -84,6 +85,7 @@ def _steps(a: Picture, b: Picture) -> Iterator[Step]:
         for nic, config in a.vms[name].nics.items():
             if b.vms[name].nics.get(nic) != config:
                 yield RemoveNic(name, nic, config)
+    yield from _set_cables(a, b, up=False)
     for end, place in a.places.items():
         if not _stays(a, b, end):
             yield LeaveEnd(place.segment, place.end, place.port, place.impair)
@@ -99,10 +101,7 @@ def _steps(a: Picture, b: Picture) -> Iterator[Step]:
             yield JoinEnd(place.segment, place.end, place.port, place.impair)
         elif place.impair != a.places[end].impair:
             yield SetImpairment(place.segment, place.end, place.impair, a.places[end].impair)
-    for title, segment in b.segments.items():
-        before = a.segments.get(title)
-        if before is not None and before.kind == segment.kind and before.state != segment.state:
-            yield SetCable(title, segment.state, before.state)
+    yield from _set_cables(a, b, up=True)
     for switch, service in b.services.items():
         if a.services.get(switch) != service:
             yield StartService(switch, service)
@@ -118,6 +117,16 @@ def _steps(a: Picture, b: Picture) -> Iterator[Step]:
     yield from (_stop(a, name) for name in restarted if name not in early)
     yield from (_start(b, name) for name in restarted)
     yield from (_stop(a, name) for name in gone if name not in early)
+
+
+def _set_cables(a: Picture, b: Picture, *, up: bool) -> Iterator[Step]:
+    """Those that are `up` afterwards."""
+    for title, segment in b.segments.items():
+        before = a.segments.get(title)
+        if before is None or before.kind != segment.kind or before.state == segment.state:
+            continue
+        if segment.state.up is up:
+            yield SetCable(title, segment.state, before.state)
 
 
 def _start(there: Picture, name: str) -> StartVm:

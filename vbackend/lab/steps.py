@@ -16,6 +16,7 @@ __all__ = [
     "AddNic",
     "AddSegment",
     "CableState",
+    "EndPort",
     "JoinEnd",
     "LeaveEnd",
     "NicPort",
@@ -31,6 +32,7 @@ __all__ = [
     "StopCapture",
     "StopService",
     "StopVm",
+    "SwitchPort",
     "describe",
     "inverse",
 ]
@@ -53,6 +55,16 @@ class NicPort:
     transport: Literal["stream", "vhost-user"] = "stream"
     queues: int = 1
     mtu: int | None = None  # told to the guest; None for stream, where QEMU tells it
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchPort:
+    """A cable's end on a switch, which has another port there."""
+
+    switch: str
+
+
+EndPort = NicPort | SwitchPort | None  # None: of a PORT
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +97,8 @@ class JoinEnd:
     """Open the end's port in the segment. With `impair` from its first frame on."""
 
     segment: str
-    end: str  # VM:NIC or a PORT
-    port: NicPort | None = None  # of a VM's end
+    end: str  # VM:NIC, SWITCH:NAME or a PORT
+    port: EndPort = None
     impair: dict[str, str] = field(default_factory=dict)  # keys of a PORT, of what goes to the end
 
 
@@ -96,7 +108,7 @@ class LeaveEnd:
 
     segment: str
     end: str
-    port: NicPort | None = None
+    port: EndPort = None
     impair: dict[str, str] = field(default_factory=dict)
 
 

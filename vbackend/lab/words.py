@@ -51,7 +51,7 @@ def first_problem(error: ValidationError) -> str:
 
 
 def is_vm_end(end: str) -> bool:
-    """Whether an end is a NIC of a VM, not a PORT."""
+    """Whether an end is a NIC of a VM, or looks like one as those on a switch do; not a PORT."""
     found = _VM_END.fullmatch(end)
     return found is not None and found[1] not in PORT_KINDS
 
@@ -65,7 +65,7 @@ def end_name(end: str) -> str:
 
 
 def split_end(end: str) -> tuple[str, str]:
-    """VM and NIC of a VM's end."""
+    """VM and NIC of a VM's end; of a switch's its switch and name."""
     vm, _, nic = end.partition(":")
     return vm, nic
 
@@ -90,7 +90,7 @@ def _end(text: str) -> str:
     try:
         parse_port(text)
     except ConfigError as error:
-        raise ValueError(f"{text!r} is neither VM:NIC nor a PORT: {error}") from None
+        raise ValueError(f"{text!r} is neither VM:NIC, SWITCH:NAME nor a PORT: {error}") from None
     return text
 
 

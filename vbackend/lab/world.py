@@ -4,6 +4,7 @@ Not here: which steps lead where (plan.py), undo (apply.py), VMs themselves (mac
 that raises has taken its own half back.
 """
 
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -42,11 +43,12 @@ from vbackend.lab.steps import (
     StopCapture,
     StopService,
     StopVm,
+    SwitchPort,
 )
 from vbackend.lab.vm import port_spec
 from vbackend.ports.parse import format_port, parse_port
 from vbackend.ports.rates import burst_for
-from vbackend.ports.spec import PortSpec, TapSpec
+from vbackend.ports.spec import PortOptions, PortSpec, TapSpec
 
 __all__ = ["LabWorld"]
 
@@ -74,6 +76,7 @@ class LabWorld:
         self._recordings: Final = Recordings(folder, backend)
         self._cables: Final[dict[str, CableState]] = {}
         self._ends: Final[dict[str, str]] = {}  # where each end is joined
+        self._insides: Final[dict[str, str]] = {}  # ports on switches behind ends of cables, by end
         backend.subscribe(self._heard)
 
     def expect(self, lab: Lab) -> None:
@@ -104,25 +107,72 @@ class LabWorld:
 
     async def join_end(self, step: JoinEnd, /) -> None:
         name = end_name(step.end)
-        await self._backend.add_port(self._spec(step), segment=step.segment)
+        if isinstance(step.port, SwitchPort):
+            await self._join_switch(step, step.port.switch)
+        else:
+            await self._backend.add_port(self._spec(step), segment=step.segment)
         try:
-            await self._backend.set_port(name, up=self._cables[step.segment].up)
+            await self._set_up(name, self._cables[step.segment].up)
         except BaseException:
-            await self._backend.remove_port(name)
+            await self._remove(name)
             raise
         self._ends[name] = step.segment
         self.carriers.join(step.segment, name)
+        if isinstance(step.port, SwitchPort):
+            await self._forget()
 
     async def leave_end(self, step: LeaveEnd, /) -> None:
         name = end_name(step.end)
         del self._ends[name]
         self.carriers.leave(name)
-        await self._backend.remove_port(name)
+        await self._remove(name)
+        if isinstance(step.port, SwitchPort):
+            await self._forget()
+
+    async def _join_switch(self, step: JoinEnd, switch: str) -> None:
+        """A cable's end on a switch is two ports with a pair of sockets between them: all other ends are alike."""
+        name, inside = end_name(step.end), f"{end_name(step.end)}@{step.segment}"
+        ours, theirs = socket.socketpair()
+        try:
+            options, text = self._spec(step).options, f"switch:{switch}"
+            await self._backend.adopt("stream", ours, options, text, segment=step.segment)
+        except BaseException:
+            theirs.close()
+            raise
+        try:
+            options, text = PortOptions(name=inside), f"cable:{step.segment}"
+            await self._backend.adopt("stream", theirs, options, text, segment=switch)
+        except BaseException:
+            await self._backend.remove_port(name)
+            raise
+        self._insides[name] = inside
+
+    def _ports(self, end: str) -> list[str]:
+        return [end, self._insides[end]] if end in self._insides else [end]
+
+    async def _set_up(self, end: str, up: bool) -> None:
+        """A switch forgets what it has learned from a cable that is cut, as real ones do."""
+        for port in self._ports(end):
+            await self._backend.set_port(port, up=up)
+
+    async def _forget(self) -> None:
+        """Ways between switches are others now: what they learned from each other goes, as a spanning tree has it."""
+        learned = {entry.port for segment in self._backend.snapshot().segments for entry in segment.fdb}
+        for inside in learned.intersection(self._insides.values()):
+            for up in (False, True):
+                await self._backend.set_port(inside, up=up)
+
+    async def _remove(self, end: str) -> None:
+        for port in self._ports(end):
+            await self._backend.remove_port(port)
+        self._insides.pop(end, None)
 
     async def set_cable(self, step: SetCable, /) -> None:
         ends = [end for end, segment in self._ends.items() if segment == step.title]
         for end in ends:
-            await self._backend.set_port(end, up=step.state.up)
+            await self._set_up(end, step.state.up)
+        if any(end in self._insides for end in ends):
+            await self._forget()
         self._cables[step.title] = step.state
         self.carriers.set_cable(step.title, step.state)
         await self.carriers.settle()
@@ -236,6 +286,8 @@ class LabWorld:
         spec: PortSpec
         if step.port is None:
             spec = parse_port(step.end)
+        elif isinstance(step.port, SwitchPort):
+            spec = parse_port("stream:unix:/")  # for its options
         else:
             spec = port_spec(port_socket(self._folder.root, step.end), step.port)
         if step.impair:

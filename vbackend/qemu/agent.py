@@ -136,15 +136,15 @@ class Agent:
     """Commands in one guest, any number at a time, for as long as its port's socket lives.
 
     `first_job`: where its numbers begin. Whoever takes over a guest that others have used begins at random, so that
-    what still comes of theirs is nobody's.
+    what still comes of theirs is nobody's. `started`: the guest's agent has said hello to one of them.
     """
 
-    def __init__(self, sock: socket.socket, *, first_job: int = 1) -> None:
+    def __init__(self, sock: socket.socket, *, first_job: int = 1, started: bool = False) -> None:
         sock.setblocking(False)
         self._sock: Final = sock
         self._jobs: Final[dict[int, asyncio.Future[Result]]] = {}
         self._ids: Final = itertools.count(first_job)
-        self._starts = 0
+        self._starts = int(started)
         self._changed: Final = asyncio.Condition()
         self._lost: str | None = None
         self._sending: Final = asyncio.Lock()
@@ -162,14 +162,24 @@ class Agent:
         if self._starts < times:
             raise AgentError(f"the guest's agent did not start: {self._lost}")
 
-    async def take_over(self, *, timeout: float = 30.0) -> None:
-        """Wait until the agent answers, whether it says hello or did so to somebody else long ago.
+    async def take_over(self, command: str = "true", *, timeout: float = 30.0) -> Result:
+        """Wait until the agent answers to `command`, whether it says hello or did so to somebody else long ago.
 
-        AgentError: the guest is gone; CommandTimeoutError: it does not answer.
+        A guest that is reset meanwhile is asked again. AgentError: the guest is gone; CommandTimeoutError: no answer.
         """
-        await self._send(b"\n")  # ends what the predecessor's end cut off
-        await self.run("true", timeout=timeout)
-        self._starts = max(1, self._starts)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        while True:
+            seen = self._starts
+            await self._send(b"\n")  # ends what the predecessor's end cut off
+            try:
+                result = await self.run(command, timeout=deadline - loop.time())
+            except AgentError:
+                if self._lost is not None or self._starts == seen:
+                    raise
+            else:
+                self._starts = max(1, self._starts)
+                return result
 
     async def run(self, command: str, *, timeout: float = 30.0) -> Result:
         """Run a shell script and wait for its end. Its status is not judged here.

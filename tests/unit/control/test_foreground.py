@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from vbackend.control.foreground import (
     Ending,
     RunPlan,
     checked_plan,
+    ending_signals,
     log_to_stderr,
     run,
     run_to_end,
@@ -25,15 +25,6 @@ from vbackend.errors import ConfigError, HostError
 from vbackend.ports.parse import parse_port
 
 DEADLINE = 30.0
-
-
-@pytest.fixture
-def signals() -> Iterator[None]:
-    """The handlers of before, whatever a test leaves."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def plan(home: Path, *, to_come: int = 0) -> RunPlan:
@@ -67,8 +58,8 @@ def test_plans(segment: str, ports: list[str], to_come: int, problem: str | None
             checked_plan(made)
 
 
-@pytest.mark.usefixtures("signals")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("in_terminal")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_first_signal_asks_and_only_a_late_one_cancels(number: signal.Signals) -> None:
     times = iter((0.0, 0.0, 1.9, 2.1))  # timeout(1) sends each signal twice
     asked = 0
@@ -105,6 +96,13 @@ async def test_first_signal_asks_and_only_a_late_one_cancels(number: signal.Sign
     await asyncio.wait((task,), timeout=DEADLINE)
     assert cancelled
     assert signal.getsignal(number) != signal.SIG_IGN
+
+
+@pytest.mark.usefixtures("in_terminal")
+def test_nohup() -> None:
+    assert signal.SIGHUP in ending_signals()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert ending_signals() == (signal.SIGINT, signal.SIGTERM)
 
 
 def test_a_cut_short_end_is_an_error() -> None:
@@ -153,7 +151,7 @@ async def test_fault_of_the_engine_ends_it(tmp_path: Path) -> None:
     assert ending.fault == "a worker died"
 
 
-@pytest.mark.usefixtures("signals")
+@pytest.mark.usefixtures("in_terminal")
 async def test_run_until_a_signal(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     with os.fdopen(reader, "rb"):

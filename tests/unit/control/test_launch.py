@@ -169,13 +169,14 @@ async def test_a_killed_guest(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("in_terminal")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_signals_reach_the_guest(tmp_path: Path, number: signal.Signals) -> None:
     os.mkfifo(tmp_path / "ready")
     ready = os.open(tmp_path / "ready", os.O_RDONLY | os.O_NONBLOCK)
     code = (
         "import pathlib, signal, sys\n"
-        "for s in (signal.SIGINT, signal.SIGTERM): signal.signal(s, lambda n, _: sys.exit(n))\n"
+        "for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP): signal.signal(s, lambda n, _: sys.exit(n))\n"
         f"pathlib.Path({str(tmp_path / 'ready')!r}).write_bytes(b'!')\nsignal.pause()"
     )
     launch = plan_launch([], [sys.executable, "-c", code])

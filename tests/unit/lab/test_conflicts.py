@@ -42,6 +42,10 @@ def found(text: str) -> list[str]:
             [],
         ),
         (
+            f"{APART}cable = [{{ends = ['s:x', 't:x']}}]\nvm.a.nic.e.mac = '{MAC}'\nvm.b.nic.e.mac = '{MAC}'",
+            [f"vm.b.nic.e.mac: {MAC} belongs to a:e too (vm.a.nic.e.mac), on joined switches s, t; {ANOTHER}"],
+        ),
+        (
             f"{LAN}vm.a.nic.eth0.mac = '{mac_address('l', 'b', 'eth0')}'",
             [
                 f"vm.a.nic.eth0.mac: {mac_address('l', 'b', 'eth0')} belongs to b:eth0 too (switch.lan.ports[1]), "
@@ -64,14 +68,14 @@ def found(text: str) -> list[str]:
         (
             f"{NET}vm.a.nic.eth0.mac = '{station_mac('l', 'lan')}'",
             [
-                f"vm.a.nic.eth0.mac: {station_mac('l', 'lan')} belongs to its services too (switch.lan.addr), "
+                f"vm.a.nic.eth0.mac: {station_mac('l', 'lan')} belongs to the services of lan too (switch.lan.addr), "
                 f"on the same switch lan; {ANOTHER}"
             ],
         ),
         (
             f"{LAN}switch.lan.nat.addr = ['10.0.0.2/24']\nvm.a.nic.eth0.mac = '{gateway_mac('l', 'lan')}'",
             [
-                f"vm.a.nic.eth0.mac: {gateway_mac('l', 'lan')} belongs to its NAT too (switch.lan.nat), "
+                f"vm.a.nic.eth0.mac: {gateway_mac('l', 'lan')} belongs to the NAT of lan too (switch.lan.nat), "
                 f"on the same switch lan; {ANOTHER}"
             ],
         ),
@@ -85,7 +89,8 @@ def found(text: str) -> list[str]:
         (f"vm.a = {{disk = 'd', nic.x.mac = '{MAC}', nic.y.mac = '{MAC}'}}", []),
     ],
     ids=[
-        "switch", "cable", "two switches", "made of names", "PORT", "tap", "services", "NAT", "one guest", "no agent"
+        "switch", "cable", "two switches", "joined", "made of names", "PORT", "tap", "services", "NAT",
+        "one guest", "no agent",
     ],
 )  # fmt: skip
 def test_mac_addresses(text: str, complaints: list[str]) -> None:
@@ -116,14 +121,14 @@ def test_mac_addresses(text: str, complaints: list[str]) -> None:
         (
             f"{NET}vm.b.nic.eth0.addr = ['10.0.0.1/24']",
             [
-                "vm.b.nic.eth0.addr[0]: 10.0.0.1 belongs to its services too (switch.lan.addr[0]), "
+                "vm.b.nic.eth0.addr[0]: 10.0.0.1 belongs to the services of lan too (switch.lan.addr[0]), "
                 f"on the same switch lan; {ANOTHER}"
             ],
         ),
         (
             f"{NET}switch.lan.nat.addr = ['10.0.0.2/24', '10.0.0.1/24']",
             [
-                "switch.lan.nat.addr[1]: 10.0.0.1 belongs to its services too (switch.lan.addr[0]), "
+                "switch.lan.nat.addr[1]: 10.0.0.1 belongs to the services of lan too (switch.lan.addr[0]), "
                 f"on the same switch lan; {ANOTHER}"
             ],
         ),
@@ -160,10 +165,18 @@ def test_mac_addresses(text: str, complaints: list[str]) -> None:
                 f"on the same switch lan; {ANOTHER}"
             ],
         ),
+        (
+            f"{VMS}switch.s.ports = ['a:e']\ncable = [{{ends = ['b:e', 's:b']}}]\n"
+            f"vm.a.nic.e.addr = ['10.0.0.1/24']\nvm.b.nic.e.addr = ['10.0.0.1/24']",
+            [
+                "vm.b.nic.e.addr[0]: 10.0.0.1 belongs to a:e too (vm.a.nic.e.addr[0]), "
+                f"on the same switch s; {ANOTHER}"
+            ],
+        ),
     ],
     ids=[
         "switch", "cable", "two switches", "services", "NAT", "tap", "reserved for its owner", "reserved", "by MAC",
-        "reserved twice",
+        "reserved twice", "behind a cable",
     ],
 )  # fmt: skip
 def test_ip_addresses(text: str, complaints: list[str]) -> None:

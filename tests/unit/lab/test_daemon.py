@@ -1,6 +1,8 @@
 """A lab's daemon: becomes what it is told, undoes what fails, takes over what it finds, leaves nothing at `down`."""
 
 import asyncio
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +14,9 @@ from tests.support.qemu_peers import eventually
 from tests.unit.lab.lab_yard import Yard, two
 from vbackend.control.client import ControlClient
 from vbackend.errors import ConfigError, ControlError, HostError
+from vbackend.images import BuiltImage
 from vbackend.lab import machines
-from vbackend.lab.daemon import LabDaemon
+from vbackend.lab.daemon import LabDaemon, live
 from vbackend.lab.model import Lab
 from vbackend.lab.process import find_qemus
 from vbackend.lab.state import LabFolder, LabLock, LabRecord
@@ -117,6 +120,7 @@ async def test_a_first_lab_that_fails_ends_the_daemon(yard: Yard) -> None:
     assert not yard.folder.root.exists()
 
 
+IMAGE = BuiltImage("small", Path("/"), Path("/vmlinuz"), Path("/initrd"), "", 64, ())
 SLOW = "[vm.c]\nimage = 'small'\n"
 
 
@@ -130,7 +134,7 @@ def build(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 
 def builds(daemon: LabDaemon) -> bool:
     """Whether everything but `SLOW` is there."""
-    states = {vm.name: vm.state for vm in daemon.status().vms}
+    states = {name: now.state for name, now in daemon._world.machines.vms.items()}
     return states == {"a": "running", "b": "running", "c": "building"}
 
 
@@ -258,6 +262,38 @@ async def test_commands_of_vms_and_cables(yard: Yard) -> None:
         await client.execute("lab-down")
 
 
+async def test_cables_of_switches(yard: Yard) -> None:
+    switches = "[switch.lan]\nports = ['a:eth1']\n[switch.wan]\nports = ['b:eth1']\n"
+    ends = "[[cable]]\nends = ['lan:{0}', 'wan:{0}']\nname = '{0}'\n"
+    trunk, spare = ends.format("trunk"), ends.format("spare") + "up = false\n"
+    async with yard.daemon() as (daemon, client):
+        await client.execute("lab-apply", {"lab": json(two(yard.disk))})
+        full = json(two(yard.disk, switches + trunk + spare))
+        planned = await client.execute("lab-plan", {"lab": full})
+        assert isinstance(planned, list)
+        assert {"+ cable trunk", "+ trunk: lan:trunk", "+ trunk: wan:trunk", "+ cable spare (down)"} <= set(
+            planned
+        )
+        await client.execute("lab-apply", {"lab": full})
+        assert await client.execute("lab-plan", {"lab": full}) == []
+        links = {link.title: link for link in (await connected(daemon)).links}
+        assert [end.name for end in links["trunk"].ends] == ["lan:trunk", "wan:trunk"]
+        with pytest.raises(ConfigError, match="cable 'spare' closes a loop of switches"):
+            await client.execute("cable-set", {"cable": "spare", "up": True})
+        for cable, up in (("trunk", False), ("spare", True)):
+            await client.execute("cable-set", {"cable": cable, "up": up, "back": {"loss": "1%"}})
+        links = {link.title: link for link in daemon.status().links}
+        assert {title: link.up for title, link in links.items()}.items() >= {
+            "trunk": False,
+            "spare": True,
+        }.items()
+        assert links["spare"].ends[0].impair == {"loss": "1%"}
+        await client.execute("lab-apply", {"lab": json(two(yard.disk, switches))})
+        assert {link.title for link in daemon.status().links} == {"core", "lan/a:eth1", "wan/b:eth1"}
+        assert not [port.name for port in daemon._backend.snapshot().ports if "@" in port.name]
+        await client.execute("lab-down")
+
+
 async def test_in_the_foreground(yard: Yard) -> None:
     daemon = LabDaemon("two", yard.environ)
     serving = asyncio.create_task(daemon.serve(wanted=two(yard.disk), file=None))
@@ -265,6 +301,63 @@ async def test_in_the_foreground(yard: Yard) -> None:
     daemon.end()
     await serving
     assert not yard.folder.root.exists()
+
+
+async def test_the_end_in_the_foreground_waits_for_no_guest(yard: Yard, build: threading.Event) -> None:
+    daemon = LabDaemon("two", yard.environ)
+    serving = asyncio.create_task(daemon.serve(wanted=two(yard.disk, SLOW), file=None))
+    await eventually(lambda: builds(daemon), "all but the image is there")
+    daemon.end()
+    await serving
+    assert not build.is_set()
+    build.set()
+    assert not yard.folder.root.exists()
+    assert find_qemus(yard.folder.root) == {}
+
+
+@pytest.mark.usefixtures("in_terminal")
+@pytest.mark.parametrize(
+    ("foreground", "number", "ends"),
+    [
+        (True, signal.SIGHUP, True),
+        (True, signal.SIGINT, True),
+        (False, signal.SIGHUP, False),
+        (False, signal.SIGTERM, True),
+    ],
+)
+async def test_signals(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch, foreground: bool, number: signal.Signals, ends: bool
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", yard.environ["XDG_RUNTIME_DIR"])
+    living = asyncio.create_task(live("two", None, wanted=two(yard.disk) if foreground else None))
+    async with asyncio.timeout(20):
+        await eventually(yard.folder.control.exists, "the daemon serves")
+        async with ControlClient(str(yard.folder.control)) as client:
+            await client.execute("lab-status")
+            os.kill(os.getpid(), number)
+            if not ends:
+                await client.execute("lab-status")
+                os.kill(os.getpid(), signal.SIGTERM)
+        await living
+    assert not yard.folder.root.exists(), "nothing ran to its end, or the end took it down"
+    assert find_qemus(yard.folder.root) == {}
+
+
+async def test_a_guest_that_was_reset_is_up_when_up_returns(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machines, "build_image", lambda *_, **__: IMAGE)
+    marks = yard.folder.root.parent / "marks"
+    lab = two(yard.disk, f"[vm.c]\nimage = 'small'\nstart = ['echo x >>{marks}']\n")
+    async with yard.daemon() as (daemon, client):
+        await client.execute("lab-apply", {"lab": json(lab)})
+        await daemon._world.machines.guest("c").qmp.system_reset()
+    async with yard.daemon() as (daemon, client):
+        assert {vm.name: vm.state for vm in daemon.status().vms}["c"] == "booting"
+        await client.execute("lab-apply")
+        assert {vm.state for vm in daemon.status().vms} == {"running"}
+        assert marks.read_text() == "x\nx\n"
+        await client.execute("lab-down")
 
 
 async def test_the_lock_is_gone_with_the_daemon(yard: Yard) -> None:

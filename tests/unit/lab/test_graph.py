@@ -27,6 +27,10 @@ rate = "1M"
 [[cable]]
 ends = ["r2:eth4", "tap:x"]
 back.loss = "2%"
+[[cable]]
+ends = ["lan:up", "r1:eth2"]
+loss = "3%"
+back.loss = "4%"
 """
 
 
@@ -59,6 +63,7 @@ def test_drawing() -> None:
             ),
             Line((1, 1), ("eth2", "eth3"), ("rate 1M",)),
             Line((1, 4), ("eth4", ""), ("x → r2: loss 2%",)),
+            Line((2, 0), ("up", "eth2"), ("lan → r1: loss 3%", "r1 → lan: loss 4%")),
         ),
     )
 
@@ -77,6 +82,7 @@ def test_mermaid() -> None:
         '  n0 -.-|"eth1 - eth1<br/>core<br/>down<br/>r1 → r2: delay 50ms<br/>r2 → r1: delay 50ms, loss 1%"| n1\n'
         '  n1 ---|"eth2 - eth3<br/>rate 1M"| n1\n'
         '  n1 ---|"eth4<br/>x → r2: loss 2%"| n4\n'
+        '  n2 ---|"up - eth2<br/>lan → r1: loss 3%<br/>r1 → lan: loss 4%"| n0\n'
         "  linkStyle 2 stroke:#c62828,stroke-dasharray:6 4\n"
     )
 

@@ -8,6 +8,7 @@ import pytest
 import pytest_asyncio
 
 from tests.support.fake_qemu import fake_qemu
+from tests.support.qemu_peers import eventually
 from tests.support.run import wait_until
 from vbackend.errors import ConfigError, PeerError, VbackendError
 from vbackend.images import BuiltImage
@@ -201,14 +202,62 @@ async def test_a_guest_without_its_interface_fails(yard: Yard, monkeypatch: pyte
     assert yard.folder.vm_names() == []
 
 
-async def test_a_guest_that_is_reset_is_set_up_again(
-    yard: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that a guest with an image writes a line to whenever it is set up."""
     built = BuiltImage("small", tmp_path, tmp_path / "vmlinuz", tmp_path / "initrd", "", 64, ())
     monkeypatch.setattr(module, "build_image", lambda *_, **__: built)
-    marks = tmp_path / "marks"
+    return tmp_path / "marks"
+
+
+def marking(marks: Path) -> Machine:
+    return Machine(Vm(image="small", start=(f"echo x >>{marks}",)))
+
+
+@pytest.mark.parametrize(("meanwhile", "times"), [("", 1), ("reset", 2), ("half set up", 2), ("ended", 1)])
+async def test_what_became_of_a_guest_meanwhile(yard: Yard, marks: Path, meanwhile: str, times: int) -> None:
+    first = yard.machines()
+    await first.start("a", marking(marks))
+    pid = first.guest("a").process.pid
+    if meanwhile == "reset":  # with nobody to hear of it
+        await first.guest("a").qmp.system_reset()
+    elif meanwhile == "half set up":  # after a reset that the killed one heard of
+        await first.guest("a").run("rm /run/vbackend-set-up", timeout=20)
+    await first.leave()
+    second = yard.machines()
+    await second.take_over()
+    assert second.now("a").state == "booting"
+    assert marks.read_text() == "x\n", "not before it has its network"
+    if meanwhile == "ended":
+        second.guest("a").process.kill()
+        await asyncio.wait_for(yard.ended.wait(), 10)
+    await second.set_up_taken_over()
+    await second.set_up_taken_over()
+    assert second.now("a").state == ("failed" if meanwhile == "ended" else "running")
+    assert marks.read_text() == "x\n" * times
+    if meanwhile != "ended":
+        assert second.guest("a").process.pid == pid
+        with pytest.raises(PeerError, match="the guest was reset"):
+            await second.guest("a").run("reset", timeout=20)
+        await eventually(lambda: marks.read_text() == "x\n" * (times + 1), "it is set up again")
+
+
+async def test_set_up_again_in_vain(yard: Yard, marks: Path) -> None:
+    first = yard.machines()
+    await first.start("a", Machine(Vm(image="small", start=(f"test ! -e {marks}; exit $?",))))
+    marks.touch()
+    await first.guest("a").qmp.system_reset()
+    await first.leave()
+    second = yard.machines()
+    await second.take_over()
+    await second.set_up_taken_over()
+    assert second.now("a").state == "running"
+    assert second.now("a").reason.startswith("after a reset: VM 'a': 'test ! -e")
+
+
+async def test_a_guest_that_is_reset_is_set_up_again(yard: Yard, marks: Path) -> None:
     machines = yard.machines()
-    await machines.start("a", Machine(Vm(image="small", start=(f"echo x >>{marks}",))))
+    await machines.start("a", marking(marks))
     for times in (2, 3):
         with pytest.raises(PeerError, match="the guest was reset"):
             await machines.guest("a").run("reset", timeout=20)

@@ -69,6 +69,22 @@ def test_a_cable_has_the_words_of_a_port() -> None:
     assert parse_port(",".join(["tap:a", *map("=".join, there.items())])).options.impairment.loss == 1e-5
 
 
+SWITCHES = "switch = {s = {}, t = {}, u = {}}\ncable = [{ends = ['s:a', 't:a']}, {ends = ['t:b', 'u:b']}"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "vm.s = {image = 'small'}\ncable = [{ends = ['s:a', 's:b']}]\nswitch.s = {}",  # two NICs of the VM
+        f"{SWITCHES}, {{ends = ['u:d', 's:e'], up = false}}]",
+        f"{SWITCHES}, {{ends = ['s:d', 'tap:a']}}, {{ends = ['t:d', 'tap:b']}}]",
+    ],
+)
+def test_cables_of_switches(more: str) -> None:
+    found = lab(f"name = 'l'\n{more}")
+    assert Lab.model_validate_json(found.model_dump_json()) == found
+
+
 def test_json_brings_it_back() -> None:
     two = lab(TWO)
     assert Lab.model_validate_json(two.model_dump_json()) == two
@@ -101,12 +117,27 @@ def test_json_brings_it_back() -> None:
         ),
         ("vm.a = {image = 'small', cpu = 2}", ("vm", "a", "cpu"), "Extra inputs"),
         ("switch.s = {ports = ['a:eth0']}", (), "there is no VM 'a'; there are none"),
+        ("switch.s = {}\ncable = [{ends = ['s:a', 'x:a']}]", (), "no VM or switch 'x'; there are s"),
+        ("switch = {s = {}, t = {ports = ['s:a']}}", (), "join switches by a [[cable]]"),
+        ("switch.s = {}\ncable = [{ends = ['s:nat', 'tap:a']}]", (), "of the switch's own is called so"),
+        (f"{SWITCHES}, {{ends = ['s:d', 's:e'], name = 'x'}}]", (), "cable 'x' closes a loop of switches"),
+        (f"{SWITCHES}, {{ends = ['s:d', 't:e']}}]", (), "give it up = false"),
+        (f"{SWITCHES}, {{ends = ['u:d', 's:e']}}]", (), "cable 'u:d--s:e' closes a loop"),
         (
             "switch.s = {nat = {addr = ['10.0.0.1/24'], forward = ['80:a:80']}}",
             ("switch", "s", "nat", "forward", 0),
             "give tcp:PORT:GUEST:PORT",
         ),
-        ("switch.s = {ports = ['what']}", ("switch", "s", "ports", 0), "neither VM:NIC nor a PORT"),
+        (
+            "switch.s = {ports = ['what']}",
+            ("switch", "s", "ports", 0),
+            "neither VM:NIC, SWITCH:NAME nor a PORT",
+        ),
+        (
+            "switch.s = {}\ncable = [{ends = ['s', 'tap:a']}]",
+            ("cable", 0, "ends", 0),
+            "neither VM:NIC, SWITCH:NAME",
+        ),
         ("switch.s = {dns = true}", ("switch", "s"), "need an address"),
         ("switch.s = {addr = ['10.0.0.1/24'], ra = true}", ("switch", "s"), "ra needs an IPv6 address"),
         ("switch.s = {addr = ['10.0.0.1']}", ("switch", "s", "addr", 0), "no prefix length"),

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from pydantic import TypeAdapter
 
 from vbackend.errors import ConfigError
 from vbackend.lab.load import parse_lab
@@ -26,6 +27,7 @@ from vbackend.lab.steps import (
     StartVm,
     Step,
     StopVm,
+    SwitchPort,
 )
 
 TWO = """
@@ -78,6 +80,20 @@ def test_picture() -> None:
     assert lan.names == {"r1": ("10.1.0.1",), "h1": ("10.0.0.9",)}
 
 
+def test_a_cable_of_switches() -> None:
+    found = picture(
+        parse_lab(
+            'name = "l"\nswitch = { a = {}, b = {} }\ncable = [{ ends = ["a:up", "b:up"], back.loss = "1%" }]'
+        )
+    )
+    assert found.places == {
+        "a:up": Place("a:up--b:up", "a:up", SwitchPort("a"), {"loss": "1%"}),
+        "b:up": Place("a:up--b:up", "b:up", SwitchPort("b")),
+    }
+    assert found.links() == {"a:up--b:up"}
+    assert TypeAdapter(Picture).validate_json(TypeAdapter(Picture).dump_json(found)) == found
+
+
 def test_a_name_has_its_addresses_on_the_switch_if_there_are_any() -> None:
     lab = parse_lab(TWO.replace("nic.eth1 = {", 'nic.eth0 = { addr = ["10.0.0.7/24"] }\nnic.eth1 = {'))
     assert picture(lab).services["lan"].names["r1"] == ("10.0.0.7",)
@@ -87,8 +103,12 @@ VM = Vm(image="small")
 RINGS = Nic(mac="02:00:00:00:00:01", transport="vhost-user")
 SERVICE = Service(Switch(addr=("10.0.0.1/24",)))
 HERE = Picture(
-    segments={"lan": Segment("switch"), "core": Segment("cable"), "free": Segment("cable")},
+    segments={
+        **{name: Segment("switch") for name in ("lan", "wide")},
+        **{name: Segment("cable") for name in ("core", "free", "up")},
+    },
     places={
+        "wide:a": Place("up", "wide:a", SwitchPort("wide")),
         "r1:eth0": Place("core", "r1:eth0", NicPort()),
         "t0": Place("core", "tap:t0", None, {"delay": "1s"}),
     },
@@ -106,6 +126,9 @@ HERE = Picture(
         (RemoveSegment("lan", "switch"), "its services must stop first"),
         (RemoveSegment("free", "switch"), "'free' is another one by now"),
         (JoinEnd("wan", "tap:t1"), "there is no 'wan'"),
+        (JoinEnd("free", "wan:a", SwitchPort("wan")), "there is no 'wan'"),
+        (JoinEnd("free", "core:a", SwitchPort("core")), "'core' is a cable"),
+        (RemoveSegment("wide", "switch"), "wide:a must leave first"),
         (JoinEnd("lan", "tap:t0,mtu=1400"), "there is a 't0' already"),
         (JoinEnd("core", "tap:t1"), "the cable has two ends already"),
         (LeaveEnd("core", "tap:t0"), "'t0' is another one by now"),

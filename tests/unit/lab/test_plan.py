@@ -95,6 +95,26 @@ def test_a_change(change: tuple[str, str], lines: tuple[str, ...]) -> None:
     assert summary(plan(lab(), lab(change))) == lines
 
 
+def test_there_is_no_loop_of_switches_in_between() -> None:
+    text = """
+name = "ring"
+switch = {{ a = {{}}, b = {{}} }}
+[[cable]]
+name = "first"
+ends = ["a:first", "b:first"]
+up = {first}
+[[cable]]
+name = "second"
+ends = ["a:second", "b:second"]
+up = {second}
+"""
+    one, other = (
+        parse_lab(text.format(first=up, second=down)) for up, down in (("false", "true"), ("true", "false"))
+    )
+    assert summary(plan(one, other)) == ("~ cable second: up → down", "~ cable first: down → up")
+    assert summary(plan(other, one)) == ("~ cable first: up → down", "~ cable second: down → up")
+
+
 def test_a_vm_in_the_way_is_stopped_first() -> None:
     """It may hold what another one is to get; or its rings lose their port, without which it could not be had back."""
     for words in (

@@ -1,11 +1,14 @@
 """The I/O half of steps: ports and segments of a backend; VMs are in test_machines.py, all of it in test_daemon.py."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
+from tests.support.qemu_peers import eventually
 from vbackend.backend import Backend
 from vbackend.errors import ConfigError, HostError
 from vbackend.host.tap import HostDevices
@@ -29,9 +32,11 @@ from vbackend.lab.steps import (
     StartVm,
     StopCapture,
     StopService,
+    SwitchPort,
 )
 from vbackend.lab.world import LabWorld
 from vbackend.ports.base import Port
+from vbackend.ports.channel import Channel
 
 
 class Yard:
@@ -187,3 +192,119 @@ async def test_an_undo_starts_services_for_guests_that_the_wanted_lab_has_no_mor
 
 async def test_nothing_to_take_over(yard: Yard) -> None:
     assert await yard.world.take_over() == Picture()
+
+
+A, B = bytes.fromhex("020000000001"), bytes.fromhex("020000000002")
+ALL, TYPE = b"\xff" * 6, b"\x88\xb5"
+
+
+async def join_switches(world: LabWorld, *cables: str) -> None:
+    """Cables of switches, "TITLE ONE TWO"."""
+    for cable in cables:
+        title, *switches = cable.split()
+        await world.add_segment(AddSegment(title, "cable"))
+        for switch in switches:
+            await world.join_end(JoinEnd(title, f"{switch}:{title}", SwitchPort(switch)))
+
+
+async def test_a_cable_between_switches(yard: Yard) -> None:
+    world, backend = yard.world, yard.backend
+    for switch in ("lan", "wan"):
+        await world.add_segment(AddSegment(switch, "switch"))
+    await join_switches(world, "core lan wan")
+
+    def learned() -> dict[str, set[tuple[str, str]]]:
+        segments = backend.snapshot().segments
+        return {each.name: {(entry.mac, entry.port) for entry in each.fdb} for each in segments}
+
+    async def arrives(sender: Channel, receiver: Channel, frame: bytes) -> None:
+        await sender.send(frame)
+        async with asyncio.timeout(10):
+            assert await receiver.recv() == frame
+
+    a, b = [await backend.open_channel(name, segment=at) for name, at in (("a", "lan"), ("b", "wan"))]
+    with a, b:
+        await arrives(a, b, ALL + A + TYPE + bytes(50))
+        await arrives(b, a, A + B + TYPE + bytes(1500))
+        one, two = (A.hex(":"), "a"), (B.hex(":"), "lan:core@core")
+        assert learned()["lan"] == {one, two}
+        assert learned()["wan"] == {(A.hex(":"), "wan:core@core"), (B.hex(":"), "b")}
+
+        await world.set_cable(SetCable("core", CableState(up=False), CableState()))
+        assert learned()["lan"] == {one}, "what was learned from a cable goes with it"
+        await a.send(ALL + A + TYPE + bytes(50))
+        await world.set_cable(SetCable("core", CableState(), CableState(up=False)))
+        await arrives(b, a, A + B + TYPE + b"again".ljust(50))
+        assert b.recv_ready() == []
+
+        await world.set_impairment(SetImpairment("core", "wan:core", {"loss": "100%"}, {}))
+        await a.send(B + A + TYPE + bytes(50))
+        await eventually(
+            lambda: {port.name: port.tx.dropped for port in backend.snapshot().ports}["wan:core"] == 1,
+            "it is lost",
+        )
+
+        await world.leave_end(LeaveEnd("core", "lan:core", SwitchPort("lan")))
+        with pytest.raises(ConfigError, match="wan:core@core"):
+            await world.remove_segment(RemoveSegment("wan", "switch"))
+        await world.leave_end(LeaveEnd("core", "wan:core", SwitchPort("wan")))
+        await world.remove_segment(RemoveSegment("core", "cable"))
+        assert set(yard.ports()) == {"a", "b"}
+
+
+async def test_another_way_between_switches(yard: Yard) -> None:
+    """None of them waits until what it learned of the old way is too old."""
+    world, backend = yard.world, yard.backend
+    for switch in ("lan", "mid", "wan"):
+        await world.add_segment(AddSegment(switch, "switch"))
+    await join_switches(world, "one lan mid", "two mid wan")
+    a, b = [await backend.open_channel(name, segment=at) for name, at in (("a", "lan"), ("b", "wan"))]
+
+    async def talk() -> None:
+        async with asyncio.timeout(10):
+            for sender, receiver, frame in ((a, b, B + A), (b, a, A + B)):
+                await sender.send(frame + TYPE + bytes(50))
+                await receiver.recv()
+
+    with a, b:
+        await talk()
+        await talk()
+        await world.set_cable(SetCable("two", CableState(up=False), CableState()))
+        await join_switches(world, "spare lan wan")
+        await talk()
+        for end, switch in (("lan:spare", "lan"), ("wan:spare", "wan")):
+            await world.leave_end(LeaveEnd("spare", end, SwitchPort(switch)))
+        await world.set_cable(SetCable("two", CableState(), CableState(up=False)))
+        await talk()
+
+
+async def test_a_join_of_a_switch_that_fails_leaves_nothing(yard: Yard) -> None:
+    await yard.world.add_segment(AddSegment("core", "cable"))
+    with pytest.raises(ConfigError, match="there is no segment 'lan'"):
+        await yard.world.join_end(JoinEnd("core", "lan:core", SwitchPort("lan")))
+    assert yard.ports() == {}
+
+
+async def test_a_loop_that_nobody_saw_is_bounded(yard: Yard) -> None:
+    """Lab files are checked for loops; guests and sockets may make one all the same."""
+    world, backend = yard.world, yard.backend
+    for switch in ("one", "two", "three"):
+        await world.add_segment(AddSegment(switch, "switch"))
+    await join_switches(world, "x one two", "y two three", "z three one", "w one two")
+    with await backend.open_channel("a", segment="one") as a:
+        await a.send(ALL + A + TYPE + bytes(50))
+        await asyncio.sleep(1)
+        started = time.monotonic()
+        ports = backend.snapshot().ports
+        assert time.monotonic() - started < 1, "who asks is answered"
+        assert max(port.tx.frames_in for port in ports) > 1000, "it is a storm"
+        assert all(port.tx.queued <= port.queue_frames for port in ports)
+        for title in "zw":
+            await world.set_cable(SetCable(title, CableState(up=False), CableState()))
+
+        def still() -> bool:
+            before = [port.tx.frames_in for port in backend.snapshot().ports]
+            time.sleep(0.05)
+            return [port.tx.frames_in for port in backend.snapshot().ports] == before
+
+        await eventually(still, "the storm is over with the loop")

@@ -217,3 +217,23 @@ async def test_taken_over(words: bytes) -> None:
             await guest.send(end(1000, 0))
             await taking
             assert agent.starts == 1
+
+
+async def test_taken_over_and_reset_meanwhile() -> None:
+    """What was asked before the hello may be lost with the reset, so it is asked again."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        guest = FakeGuest(theirs)
+        async with Agent(ours, first_job=1000, started=True) as agent:
+            taking = asyncio.create_task(agent.take_over("test -e /x", timeout=10))
+            for job in (1000, 1001):
+                assert await guest.line() == b""
+                assert await guest.line() == run_line(job, "test -e /x").strip()
+                await guest.send(b"\nhello 1\n" if job == 1000 else end(1001, 3))
+            assert (await taking).status == 3
+            assert agent.starts == 2
+            taking = asyncio.create_task(agent.take_over(timeout=10))
+            await guest.line()
+            theirs.shutdown(socket.SHUT_RDWR)
+            with pytest.raises(AgentError, match="QEMU has ended"):
+                await taking
