@@ -1,7 +1,7 @@
 """The client's half of a capture: asks a running backend for one and copies it to a file, packet by packet.
 
 Rule: only whole blocks are written, each as soon as it is there, so that a live reader sees every packet at once and
-a file is good however the capture ends. The first SIGINT or SIGTERM asks the backend for the end, and what was
+a file is good however the capture ends. The first of `ending_signals` asks the backend for the end, and what was
 captured until then still comes; the second kills.
 """
 
@@ -17,6 +17,7 @@ from pydantic import JsonValue
 
 from vbackend.capture.pcapng import Blocks, Tally
 from vbackend.control.client import call
+from vbackend.control.signals import ending_signals
 from vbackend.errors import ControlError
 from vbackend.ports.unixsock import socket_address
 
@@ -25,7 +26,6 @@ __all__ = ["capture"]
 _CHUNK: Final = 1 << 18
 _PATIENCE_S: Final = 5.0  # for the backend's last words
 _LOOK_MS: Final = 500  # how soon a signal is noticed when the backend is silent; it makes patience finite
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def capture(path: str, arguments: Mapping[str, JsonValue], open_output: Callable[[], BinaryIO]) -> Tally:
@@ -79,7 +79,7 @@ def _received(stream: socket.socket) -> bytes:
 
 @contextmanager
 def _signals_end(stream: socket.socket) -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    before = {number: signal.getsignal(number) for number in ending_signals()}
 
     def restore() -> None:
         for number, handler in before.items():
@@ -93,7 +93,7 @@ def _signals_end(stream: socket.socket) -> Iterator[None]:
         except OSError:
             return  # the backend was first: its end is already on the way
 
-    for number in _SIGNALS:
+    for number in before:
         signal.signal(number, leave)
     try:
         yield

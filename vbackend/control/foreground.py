@@ -8,17 +8,16 @@ Rule: the control socket is claimed before the first device is touched and given
 
 import asyncio
 import logging
-import signal
 import sys
-import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from vbackend import __version__
 from vbackend.control.readiness import announce_ready, notify
 from vbackend.control.server import ControlServer
+from vbackend.control.signals import signals_end
 from vbackend.errors import ConfigError, HostError
 from vbackend.ports.spec import PortSpec, takes_many
 
@@ -29,20 +28,16 @@ __all__ = [
     "Ending",
     "RunPlan",
     "checked_plan",
-    "ending_signals",
     "log_to_stderr",
     "run",
     "run_to_end",
     "running_backend",
-    "signals_end",
     "unless_wanted",
 ]
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-_END_S: Final = 2.0  # what an end in order may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,47 +158,3 @@ async def unless_wanted(task: asyncio.Task[None], wanted: asyncio.Event) -> None
 def _failed(failure: asyncio.Future[str], ending: Ending) -> None:
     if not failure.cancelled():
         ending.fail(failure.result())
-
-
-def ending_signals() -> tuple[signal.Signals, ...]:
-    """Those that ask a foreground process to end. SIGHUP, the end of its terminal, is none under nohup."""
-    hang_up = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
-    return signal.SIGINT, signal.SIGTERM, *hang_up
-
-
-@contextmanager
-def signals_end(
-    on_first: Callable[[], None], *, clock: Callable[[], float] = time.monotonic
-) -> Iterator[None]:
-    """Call `on_first` on the first of `ending_signals`.
-
-    Those of the next two seconds, which the end may take, say nothing new: timeout(1) sends each signal twice.
-    The first one after that cancels the task, the next one kills.
-    """
-    loop, task, numbers = asyncio.get_running_loop(), asyncio.current_task(), ending_signals()
-    assert task is not None, "runs in a task"
-    patient_until: float | None = None
-
-    def caught(number: signal.Signals) -> None:
-        nonlocal patient_until
-        now = clock()
-        if patient_until is None:
-            patient_until = now + _END_S
-            log.info("got %s", number.name)
-            on_first()
-            return
-        if now < patient_until:
-            return
-        log.warning("got %s again: not waiting any longer", number.name)
-        for each in numbers:
-            loop.remove_signal_handler(each)
-            signal.signal(each, signal.SIG_DFL)
-        task.cancel()
-
-    for each in numbers:
-        loop.add_signal_handler(each, caught, each)
-    try:
-        yield
-    finally:
-        for each in numbers:
-            loop.remove_signal_handler(each)

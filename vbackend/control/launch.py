@@ -21,8 +21,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final, Literal
 
-from vbackend.control.foreground import Ending, RunPlan, checked_plan, ending_signals, running_backend
+from vbackend.control.foreground import Ending, RunPlan, checked_plan, running_backend
 from vbackend.control.readiness import notify
+from vbackend.control.signals import ending_signals
 from vbackend.errors import ConfigError, HostError
 from vbackend.ports.parse import parse_port
 from vbackend.ports.spec import (

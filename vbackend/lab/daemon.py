@@ -22,8 +22,9 @@ from pydantic import JsonValue, ValidationError
 
 from vbackend import __version__
 from vbackend.backend import Backend
-from vbackend.control.foreground import ending_signals, unless_wanted
+from vbackend.control.foreground import unless_wanted
 from vbackend.control.server import ControlServer
+from vbackend.control.signals import ending_signals
 from vbackend.errors import ConfigError, HostError, VbackendError
 from vbackend.host.outside import Outside
 from vbackend.host.rootless import own_namespace

@@ -34,7 +34,8 @@ def test_until_the_count(tmp_path: Path) -> None:
     assert (len(found.packets), found.statistics["a"]["drop"]) == (2, 3)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("in_terminal")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_an_end_in_order(tmp_path: Path, number: signal.Signals) -> None:
     before = signal.getsignal(number)
     output = tmp_path / "f"
