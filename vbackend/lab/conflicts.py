@@ -7,13 +7,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_interface
-from itertools import pairwise
 from typing import Final
 
 from vbackend.errors import ConfigError
 from vbackend.host.ruleset import Forward, IPAddress, resolve
 from vbackend.lab.locate import key_text
-from vbackend.lab.model import Cable, Lab, Nic, Switch, Where, end_name, is_vm_end, split_end
+from vbackend.lab.model import Lab, Nic, Switch, Where, end_name, is_vm_end, split_end
 from vbackend.lab.names import gateway_mac, mac_octets, station_mac, tap_mac
 from vbackend.lab.picture import Picture, picture
 from vbackend.lab.served import guest_addresses, services_of
@@ -71,27 +70,18 @@ def _twice(claims: Iterable[_Claim], why: str) -> Iterator[tuple[Where, str]]:
 
 def _networks(lab: Lab) -> dict[Where, str]:
     """Where each segment is in the file, and on which network: cables to switches make one of all that they join."""
-    stands_for = {name: name for name in lab.switch}  # one switch of each network for all of them
-    for cable in lab.cable:
-        for one, other in pairwise(_switches(lab, cable)):
-            root, gone = stands_for[one], stands_for[other]
-            stands_for = {name: root if at == gone else at for name, at in stands_for.items()}
 
     def around(switch: str) -> str:
-        joined = [name for name, root in stands_for.items() if root == stands_for[switch]]
+        joined = lab.joined(switch)
         return (
             f"on joined switches {', '.join(joined)}" if len(joined) > 1 else f"on the same switch {switch}"
         )
 
     found: dict[Where, str] = {("switch", name): around(name) for name in lab.switch}
     for number, cable in enumerate(lab.cable):
-        ends = _switches(lab, cable)
-        found["cable", number] = around(ends[0]) if ends else f"on the same cable {cable.title}"
+        switches = lab.switches_of(cable)
+        found["cable", number] = around(switches[0]) if switches else f"on the same cable {cable.title}"
     return found
-
-
-def _switches(lab: Lab, cable: Cable) -> list[str]:
-    return [split_end(end)[0] for end in cable.ends if lab.is_switch_end(end)]
 
 
 # MAC addresses
@@ -158,7 +148,7 @@ def _addresses(lab: Lab, now: Picture) -> Iterator[tuple[Where, str]]:
         if not lab.is_switch_end(end):
             claims[networks[where[:2]]] += _end_addresses(now, end, where)
     for name, switch in lab.switch.items():
-        claims[networks["switch", name]] += _reservations(now, name, switch)
+        claims[networks["switch", name]] += _reservations(lab, now, name, switch)
     for network, claimed in claims.items():
         yield from _twice(claimed, network + _ANOTHER)
 
@@ -186,9 +176,9 @@ def _end_addresses(now: Picture, end: str, where: Where) -> Iterator[_Claim]:
             yield _Claim(str(address.ip), end_name(end), where)
 
 
-def _reservations(now: Picture, name: str, switch: Switch) -> Iterator[_Claim]:
+def _reservations(lab: Lab, now: Picture, name: str, switch: Switch) -> Iterator[_Claim]:
     """Whose reserved address each is; a card may have its own in the file, too."""
-    here = [end for end in switch.ports if is_vm_end(end)]
+    here = lab.cards(name)
     owners = {_card(now, end).mac: end for end in here}
     for host, address in (switch.dhcp.hosts if switch.dhcp is not None else {}).items():
         vm, colon, _ = host.partition(":")
@@ -213,12 +203,7 @@ def _services(lab: Lab, now: Picture) -> Iterator[tuple[Where, str]]:
     for name, service in now.services.items():
         if not service.switch.addr:
             continue
-        names = {
-            mac_octets(str(_card(now, end).mac)): split_end(end)[0]
-            for end in lab.switch[name].ports
-            if is_vm_end(end)
-        }
-        wanted = services_of(service, names, mac_octets(gateway_mac(lab.name, name)))
+        wanted = services_of(service, mac_octets(gateway_mac(lab.name, name)))
         for key, part in (
             ("addr", Services()),
             ("dhcp", Services(dhcp4=wanted.dhcp4)),

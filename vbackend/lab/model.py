@@ -352,6 +352,28 @@ class Lab(Strict):
         owner = split_end(end)[0]
         return is_vm_end(end) and owner not in self.vm and owner in self.switch
 
+    def switches_of(self, cable: Cable) -> list[str]:
+        """The switches that it has ends on."""
+        return [split_end(end)[0] for end in cable.ends if self.is_switch_end(end)]
+
+    def joined(self, switch: str) -> tuple[str, ...]:
+        """A switch and those that cables join to it, over others too."""
+        found = [switch]
+        for here in found:
+            for cable in self.cable:
+                both = self.switches_of(cable)
+                found += [other for other in both if here in both and other not in found]
+        return tuple(name for name in self.switch if name in found)
+
+    def cards(self, switch: str) -> tuple[str, ...]:
+        """The VM:NIC of a switch's network: on it and those that are joined to it, and behind cables to them."""
+        joined = self.joined(switch)
+        ends = [end for name in joined for end in self.switch[name].ports]
+        ends += [
+            end for cable in self.cable if set(self.switches_of(cable)) & set(joined) for end in cable.ends
+        ]
+        return tuple(end for end in ends if is_vm_end(end) and not self.is_switch_end(end))
+
     def links(self) -> tuple[str, ...]:
         """Titles of all links: cables, and `SWITCH/END` for what is on a switch."""
         on_switches = [
@@ -386,7 +408,7 @@ def lab_problems(lab: Lab) -> Iterator[tuple[Where, str]]:
                 yield ("cable", number, "ends", place), what
     for name, switch in lab.switch.items():
         for host in switch.dhcp.hosts if switch.dhcp is not None else ():
-            if problem := _host_problem(lab, switch, host):
+            if problem := _host_problem(lab, name, host):
                 yield ("switch", name, "dhcp", "hosts", host), problem
     files = Counter(capture.file for capture in lab.capture)
     for number, capture in enumerate(lab.capture):
@@ -433,8 +455,9 @@ def _loop_problems(lab: Lab) -> Iterator[tuple[Where, str]]:
         return switch
 
     for number, cable in enumerate(lab.cable):
-        if cable.up and all(map(lab.is_switch_end, cable.ends)):
-            one, two = (root(split_end(end)[0]) for end in cable.ends)
+        switches = lab.switches_of(cable)
+        if cable.up and len(switches) == 2:
+            one, two = map(root, switches)
             if one == two:
                 what = f"cable {cable.title!r} closes a loop of switches, where frames would circle for ever"
                 yield ("cable", number, "ends"), f"{what}; leave it out, or give it up = false"
@@ -449,11 +472,11 @@ def _line_words(spec: PortSpec, keys: Mapping[str, str]) -> str:
     return ", ".join([*found, *spec.options.impairment.settings()])
 
 
-def _host_problem(lab: Lab, switch: Switch, host: str) -> str | None:
+def _host_problem(lab: Lab, switch: str, host: str) -> str | None:
     """What is wrong with a reservation's key."""
     owner, colon, _ = host.partition(":")
     if owner in lab.vm:
-        here = {end if colon else split_end(end)[0] for end in switch.ports if is_vm_end(end)}
+        here = {end if colon else split_end(end)[0] for end in lab.cards(switch)}
         return None if host in here else f"{host!r} is not on this switch; reservations are for what is on it"
     try:
         values.mac_address("it", host)

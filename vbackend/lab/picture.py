@@ -11,7 +11,7 @@ from ipaddress import ip_interface
 from typing import Final, TypeVar, assert_never
 
 from vbackend.errors import ConfigError
-from vbackend.lab.model import Capture, Lab, Nic, Switch, Vm, end_name, is_vm_end, split_end
+from vbackend.lab.model import Capture, Lab, Nic, Vm, end_name, is_vm_end, split_end
 from vbackend.lab.names import mac_address
 from vbackend.lab.steps import (
     AddNic,
@@ -114,7 +114,7 @@ def picture(lab: Lab) -> Picture:
         segments[name] = Segment("switch")
         places |= {end_name(end): place(name, end, {}) for end in switch.ports}
         if switch.addr or switch.nat is not None:
-            services[name] = _service(switch, vms)
+            services[name] = _service(lab, name, vms)
     for cable in lab.cable:
         title = cable.title
         segments[title] = Segment("cable", CableState(cable.up, cable.carrier))
@@ -124,8 +124,8 @@ def picture(lab: Lab) -> Picture:
     return Picture(segments, places, vms, services, {capture.file: capture for capture in lab.capture})
 
 
-def _service(switch: Switch, vms: Mapping[str, Machine]) -> Service:
-    here = [split_end(end) for end in switch.ports if is_vm_end(end)]
+def _service(lab: Lab, name: str, vms: Mapping[str, Machine]) -> Service:
+    switch, here = lab.switch[name], [split_end(end) for end in lab.cards(name)]
     reserved, names = dict[str, str](), dict[str, tuple[str, ...]]()
     if switch.dns is not None:
         for name, machine in vms.items():
@@ -142,7 +142,8 @@ def _service(switch: Switch, vms: Mapping[str, Machine]) -> Service:
         reserved[str(vms[owner].nics[nic].mac)] = address
         if switch.dns is not None:
             names.setdefault(owner, (address,))
-    return Service(switch.model_copy(update={"ports": ()}), reserved, names)
+    guests = {str(vms[vm].nics[nic].mac): vm for vm, nic in here}
+    return Service(switch.model_copy(update={"ports": ()}), reserved, names, guests)
 
 
 def after(now: Picture, step: Step) -> Picture:

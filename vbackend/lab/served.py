@@ -1,6 +1,6 @@
 """What a switch's services are made of, and where a NAT's forwards lead: from what the lab file says. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_address, ip_interface
 
 from vbackend.host.ruleset import IPAddress
@@ -25,11 +25,9 @@ def guest_addresses(service: Service, nics: Iterable[Nic]) -> list[IPAddress]:
     return sorted(found, key=lambda address: not any(address in net for net in nets))
 
 
-def services_of(
-    service: Service, names: Mapping[bytes, str], gateway: bytes, servers: tuple[Server, ...] | None = None
-) -> Services:
-    """What the station serves. `names`: VMs by the MAC addresses of their NICs on the switch. `gateway`: the NAT's MAC
-    address, if there is one. `servers`: who is asked for names of others, None: whom /etc/resolv.conf names."""
+def services_of(service: Service, gateway: bytes, servers: tuple[Server, ...] | None = None) -> Services:
+    """What the station serves. `gateway`: the NAT's MAC address, if there is one. `servers`: who is asked for names of
+    others, None: whom /etc/resolv.conf names."""
     switch, dhcp4, ra, dns = service.switch, None, None, None
     if (dhcp := switch.dhcp) is not None:
         first, last = dhcp.bounds
@@ -46,7 +44,7 @@ def services_of(
                 Reservation(IPv4Address(address), mac=mac_octets(mac))
                 for mac, address in service.reserved.items()
             ),
-            names=dict(names),
+            names={mac_octets(mac): vm for mac, vm in service.guests.items()},
         )
     if switch.ra is not None:
         # The router is whoever leads out; the station itself does not.

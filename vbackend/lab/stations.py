@@ -5,7 +5,6 @@ Not here: what a service does (services/), which switch has which (picture.py), 
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -40,7 +39,7 @@ class Stations:
         self._servers: Final = servers
         self._running: Final[dict[str, Station]] = {}
 
-    async def start(self, switch: str, service: Service, names: Mapping[bytes, str]) -> None:
+    async def start(self, switch: str, service: Service) -> None:
         """ConfigError: the services make no sense."""
         leases = self._leases(switch)
         station = Station(
@@ -48,7 +47,7 @@ class Stations:
             station_name(switch),
             mac_octets(station_mac(self._folder.name, switch)),
             service.switch.addresses,
-            services_of(service, names, mac_octets(gateway_mac(self._folder.name, switch)), self._servers),
+            services_of(service, mac_octets(gateway_mac(self._folder.name, switch)), self._servers),
             segment=switch,
             leases=await asyncio.to_thread(leases.read_text) if leases.exists() else None,
         )

@@ -74,6 +74,7 @@ class Service:
     switch: Switch  # without its ports
     reserved: dict[str, str] = field(default_factory=dict)  # MAC address -> IPv4 address, from dhcp.hosts
     names: dict[str, tuple[str, ...]] = field(default_factory=dict)  # VM -> addresses, for dns
+    guests: dict[str, str] = field(default_factory=dict)  # MAC address -> VM, of the switch's network
 
 
 @dataclass(frozen=True, slots=True)

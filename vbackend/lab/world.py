@@ -211,15 +211,12 @@ class LabWorld:
     # Services and captures
 
     async def start_service(self, step: StartService, /) -> None:
-        ends = [split_end(end) for end, at in self._ends.items() if at == step.switch and is_vm_end(end)]
-        cards = [(vm, self._nics(vm).get(nic)) for vm, nic in ends]
-        names = {mac_octets(card.mac): vm for vm, card in cards if card is not None and card.mac is not None}
         switch = step.service.switch
         if switch.nat is not None:
             await self._gateways.start(step.switch, switch.nat.config, partial(self._addresses, step.service))
         if switch.addr:
             try:
-                await self.stations.start(step.switch, step.service, names)
+                await self.stations.start(step.switch, step.service)
             except BaseException:
                 await self._gateways.stop(step.switch)
                 raise

@@ -85,6 +85,25 @@ def test_cables_of_switches(more: str) -> None:
     assert Lab.model_validate_json(found.model_dump_json()) == found
 
 
+@pytest.mark.parametrize(
+    ("switch", "joined", "cards"),
+    [
+        ("a", ("a", "b", "c"), ("r1:a", "r2:b", "r3:c")),
+        ("c", ("a", "b", "c"), ("r1:a", "r2:b", "r3:c")),
+        ("d", ("d",), ("r1:d",)),
+        ("e", ("e",), ()),
+    ],
+)
+def test_a_network(switch: str, joined: tuple[str, ...], cards: tuple[str, ...]) -> None:
+    found = lab(
+        "name = 'l'\nvm = {r1 = {image = 'i'}, r2 = {image = 'i'}, r3 = {image = 'i'}}\n"
+        "switch = {a = {ports = ['r1:a', 'tap:t']}, b = {ports = ['r2:b']}, c = {}, d = {ports = ['r1:d']}, e = {}}\n"
+        "cable = [{ends = ['c:x', 'b:x']}, {ends = ['r3:c', 'c:y']}, {ends = ['b:y', 'a:x'], up = false}, "
+        "{ends = ['r1:z', 'r2:z']}]"
+    )
+    assert (found.joined(switch), found.cards(switch)) == (joined, cards)
+
+
 def test_json_brings_it_back() -> None:
     two = lab(TWO)
     assert Lab.model_validate_json(two.model_dump_json()) == two

@@ -78,6 +78,13 @@ def test_picture() -> None:
     assert lan.switch.ports == ()
     assert lan.reserved == {"02:00:00:00:00:09": "10.0.0.9", "02:00:00:00:00:0a": "10.0.0.8"}
     assert lan.names == {"r1": ("10.1.0.1",), "h1": ("10.0.0.9",)}
+    assert lan.guests == {mac_address("two", "r1", "eth0"): "r1", "02:00:00:00:00:09": "h1"}
+
+
+def test_services_know_who_is_behind_a_cable() -> None:
+    text = TWO.replace('ports = ["r1:eth0", "h1:eth0"]', 'ports = ["r1:eth0"]')
+    lab = parse_lab(text + '[[cable]]\nends = ["h1:eth0", "lan:h1"]\ndelay = "5ms"')
+    assert picture(lab).services == picture(parse_lab(TWO)).services
 
 
 def test_a_cable_of_switches() -> None:

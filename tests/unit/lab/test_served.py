@@ -19,14 +19,14 @@ DHCP = Dhcp(range="10.0.0.100-10.0.0.150", lease="30m")
     [
         (Service(Switch(addr=ADDR)), Services()),
         (
-            Service(Switch(addr=ADDR, dhcp=DHCP), {MAC: "10.0.0.50"}),
+            Service(Switch(addr=ADDR, dhcp=DHCP), {MAC: "10.0.0.50"}, guests={MAC: "h1"}),
             Services(
                 Dhcp4Config(
                     IPv4Address("10.0.0.100"),
                     IPv4Address("10.0.0.150"),
                     lease=1800,
                     reservations=(Reservation(IPv4Address("10.0.0.50"), mac=bytes([2, 0, 0, 0, 0, 1])),),
-                    names={b"mac": "h1"},
+                    names={bytes([2, 0, 0, 0, 0, 1]): "h1"},
                 )
             ),
         ),
@@ -38,7 +38,6 @@ DHCP = Dhcp(range="10.0.0.100-10.0.0.150", lease="30m")
                     IPv4Address("10.0.0.150"),
                     lease=1800,
                     router=IPv4Address("10.0.0.2"),
-                    names={b"mac": "h1"},
                 )
             ),
         ),
@@ -69,7 +68,7 @@ DHCP = Dhcp(range="10.0.0.100-10.0.0.150", lease="30m")
     ids=["pings", "dhcp", "nat's router", "ra and dns", "nat's IPv6"],
 )
 def test_what_is_served(service: Service, services: Services) -> None:
-    assert services_of(service, {b"mac": "h1"}, b"\2gate\1") == services
+    assert services_of(service, b"\2gate\1") == services
 
 
 @pytest.mark.parametrize(

@@ -25,11 +25,11 @@ async def test_start_and_stop(tmp_path: Path) -> None:
         await backend.start([])
         backend.add_segment("lan", "switch")
         stations = Stations(folder, backend)
-        await stations.start("lan", Service(Switch(addr=ADDR, dhcp=DHCP)), {})
+        await stations.start("lan", Service(Switch(addr=ADDR, dhcp=DHCP)))
         assert [port.name for port in backend.snapshot().ports] == [station_name("lan")]
         assert "10.0.0.100" in stations.snapshots()["lan"].model_dump_json()
         await stations.stop("lan")
         assert (stations.snapshots(), backend.snapshot().ports) == ({}, ())
-        await stations.start("lan", Service(Switch(addr=ADDR)), {})
+        await stations.start("lan", Service(Switch(addr=ADDR)))
         await stations.close()
         assert stations.snapshots() == {}
