@@ -1,17 +1,20 @@
 """A program that passes for QEMU where labs look: -pidfile, QMP, the guest's agent, sockets of cards. It has no guest.
 
-`fake_qemu(folder)` is the path of such a program. The agent runs what it is told with the host's shell. QMP knows what
-a lab sends; every command is a line of `qmp.log` beside the pid file. Told `-refuse` it complains and ends, as QEMU.
+`fake_qemu(folder)` is the path of such a program. The agent is our images' own, in the host's perl and with its shell;
+when it ends it is started again, as after a reset. QMP knows what a lab sends; every command is a line of `qmp.log`
+beside the pid file. Told `-refuse` it complains and ends, as QEMU.
 """
 
 import sys
 from pathlib import Path
 from typing import Final
 
+from vbackend.images.recipe import RECIPES
+
 __all__ = ["fake_qemu"]
 
 _PROGRAM: Final = r"""
-import asyncio, base64, json, os, sys
+import asyncio, json, os, socket, sys
 
 def value(option):
     return sys.argv[sys.argv.index(option) + 1]
@@ -22,7 +25,7 @@ def parsed(text):
 pidfile = value("-pidfile")
 folder = os.path.dirname(pidfile)
 devices, netdevs, snapshots, jobs = [], {}, [], []
-hello = [b"\nhello 1\n"]
+talk, host_is_there = {}, asyncio.Event()
 for option, text in zip(sys.argv, sys.argv[1:]):
     if option == "-device" and "netdev=" in text:
         devices.append(parsed(text)["id"])
@@ -82,22 +85,23 @@ async def qmp(reader, writer):
         if command == "quit":
             os._exit(0)
 
+async def guest():
+    while True:
+        ours, theirs = socket.socketpair()
+        child = await asyncio.create_subprocess_exec("perl", AGENT, "-", stdin=theirs)
+        theirs.close()
+        reader, talk["agent"] = await asyncio.open_connection(sock=ours)
+        while data := await reader.read(65536):
+            await host_is_there.wait()
+            talk["host"].write(data)
+        await child.wait()
+
 async def agent(reader, writer):
-    while hello:
-        writer.write(hello.pop())
-    async def run(ident, command):
-        child = await asyncio.create_subprocess_exec("sh", "-c", command, stdin=-3, stdout=-1, stderr=-1)
-        out, err = await child.communicate()
-        fields = [ident, str(child.returncode).encode(), *(b":" + base64.b64encode(each) for each in (out, err))]
-        writer.write(b"end " + b" ".join(fields) + b"\n")
-    tasks = []
-    while line := await reader.readline():
-        words = line.split()
-        if words and words[0] == b"run":
-            if (command := base64.b64decode(words[2]).decode()) == "reset":
-                writer.write(b"\nhello 1\n")
-            else:
-                tasks.append(asyncio.create_task(run(words[1], command)))
+    talk["host"] = writer
+    host_is_there.set()
+    while data := await reader.read(65536):
+        talk["agent"].write(data)
+    host_is_there.clear()
 
 async def swallow(reader, writer):
     while await reader.read(65536):
@@ -117,6 +121,8 @@ async def main():
         if option == "-netdev" and text.startswith("stream"):
             await listen(parsed(text)["addr.path"], swallow)
         if option == "-chardev" and "path" in (found := parsed(text)) and "server" in found:
+            if found["id"] == "agent":
+                talk["guest"] = asyncio.create_task(guest())
             await listen(found["path"], {"qmp": qmp, "agent": agent}.get(found["id"], swallow))
     await asyncio.Event().wait()
 
@@ -127,6 +133,6 @@ asyncio.run(main())
 def fake_qemu(folder: Path) -> str:
     """Write the program; returns its path."""
     path = folder / "fake-qemu"
-    path.write_text(f"#!{sys.executable} -IS\n{_PROGRAM}")
+    path.write_text(f"#!{sys.executable} -IS\nAGENT = {str(RECIPES / 'overlay/sbin/agent')!r}\n{_PROGRAM}")
     path.chmod(0o755)
     return str(path)
