@@ -1,6 +1,7 @@
 """The guest image itself, and what drives it: no vbackend is involved."""
 
 import asyncio
+import os
 import socket
 from pathlib import Path
 
@@ -18,20 +19,25 @@ ALICE, BOB = "52:54:00:00:00:0a", "52:54:00:00:00:0b"
 
 
 async def test_commands(guests: Guests) -> None:
-    """Output, status, binary data, concurrency, timeouts and a reset, in one guest: booting is what costs."""
+    """Streams, status, binary data, concurrency, timeouts and a reset, in one guest: booting is what costs."""
     guest = await guests.boot("alice")
 
     result = await guest.run("echo out; echo err >&2; exit 3")
     assert (result.stdout, result.stderr, result.status) == (b"out\n", b"err\n", 3)
     assert (await guest.run("kill -TERM $$")).status == 128 + 15
     assert (await guest.check("hostname")).strip() == "alice"
-    assert (await guest.run("cat")).stdout == b"", "a command has no stdin"
+    assert (await guest.run("cat")).stdout == b"", "a command has no stdin unless it is given one"
     assert (await guest.check("printf '%s' 'ü \"quoted\" \\ $HOME\n'")) == 'ü "quoted" \\ $HOME\n'
 
     every_byte = "".join(f"\\{byte:03o}" for byte in range(256))
     assert (await guest.run(f"printf '{every_byte}'")).stdout == bytes(range(256))
-    big = await guest.run("head -c 1000000 /dev/zero; echo end", timeout=60)
-    assert big.stdout == bytes(1_000_000) + b"end\n"
+    blob = os.urandom(1 << 20)
+    there_and_back = await guest.agent.run("cat; echo end", input=blob, timeout=60)
+    assert there_and_back.stdout == blob + b"end\n"
+    await guest.check("(while echo more && usleep 10000; do :; done) & echo $! >/tmp/left")
+    assert (await guest.run("usleep 100000; kill $(cat /tmp/left)")).status == 0, (
+        "it lives on with its output"
+    )
 
     with pytest.raises(GuestError, match=r"'false' ended with 1"):
         await guest.check("false")

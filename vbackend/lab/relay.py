@@ -113,10 +113,11 @@ class _Client:
                 for line in lines.feed(data):
                     await self._obey(line)
         finally:
-            tasks = [task for _, task in self._running.values()]
-            for task in tasks:
+            running = list(self._running.values())
+            for command, task in running:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+                command.drop()
+            await asyncio.gather(*(task for _, task in running), return_exceptions=True)
 
     async def _obey(self, line: Line) -> None:
         match line:

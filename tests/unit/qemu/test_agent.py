@@ -291,7 +291,7 @@ async def test_taken_over(words: bytes) -> None:
 async def images_agent() -> AsyncIterator[Agent]:
     ours, theirs = socket.socketpair()
     with theirs:
-        child = await asyncio.create_subprocess_exec("perl", "-Mstrict", PROGRAM, "-", stdin=theirs)
+        child = await asyncio.create_subprocess_exec("perl", "-Mstrict", PROGRAM, "-", stdin=theirs.fileno())
     async with Agent(ours) as agent:
         await asyncio.wait_for(agent.wait_started(), 20)
         yield agent
