@@ -54,8 +54,8 @@ def logs(
             time.sleep(0.2)
 
 
-def run_in_guest(word: str, lab: str | None, command: Sequence[str], timeout: float) -> int:
-    """`vbackend exec VM -- COMMAND`: returns the command's status."""
+def run_in_guest(word: str, lab: str | None, command: Sequence[str], timeout: float | None) -> int:
+    """`vbackend exec VM -- COMMAND`: returns the command's status. `timeout` in seconds; None: no limit."""
     import os
     import shlex
 

@@ -7,7 +7,7 @@
     lab-apply [lab] [file]        become this lab (the Lab as JSON); none: the one that ran last
     lab-down                      everything away; the daemon ends
     vm-exec vm command [timeout]  {stdout, stderr, status}, base64 of at most 1 MiB each
-    vm-attach vm                  {path}: a socket for commands with streams (relay.py)
+    vm-attach vm                  {path}: a socket for one client that runs commands with streams (relay.py)
     vm-start, vm-stop, vm-restart vm
     vm-save, vm-restore vm tag
     lab-save, lab-restore tag     all VMs, side by side

@@ -41,8 +41,8 @@ def run_command(path: str, vm: str, command: str, *, input: bytes, timeout: floa
         raise ControlError(f"VM {vm!r}: {error}") from None
 
 
-def attach_command(path: str, vm: str, command: str, *, timeout: float) -> int:
-    """As `run_command`, with stdin, stdout and stderr of this process; returns the status.
+def attach_command(path: str, vm: str, command: str, *, timeout: float | None) -> int:
+    """As `run_command`, with stdin, stdout and stderr of this process; returns the status. `timeout` None: no limit.
 
     The first SIGINT goes to the command; the second is a KeyboardInterrupt, and kills it. OSError: as stdin, stdout and
     stderr have it. Other errors as `run_command`.
@@ -59,9 +59,11 @@ def attach_command(path: str, vm: str, command: str, *, timeout: float) -> int:
 
             loop.add_signal_handler(signal.SIGINT, interrupt)
             try:
-                async with asyncio.timeout(timeout):
+                async with asyncio.timeout(timeout) as limit:
                     return await running.carry(None if sys.stdin is None else _read, _write)
             except TimeoutError:
+                if timeout is None or not limit.expired():
+                    raise
                 text = f"in the guest, {command!r} took more than {timeout:g} s, and was killed"
                 raise ControlError(f"VM {vm!r}: {text}") from None
             finally:
@@ -93,8 +95,12 @@ async def _agent(path: str, vm: str) -> AsyncIterator[Agent]:
 
 async def _read(most: int) -> bytes:
     loop = asyncio.get_running_loop()
-    await _ready(0, loop.add_reader, loop.remove_reader)
-    return os.read(0, most)
+    while True:
+        await _ready(0, loop.add_reader, loop.remove_reader)
+        try:
+            return os.read(0, most)
+        except BlockingIOError:  # somebody else who has it was first
+            continue
 
 
 async def _write(stream: Literal["out", "err"], data: bytes) -> None:
@@ -104,7 +110,10 @@ async def _write(stream: Literal["out", "err"], data: bytes) -> None:
     loop, fd = asyncio.get_running_loop(), _FDS[stream]
     while data:
         await _ready(fd, loop.add_writer, loop.remove_writer)
-        data = data[os.write(fd, data[:_PIPE_BUF]) :]
+        try:
+            data = data[os.write(fd, data[:_PIPE_BUF]) :]
+        except BlockingIOError:  # somebody else who has it was first
+            continue
 
 
 async def _ready(

@@ -29,7 +29,7 @@ from vbackend.qemu.agent import Agent, Result
 
 ATTACH: Final = (
     "import sys; from vbackend.lab.remote import attach_command;"
-    "sys.exit(attach_command(sys.argv[1], 'r1', sys.argv[2], timeout=60))"
+    "sys.exit(attach_command(sys.argv[1], 'r1', sys.argv[2], timeout=float(sys.argv[3])))"
 )
 BLOB: Final = os.urandom(8 << 20)
 
@@ -73,8 +73,8 @@ class Served:
         self._over.set()
         self._thread.join()
 
-    def attach(self, command: str) -> list[str]:
-        return [sys.executable, "-c", ATTACH, self.path, command]
+    def attach(self, command: str, timeout: float = 60) -> list[str]:
+        return [sys.executable, "-c", ATTACH, self.path, command, str(timeout)]
 
     def run(self, command: str, given: bytes | None = None) -> tuple[bytes, bytes, int]:
         done = subprocess.run(
@@ -247,6 +247,17 @@ def test_a_reader_that_goes_away_ends_it(served: Served) -> None:
         child.stdout.close()
         assert child.wait(20) != 0
     wait_until(lambda: gone(pid), "the command is gone")
+
+
+def test_the_limit_of_time(served: Served) -> None:
+    child = served.attach("echo $$; exec sleep 100", timeout=0.5)
+    done = subprocess.run(child, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
+    assert (
+        b"VM 'r1': in the guest, 'echo $$; exec sleep 100' took more than 0.5 s, and was killed"
+        in done.stderr
+    )
+    assert done.returncode == 1
+    wait_until(lambda: gone(int(done.stdout)), "the command is gone")
 
 
 def test_two_at_once(served: Served) -> None:
