@@ -111,6 +111,8 @@ class Agent:
         self._to_send: Final = asyncio.Event()
         self._sendable: Final = asyncio.Event()
         self._sendable.set()
+        self._all_sent: Final = asyncio.Event()
+        self._all_sent.set()
         self._tasks: Final = (
             asyncio.create_task(self._read(), name="guest agent"),
             asyncio.create_task(self._write(), name="to the guest agent"),
@@ -148,7 +150,7 @@ class Agent:
         the guest goes away or restarts meanwhile. ConfigError: it writes more than `most` bytes (and is killed), or
         cannot be started.
         """
-        job = await self.start(command, input=input, most=most)
+        job = self._start(command, input, most)
         try:
             return await self.wait(job, timeout=timeout)
         except TimeoutError:
@@ -163,21 +165,19 @@ class Agent:
                 await self._cancel(job)
 
     async def start(self, command: str, *, input: bytes = b"", most: int = OUTPUT_MAX) -> int:
-        """Start a shell script and do not wait; the number is for `wait` and `kill`. Errors as `open`."""
-        running = self.open(command, has_input=bool(input))
-        gathering = asyncio.create_task(_gather(running, command, input, most), name="command in a guest")
-        gathering.add_done_callback(lambda task: task.cancelled() or task.exception())  # may be nobody's
-        self._started[running.job] = running, gathering
-        return running.job
+        """Start a shell script and do not wait for its end; the number is for `wait` and `kill`. Errors as `open`."""
+        job = self._start(command, input, most)
+        await self._all_sent.wait()
+        return job
 
     async def wait(self, job: int, *, timeout: float = 30.0) -> Result:
         """The result of a started command. TimeoutError leaves it running. Other errors as `run`."""
         gathering = self._started[job][1]
-        try:
-            return await asyncio.wait_for(asyncio.shield(gathering), timeout)
-        finally:
-            if gathering.done():
-                self._started.pop(job, None)
+        done, _ = await asyncio.wait((gathering,), timeout=timeout)
+        if not done:
+            raise TimeoutError
+        self._started.pop(job, None)
+        return gathering.result()
 
     async def kill(self, job: int) -> None:
         """SIGKILL to a started command; its result can still be waited for. One that has ended stays ended."""
@@ -238,11 +238,19 @@ class Agent:
         """This one is over."""
         self._commands.pop(job, None)
 
+    def _start(self, command: str, input: bytes, most: int) -> int:
+        running = self.open(command, has_input=bool(input))
+        gathering = asyncio.create_task(_gather(running, command, input, most), name="command in a guest")
+        gathering.add_done_callback(lambda task: task.cancelled() or task.exception())  # may be nobody's
+        self._started[running.job] = running, gathering
+        return running.job
+
     def _put(self, data: bytes) -> None:
         if self._lost is not None:
             return
         self._backlog.extend(data)
         self._to_send.set()
+        self._all_sent.clear()
         if len(self._backlog) > _BACKLOG:
             self._sendable.clear()
         if len(self._backlog) > _BACKLOG_MAX:
@@ -258,6 +266,7 @@ class Agent:
                 del self._backlog[: len(part)]
                 if not self._backlog:
                     self._to_send.clear()
+                    self._all_sent.set()
                 if len(self._backlog) <= _BACKLOG:
                     self._sendable.set()
         except OSError as error:
@@ -289,8 +298,9 @@ class Agent:
                     command.take(line)
 
     async def _cancel(self, job: int) -> None:
-        gathering = self._started.pop(job)[1]
+        running, gathering = self._started.pop(job)
         gathering.cancel()
+        running.drop()
         await asyncio.gather(gathering, return_exceptions=True)
 
     def _lose(self, reason: str) -> None:
@@ -298,6 +308,7 @@ class Agent:
             self._lost = reason
             self._changed.set()
             self._sendable.set()
+            self._all_sent.set()
             self._backlog.clear()
         self._fail_all(self._lost)
 

@@ -149,6 +149,21 @@ async def test_started_command_survives_a_wait(pair: tuple[Agent, FakeGuest]) ->
     assert (await agent.wait(job)).stdout == b"served"
 
 
+async def test_what_was_started_has_been_said(pair: tuple[Agent, FakeGuest]) -> None:
+    """Who does not come back to the event loop for a while has it run all the same."""
+    agent, guest = pair
+    job = await agent.start("x")
+    assert guest.sock.recv(100) == run_line(job, "x") + b"\n"
+
+
+async def test_a_command_that_is_cancelled_at_once_does_not_stay(pair: tuple[Agent, FakeGuest]) -> None:
+    agent, guest = pair
+    running = asyncio.create_task(agent.run("x"))
+    asyncio.get_running_loop().call_soon(running.cancel)
+    await asyncio.wait((running,))
+    assert [await guest.line(), await guest.line()] == [run_line(1, "x"), b"drop 1"]
+
+
 async def test_reset_ends_what_ran(pair: tuple[Agent, FakeGuest]) -> None:
     agent, guest = pair
     await guest.send(encode(Hello()))
