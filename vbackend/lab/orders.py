@@ -14,7 +14,7 @@
     cable-set cable [up] [forward] [back]    impairments: all keys of a direction
 
 Everything that changes takes its turn: one after the other. Who hangs up before lab-apply is done has it undone, and
-a command of vm-exec is killed.
+its commands of vm-exec and vm-attach are killed.
 """
 
 import base64
