@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.guest import GuestError, Guests, nic
+from tests.support.uml import UmlGuest
 from vbackend.errors import VbackendError
 from vbackend.images import build_image
 from vbackend.images.recipe import find_recipe, load_recipe
-from vbackend.qemu.agent import AgentError, CommandTimeoutError
+from vbackend.qemu.agent import AgentError, CommandTimeoutError, Result
 
 pytestmark = pytest.mark.guest
 
@@ -141,6 +142,13 @@ async def test_two_guests_joined_by_qemu(guests: Guests) -> None:
     await alice.wait_until(f"grep -qx 0 /sys/class/net/{name}/carrier")
     await alice.qmp.set_link("nic-n0", up=True)
     await alice.wait_ping("10.0.0.2")
+
+
+async def test_commands_over_a_serial_line(uml: Path, tmp_path: Path) -> None:
+    """User-mode Linux: any bytes, more than its line holds."""
+    async with await UmlGuest.boot(uml, tmp_path, name="u") as guest:
+        blob = bytes(range(256)) + os.urandom(200_000)
+        assert (await guest.agent.run("cat; exit 3", input=blob)) == Result(blob, b"", 3)
 
 
 async def test_refused_arguments(guests: Guests) -> None:
