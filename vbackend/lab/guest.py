@@ -44,6 +44,7 @@ BOOT_S: Final = 120.0  # emulated, on a machine that has other things to do
 _MONITOR_S: Final = 30.0
 _ANSWER_S: Final = 10.0  # of the agent of a guest that runs
 _SETUP_S: Final = 60.0  # of one command of `start`
+_COPY_RATE: Final = 100_000  # bytes a second, at the least, of a file into a guest
 _UNPLUG_S: Final = 15.0  # the guest has a say in it
 _GRACE_S: Final = 3.0  # for QEMU to quit by itself
 _SNAPSHOT_S: Final = 60.0
@@ -165,7 +166,7 @@ class Guest:
         script = f'mkdir -p "$(dirname {place})" && cat >{place}'
         if mode & 0o100:
             script += f" && chmod +x {place}"
-        await self._demand(script, f"file {target}", content)
+        await self._demand(script, f"file {target}", content, timeout=_SETUP_S + len(content) / _COPY_RATE)
 
     # The machine
 
@@ -264,8 +265,8 @@ class Guest:
             raise ConfigError(f"VM {self.name!r} has no agent to run commands; only VMs with image= have")
         return self.agent
 
-    async def _demand(self, script: str, what: str, input: bytes = b"") -> None:
-        result = await self.run(script, timeout=_SETUP_S, input=input)
+    async def _demand(self, script: str, what: str, input: bytes = b"", *, timeout: float = _SETUP_S) -> None:
+        result = await self.run(script, timeout=timeout, input=input)
         if result.status != 0:
             said = (result.errors.strip() or result.text.strip() or "it wrote nothing")[-_LAST_WORDS:]
             raise PeerError(f"VM {self.name!r}: {what}: status {result.status}: {said}")

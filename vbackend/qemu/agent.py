@@ -134,10 +134,11 @@ class Agent:
     async def take_over(self, *, timeout: float = 30.0) -> None:
         """Wait until the agent answers, whether it says hello or did so to somebody else long ago.
 
-        Commands of that one are killed. AgentError: the guest is gone; CommandTimeoutError: it does not answer.
+        That one's commands are killed. AgentError: the guest is gone; CommandTimeoutError: it does not answer.
         """
-        self._put(b"\n")  # ends what the predecessor's end cut off
-        self.tell(Drop(None))
+        if not self._starts:
+            self._put(b"\n")  # ends what the predecessor's end cut off
+            self.tell(Drop(None))
         await self.run("true", timeout=timeout)
         self._starts = max(1, self._starts)
 

@@ -289,14 +289,26 @@ async def test_taken_over(words: bytes) -> None:
     with theirs:
         guest = FakeGuest(theirs)
         async with Agent(ours, first_job=1000) as agent:
-            await guest.send(words)
             taking = asyncio.create_task(agent.take_over(timeout=10))
             assert await guest.line() == b""  # ends half a line of the predecessor's
             assert await guest.line() == b"drop all"
+            await guest.send(words)
             assert await guest.line() == run_line(1000, "true")
             await guest.send(end(1000, 0))
             await taking
             assert agent.starts == 1
+
+
+async def test_a_guest_that_is_set_up_again_keeps_its_commands(pair: tuple[Agent, FakeGuest]) -> None:
+    agent, guest = pair
+    await guest.send(encode(Hello()))
+    await asyncio.wait_for(agent.wait_started(), 10)
+    job = await agent.start("x")
+    taking = asyncio.create_task(agent.take_over(timeout=10))
+    assert [await guest.line(), await guest.line()] == [run_line(job, "x"), run_line(job + 1, "true")]
+    await guest.send(end(job + 1) + end(job, 3))
+    await taking
+    assert (await agent.wait(job)).status == 3
 
 
 # The agent of our images
@@ -377,6 +389,6 @@ async def test_all_dropped_in_our_images(images_agent: Agent) -> None:
     command = images_agent.open("echo $$; sleep 100; true", has_input=False)
     line = await asyncio.wait_for(command.next(), 20)
     assert isinstance(line, Data)
-    await images_agent.take_over()
+    images_agent.set_back()
     gone = f"i=0; while kill -0 {int(line.data)} && [ $i -lt 500 ]; do i=$((i + 1)); sleep 0.02; done; [ $i -lt 500 ]"
     assert (await images_agent.run(gone)).status == 0
