@@ -1,16 +1,18 @@
 """The guest image itself, and what drives it: no vbackend is involved."""
 
 import asyncio
+import os
 import socket
 from pathlib import Path
 
 import pytest
 
 from tests.support.guest import GuestError, Guests, nic
+from tests.support.uml import UmlGuest
 from vbackend.errors import VbackendError
 from vbackend.images import build_image
 from vbackend.images.recipe import find_recipe, load_recipe
-from vbackend.qemu.agent import AgentError, CommandTimeoutError
+from vbackend.qemu.agent import AgentError, CommandTimeoutError, Result
 
 pytestmark = pytest.mark.guest
 
@@ -18,20 +20,25 @@ ALICE, BOB = "52:54:00:00:00:0a", "52:54:00:00:00:0b"
 
 
 async def test_commands(guests: Guests) -> None:
-    """Output, status, binary data, concurrency, timeouts and a reset, in one guest: booting is what costs."""
+    """Streams, status, binary data, concurrency, timeouts and a reset, in one guest: booting is what costs."""
     guest = await guests.boot("alice")
 
     result = await guest.run("echo out; echo err >&2; exit 3")
     assert (result.stdout, result.stderr, result.status) == (b"out\n", b"err\n", 3)
     assert (await guest.run("kill -TERM $$")).status == 128 + 15
     assert (await guest.check("hostname")).strip() == "alice"
-    assert (await guest.run("cat")).stdout == b"", "a command has no stdin"
+    assert (await guest.run("cat")).stdout == b"", "a command has no stdin unless it is given one"
     assert (await guest.check("printf '%s' 'ü \"quoted\" \\ $HOME\n'")) == 'ü "quoted" \\ $HOME\n'
 
     every_byte = "".join(f"\\{byte:03o}" for byte in range(256))
     assert (await guest.run(f"printf '{every_byte}'")).stdout == bytes(range(256))
-    big = await guest.run("head -c 1000000 /dev/zero; echo end", timeout=60)
-    assert big.stdout == bytes(1_000_000) + b"end\n"
+    blob = os.urandom(1 << 20)
+    there_and_back = await guest.agent.run("cat; echo end", input=blob, timeout=60)
+    assert there_and_back.stdout == blob + b"end\n"
+    await guest.check("(while echo more && usleep 10000; do :; done) & echo $! >/tmp/left")
+    assert (await guest.run("usleep 100000; kill $(cat /tmp/left)")).status == 0, (
+        "it lives on with its output"
+    )
 
     with pytest.raises(GuestError, match=r"'false' ended with 1"):
         await guest.check("false")
@@ -135,6 +142,13 @@ async def test_two_guests_joined_by_qemu(guests: Guests) -> None:
     await alice.wait_until(f"grep -qx 0 /sys/class/net/{name}/carrier")
     await alice.qmp.set_link("nic-n0", up=True)
     await alice.wait_ping("10.0.0.2")
+
+
+async def test_commands_over_a_serial_line(uml: Path, tmp_path: Path) -> None:
+    """User-mode Linux: any bytes, more than its line holds."""
+    async with await UmlGuest.boot(uml, tmp_path, name="u") as guest:
+        blob = bytes(range(256)) + os.urandom(200_000)
+        assert (await guest.agent.run("cat; exit 3", input=blob)) == Result(blob, b"", 3)
 
 
 async def test_refused_arguments(guests: Guests) -> None:

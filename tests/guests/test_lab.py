@@ -1,10 +1,12 @@
 """Labs of real guests, driven by the command line: up, changed under their feet, their vbackend killed, down."""
 
 import asyncio
+import hashlib
 import os
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -161,6 +163,7 @@ name = "core"
 
     outcome = labs.vbackend("exec", "r1", "--", "sh", "-c", "echo out; echo err >&2; exit 7", status=7)
     assert (outcome.out, outcome.err) == ("out\n", "err\n")
+    check_streams(labs, tmp_path)
     refused = labs.vbackend("exec", "dumb", "--", "true", status=2).err
     assert "VM 'dumb' has no agent to run commands" in refused
     assert "there is no VM 'r9'" in labs.vbackend("exec", "r9", "--", "true", status=2).err
@@ -209,6 +212,46 @@ name = "core"
     labs.vbackend("up", "one")
     wait_until(lambda: all(end.connected for end in labs.status("one").links[0].ends), "the cable is plugged")
     assert [vm.state for vm in labs.status("one").vms] == ["running", "running"]
+
+
+def check_streams(labs: Labs, folder: Path) -> None:
+    """Two commands at once, with 8 MiB and 1 MiB through each of their streams; and one whose user goes away."""
+    blobs = {"one": os.urandom(8 << 20), "two": os.urandom(1 << 20)}
+    script = "tee /tmp/$0 >&2; sha256sum </tmp/$0; exit 4"
+    with ExitStack() as stack:
+        children = []
+        for name, blob in blobs.items():
+            (folder / name).write_bytes(blob)
+            given = stack.enter_context((folder / name).open("rb"))
+            error = stack.enter_context((folder / f"{name}.back").open("wb"))
+            child = subprocess.Popen(
+                [*VBACKEND, "exec", "r1", "--", "sh", "-c", script, name],
+                stdin=given,
+                stdout=subprocess.PIPE,
+                stderr=error,
+                env=dict(labs.environ),
+            )
+            children.append(stack.enter_context(child))
+        for child, blob in zip(children, blobs.values(), strict=True):
+            said = f"{hashlib.sha256(blob).hexdigest()}  -\n".encode()
+            assert (child.communicate(timeout=100)[0], child.returncode) == (said, 4)
+    for name, blob in blobs.items():
+        assert (folder / f"{name}.back").read_bytes() == blob
+
+    command = [*VBACKEND, "exec", "r1", "--", "echo there; cat; exec sleep 1000"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(labs.environ)
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"there\n"
+        child.stdin.write(b"typed\n")
+        child.stdin.flush()
+        assert child.stdout.readline() == b"typed\n", "it comes before the input ends"
+        child.stdin.close()
+        labs.guest("r1", "until pidof sleep; do usleep 50000; done")
+        child.kill()
+    labs.guest("r1", "while pidof sleep; do usleep 50000; done; rm /tmp/one /tmp/two")
 
 
 @pytest.mark.timeout(120)

@@ -1,18 +1,20 @@
 """A program that passes for QEMU where labs look: -pidfile, QMP, the guest's agent, sockets of cards. It has no guest.
 
-`fake_qemu(folder)` is the path of such a program. The agent runs what it is told with the host's shell; the guest's
-/run is the folder `run` beside the pid file, which a reset empties. QMP knows what a lab sends; every command is a line
-of `qmp.log` there. Told `-refuse` it complains and ends, as QEMU.
+`fake_qemu(folder)` is the path of such a program. The agent is our images' own, in the host's perl and with its shell;
+when it ends, that is a reset. The guest's /run is the folder `run` beside the pid file, which a reset empties. QMP
+knows what a lab sends; every command is a line of `qmp.log` there. Told `-refuse` it complains and ends, as QEMU.
 """
 
 import sys
 from pathlib import Path
 from typing import Final
 
+from vbackend.images.recipe import RECIPES
+
 __all__ = ["fake_qemu"]
 
 _PROGRAM: Final = r"""
-import asyncio, base64, json, os, shutil, sys
+import asyncio, json, os, shutil, socket, sys
 
 def value(option):
     return sys.argv[sys.argv.index(option) + 1]
@@ -23,17 +25,12 @@ def parsed(text):
 pidfile = value("-pidfile")
 folder = os.path.dirname(pidfile)
 devices, netdevs, snapshots, jobs = [], {}, [], []
-hello = []
+talk, host_is_there = {}, asyncio.Event()
 for option, text in zip(sys.argv, sys.argv[1:]):
     if option == "-device" and "netdev=" in text:
         devices.append(parsed(text)["id"])
 
 run_folder = folder + "/run/"
-
-def reset():
-    shutil.rmtree(run_folder, ignore_errors=True)
-    os.mkdir(run_folder)
-    hello[:] = [b"\nhello 1\n"]
 
 async def requests(reader):
     text = ""
@@ -63,7 +60,8 @@ async def qmp(reader, writer):
         elif command == "query-named-block-nodes":
             answer = [{"node-name": "vmstate", "image": {"snapshots": [{"name": name} for name in snapshots]}}]
         elif command == "system_reset":
-            reset()
+            if "child" in talk:
+                talk["child"].kill()
         elif command == "query-jobs":
             answer = jobs
         elif command == "netdev_add":
@@ -92,23 +90,25 @@ async def qmp(reader, writer):
         if command == "quit":
             os._exit(0)
 
+async def guest():
+    while True:
+        shutil.rmtree(run_folder, ignore_errors=True)
+        os.mkdir(run_folder)
+        ours, theirs = socket.socketpair()
+        talk["child"] = child = await asyncio.create_subprocess_exec("perl", AGENT, "-", stdin=theirs)
+        theirs.close()
+        reader, talk["agent"] = await asyncio.open_connection(sock=ours)
+        while data := await reader.read(65536):
+            await host_is_there.wait()
+            talk["host"].write(data)
+        await child.wait()
+
 async def agent(reader, writer):
-    while hello:
-        writer.write(hello.pop())
-    async def run(ident, command):
-        child = await asyncio.create_subprocess_exec("sh", "-c", command, stdin=-3, stdout=-1, stderr=-1)
-        out, err = await child.communicate()
-        fields = [ident, str(child.returncode).encode(), *(b":" + base64.b64encode(each) for each in (out, err))]
-        writer.write(b"end " + b" ".join(fields) + b"\n")
-    tasks = []
-    while line := await reader.readline():
-        words = line.split()
-        if words and words[0] == b"run":
-            if (command := base64.b64decode(words[2]).decode()) == "reset":
-                reset()
-                writer.write(b"\n" + hello.pop())
-            else:
-                tasks.append(asyncio.create_task(run(words[1], command.replace("/run/", run_folder))))
+    talk["host"] = writer
+    host_is_there.set()
+    while data := await reader.read(65536):
+        talk["agent"].write(data.replace(b"/run/", run_folder.encode()))
+    host_is_there.clear()
 
 async def swallow(reader, writer):
     while await reader.read(65536):
@@ -122,13 +122,14 @@ async def listen(path, serve):
 async def main():
     if "-refuse" in sys.argv:
         sys.exit("fake-qemu: -refuse: invalid option")
-    reset()
     with open(pidfile, "w") as file:
         print(os.getpid(), file=file)
     for option, text in zip(sys.argv, sys.argv[1:]):
         if option == "-netdev" and text.startswith("stream"):
             await listen(parsed(text)["addr.path"], swallow)
         if option == "-chardev" and "path" in (found := parsed(text)) and "server" in found:
+            if found["id"] == "agent":
+                talk["guest"] = asyncio.create_task(guest())
             await listen(found["path"], {"qmp": qmp, "agent": agent}.get(found["id"], swallow))
     await asyncio.Event().wait()
 
@@ -139,6 +140,6 @@ asyncio.run(main())
 def fake_qemu(folder: Path) -> str:
     """Write the program; returns its path."""
     path = folder / "fake-qemu"
-    path.write_text(f"#!{sys.executable} -IS\n{_PROGRAM}")
+    path.write_text(f"#!{sys.executable} -IS\nAGENT = {str(RECIPES / 'overlay/sbin/agent')!r}\n{_PROGRAM}")
     path.chmod(0o755)
     return str(path)

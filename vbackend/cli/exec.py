@@ -38,15 +38,17 @@ def exec_(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log sessions, as `run` does.")] = False,
     lab: LabOption = None,
     timeout: Annotated[
-        float,
-        typer.Option("--timeout", metavar="S", help="Of a command in a guest: kill it after S seconds."),
-    ] = 3600.0,
+        float | None,
+        typer.Option(
+            "--timeout", metavar="S", min=0.0, help="Of a command in a guest: kill it after S seconds."
+        ),
+    ] = None,
 ) -> None:
     """Run a command in a guest of a lab, or start QEMU with its cards joined to PORTs.
 
     \b
-    vbackend exec VM -- COMMAND     VM or LAB/VM: stdout, stderr and status are the command's.
-                                    One word is a shell script, several are quoted.
+    vbackend exec VM -- COMMAND     VM or LAB/VM: stdin, stdout, stderr and status are the
+                                    command's. One word is a shell script, several are quoted.
 
     \b
     vbackend exec PORT... -- QEMU   exits with QEMU's status

@@ -54,17 +54,15 @@ def logs(
             time.sleep(0.2)
 
 
-def run_in_guest(word: str, lab: str | None, command: Sequence[str], timeout: float) -> int:
-    """`vbackend exec VM -- COMMAND`: returns the command's status."""
-    import base64
+def run_in_guest(word: str, lab: str | None, command: Sequence[str], timeout: float | None) -> int:
+    """`vbackend exec VM -- COMMAND`: returns the command's status. `timeout` in seconds; None: no limit."""
     import os
     import shlex
-    import sys
 
-    from vbackend.control.client import call
     from vbackend.control.place import lab_control_path
-    from vbackend.errors import ConfigError, ControlError
+    from vbackend.errors import ConfigError
     from vbackend.lab.client import find_vm
+    from vbackend.lab.remote import attach_command
 
     found = find_vm(word, lab, os.environ)
     if not command:
@@ -73,14 +71,4 @@ def run_in_guest(word: str, lab: str | None, command: Sequence[str], timeout: fl
         )
     script = command[0] if len(command) == 1 else shlex.join(command)
     path = lab_control_path(found.lab, os.environ)
-    answer = call(
-        path, "vm-exec", {"vm": found.vm, "command": script, "timeout": timeout}, timeout=timeout + 30
-    )
-    match answer:
-        case {"stdout": str(stdout), "stderr": str(stderr), "status": int(status)}:
-            sys.stdout.buffer.write(base64.b64decode(stdout))
-            sys.stdout.buffer.flush()
-            sys.stderr.buffer.write(base64.b64decode(stderr))
-            sys.stderr.buffer.flush()
-            return status
-    raise ControlError(f"control socket {path}: vm-exec: {answer!r} is no answer; another version?")
+    return attach_command(path, found.vm, script, timeout=timeout)

@@ -37,6 +37,7 @@ from vbackend.lab.orders import lab_commands
 from vbackend.lab.picture import NOTHING, Picture, after, picture
 from vbackend.lab.plan import plan, summary
 from vbackend.lab.process import find_qemus
+from vbackend.lab.relay import Relays
 from vbackend.lab.state import LabFolder, LabLock, LabRecord
 from vbackend.lab.status import LabStatus, VmSeen, lab_status
 from vbackend.lab.steps import Step, describe
@@ -77,6 +78,7 @@ class LabDaemon:
         self._backend: Final = Backend(name=name, segment=None, host=self._devices)
         self._world: Final = LabWorld(self._folder, self._backend, self._devices, outside, self._vm_changed)
         self._server: Final = ControlServer(str(self._folder.control), version=__version__)
+        self._relays: Final = Relays(str(self._folder.control))
         self._record = LabRecord()
         self._now: Picture = NOTHING
         self._healed = False  # what ran before this daemon has been made to run again, or replaced
@@ -107,6 +109,7 @@ class LabDaemon:
                 self._backend.failure.add_done_callback(self._fail)
                 self._now = await self._world.take_over()
                 stack.push_async_callback(self._world.close)
+                stack.push_async_callback(self._relays.close)
                 await self._server.serve(self._backend, self._end.set, lab_commands(self))
                 log.info("lab %s: %d guests taken over", self._folder.name, len(self._now.vms))
                 if wanted is not None:
@@ -203,11 +206,16 @@ class LabDaemon:
             self._remove = True
             self._end.set()
 
-    async def run(self, vm: str, command: str, timeout: float) -> Result:
+    async def run(self, vm: str, command: str, timeout: float, most: int) -> Result:
+        """Run a command in a guest. HostError: it takes too long. ConfigError: it writes more than `most` bytes."""
         try:
-            return await self._world.machines.guest(vm).run(command, timeout=timeout)
+            return await self._world.machines.guest(vm).run(command, timeout=timeout, most=most)
         except TimeoutError as error:
             raise HostError(f"VM {vm!r}: {error}") from None
+
+    def attach(self, vm: str) -> str:
+        """The path of a socket for one client that runs commands in a guest."""
+        return self._relays.start(self._world.machines.guest(vm).reach_agent())
 
     async def vm_start(self, vm: str) -> None:
         async with self._turn:

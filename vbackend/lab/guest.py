@@ -5,7 +5,6 @@ Rule: what needs an answer has a deadline, and the end of QEMU ends every wait a
 """
 
 import asyncio
-import base64
 import contextlib
 import logging
 import os
@@ -32,7 +31,7 @@ from vbackend.lab.vm import (
     vmstate_file,
 )
 from vbackend.ports.unixsock import socket_address
-from vbackend.qemu.agent import Agent, Result
+from vbackend.qemu.agent import OUTPUT_MAX, Agent, Result
 from vbackend.qemu.qmp import Qmp, QmpCommandError
 
 __all__ = ["Guest"]
@@ -44,11 +43,11 @@ T = TypeVar("T")
 BOOT_S: Final = 120.0  # emulated, on a machine that has other things to do
 _MONITOR_S: Final = 30.0
 _SETUP_S: Final = 60.0  # of one command of `start`
+_COPY_RATE: Final = 100_000  # bytes a second, at the least, of a file into a guest
 _UNPLUG_S: Final = 15.0  # the guest has a say in it
 _GRACE_S: Final = 3.0  # for QEMU to quit by itself
 _SNAPSHOT_S: Final = 60.0
 _LAST_WORDS: Final = 2000
-_SEND_AT_ONCE: Final = 1 << 16  # bytes of a file in one command
 _MARK: Final = "/run/vbackend-set-up"  # in the guest's memory, so a reset takes it away and a snapshot has it
 
 
@@ -122,7 +121,7 @@ class Guest:
 
         `copied`: guest's path -> host's. PeerError: the guest does not come up, or a command fails.
         """
-        agent = self._agent()
+        agent = self.reach_agent()
         self._starts = agent.starts
         try:
             done = await self._while_it_runs(agent.take_over(f"test -e {_MARK}", timeout=BOOT_S))
@@ -144,11 +143,15 @@ class Guest:
 
     async def wait_reset(self) -> None:
         """Wait until the guest has been reset since `set_up` has had its last answer. PeerError: it is gone."""
-        await self._agent().wait_started(max(1, self._starts) + 1)
+        await self.reach_agent().wait_started(max(1, self._starts) + 1)
 
-    async def run(self, command: str, *, timeout: float) -> Result:
-        """Run a shell script in the guest; its status is not judged. CommandTimeoutError, PeerError."""
-        return await self._while_it_runs(self._agent().run(command, timeout=timeout))
+    async def run(
+        self, command: str, *, timeout: float, input: bytes = b"", most: int = OUTPUT_MAX
+    ) -> Result:
+        """As `Agent.run`. PeerError, when the guest is gone, with its last words."""
+        return await self._while_it_runs(
+            self.reach_agent().run(command, input=input, timeout=timeout, most=most)
+        )
 
     async def copy_in(self, source: Path, target: str) -> None:
         """Copy a file of the host into the guest, with its permission to be executed."""
@@ -157,12 +160,10 @@ class Guest:
         except OSError as error:
             raise ConfigError(f"VM {self.name!r}: cannot read {source}: {error.strerror}") from None
         place = shlex.quote(target)
-        await self._demand(f'mkdir -p "$(dirname {place})" && : >{place}', f"file {target}")
-        for start in range(0, len(content), _SEND_AT_ONCE):
-            text = base64.b64encode(content[start : start + _SEND_AT_ONCE]).decode()
-            await self._demand(f"base64 -d >>{place} <<'END'\n{text}\nEND", f"file {target}")
+        script = f'mkdir -p "$(dirname {place})" && cat >{place}'
         if mode & 0o100:
-            await self._demand(f"chmod +x {place}", f"file {target}")
+            script += f" && chmod +x {place}"
+        await self._demand(script, f"file {target}", content, timeout=_SETUP_S + len(content) / _COPY_RATE)
 
     # The machine
 
@@ -218,7 +219,10 @@ class Guest:
         await self._snapshot("snapshot-save", tag)
 
     async def restore(self, tag: str) -> None:
-        """Go back to what `save` kept; connections to the agent and cards stay. ConfigError: nothing has that name."""
+        """Go back to what `save` kept; connections to the agent and cards stay, commands that run fail.
+
+        ConfigError: nothing has that name.
+        """
         self._check_snapshots()
         nodes = cast(list[dict[str, Any]], await self.qmp.execute("query-named-block-nodes", {"flat": True}))
         (images,) = (node["image"] for node in nodes if node["node-name"] == VMSTATE)
@@ -227,6 +231,8 @@ class Guest:
             there = ", ".join(tags) or "none"
             raise ConfigError(f"VM {self.name!r} has no snapshot {tag!r}; there are {there}")
         await self._snapshot("snapshot-load", tag)
+        if self.agent is not None:
+            self.agent.set_back()
 
     async def stop(self) -> None:
         """Ask QEMU to quit; kill it when it has not after some seconds."""
@@ -250,13 +256,14 @@ class Guest:
         """The end of what QEMU wrote, or else of the console."""
         return _tail(self.place.qemu_log) or _tail(self.place.console_log)
 
-    def _agent(self) -> Agent:
+    def reach_agent(self) -> Agent:
+        """ConfigError: it has none."""
         if self.agent is None:
             raise ConfigError(f"VM {self.name!r} has no agent to run commands; only VMs with image= have")
         return self.agent
 
-    async def _demand(self, script: str, what: str) -> None:
-        result = await self.run(script, timeout=_SETUP_S)
+    async def _demand(self, script: str, what: str, input: bytes = b"", *, timeout: float = _SETUP_S) -> None:
+        result = await self.run(script, timeout=timeout, input=input)
         if result.status != 0:
             said = (result.errors.strip() or result.text.strip() or "it wrote nothing")[-_LAST_WORDS:]
             raise PeerError(f"VM {self.name!r}: {what}: status {result.status}: {said}")

@@ -7,13 +7,14 @@
     lab-apply [lab] [file]        become this lab (the Lab as JSON); none: the one that ran last
     lab-down                      everything away; the daemon ends
     vm-exec vm command [timeout]  {stdout, stderr, status}, base64 of at most 1 MiB each
+    vm-attach vm                  {path}: a socket for one client that runs commands with streams (relay.py)
     vm-start, vm-stop, vm-restart vm
     vm-save, vm-restore vm tag
     lab-save, lab-restore tag     all VMs, side by side
     cable-set cable [up] [forward] [back]    impairments: all keys of a direction
 
 Everything that changes takes its turn: one after the other. Who hangs up before lab-apply is done has it undone, and
-a command of vm-exec is killed.
+its commands of vm-exec and vm-attach are killed.
 """
 
 import base64
@@ -46,7 +47,8 @@ class LabDaemonLike(Protocol):
     def planned(self, lab: Lab | None) -> list[str]: ...
     async def apply(self, lab: Lab | None, file: str | None) -> None: ...
     async def down(self) -> None: ...
-    async def run(self, vm: str, command: str, timeout: float) -> Result: ...
+    async def run(self, vm: str, command: str, timeout: float, most: int) -> Result: ...
+    def attach(self, vm: str) -> str: ...
     async def vm_start(self, vm: str) -> None: ...
     async def vm_stop(self, vm: str) -> None: ...
     async def vm_restart(self, vm: str) -> None: ...
@@ -117,17 +119,15 @@ def lab_commands(daemon: LabDaemonLike) -> dict[str, Command]:
         return {}
 
     async def run(_desk: Desk, given: ExecArguments) -> JsonValue:
-        result = await daemon.run(given.vm, given.command, given.timeout)
-        if max(len(result.stdout), len(result.stderr)) > EXEC_MAX:
-            raise ConfigError(
-                f"vm-exec: the command ended with status {result.status} and wrote more than {EXEC_MAX >> 20} MiB; "
-                "let it write to a file in the guest"
-            )
+        result = await daemon.run(given.vm, given.command, given.timeout, EXEC_MAX)
         return {
             "stdout": base64.b64encode(result.stdout).decode(),
             "stderr": base64.b64encode(result.stderr).decode(),
             "status": result.status,
         }
+
+    async def attach(_desk: Desk, given: VmArguments) -> JsonValue:
+        return {"path": daemon.attach(given.vm)}
 
     async def start(_desk: Desk, given: VmArguments) -> JsonValue:
         await daemon.vm_start(given.vm)
@@ -173,6 +173,7 @@ def lab_commands(daemon: LabDaemonLike) -> dict[str, Command]:
         "lab-apply": Command(LabArguments, apply, for_client=True),
         "lab-down": Command(NoneArguments, down),
         "vm-exec": Command(ExecArguments, run, for_client=True),
+        "vm-attach": Command(VmArguments, attach),
         "vm-start": Command(VmArguments, start),
         "vm-stop": Command(VmArguments, stop),
         "vm-restart": Command(VmArguments, restart),

@@ -1,41 +1,53 @@
 """The host's side of a guest's agent: runs commands in a guest over a virtio-serial port, without any network.
 
-`Codec` is pure: bytes from the port in, events out. `Agent` owns the socket behind the port. The lines are described
-in vm-images/README.md. Everything from the guest is hostile: lines are bounded, what makes no sense is a `PeerError`.
+`Agent` owns the socket behind the port; agent_lines.py has what is said on it, agent_command.py a command that runs.
+A lab's daemon speaks the same to its clients (vbackend/lab/relay.py), so the other side need not be a guest.
+
+Rule: everything from the guest is hostile. It may send of a stream what there is room for, and there is room again for
+what was handed on: a slow reader makes the command wait, and memory is bounded. A guest that does not keep to that is
+given up, with an AgentError for each of its commands.
 """
 
 import asyncio
-import base64
-import binascii
 import itertools
+import signal
 import socket
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Literal, Self
 
-from vbackend.errors import PeerError
+from vbackend.errors import ConfigError, PeerError
+from vbackend.qemu.agent_command import AgentError, Command
+from vbackend.qemu.agent_lines import (
+    COMMAND_MAX,
+    WINDOW,
+    Data,
+    Drop,
+    End,
+    Fail,
+    Hello,
+    Line,
+    Lines,
+    Room,
+    Run,
+    encode,
+)
 
 __all__ = [
+    "OUTPUT_MAX",
     "PORT_NAME",
     "Agent",
     "AgentError",
-    "Codec",
     "CommandTimeoutError",
-    "Ended",
-    "Hello",
     "Result",
-    "kill_line",
-    "run_line",
 ]
 
 PORT_NAME: Final = "org.vbackend.agent"
-MOST_LINE: Final = 128 << 20  # a guest's output is bounded by its memory; this bounds ours
+OUTPUT_MAX: Final = 64 << 20  # bytes of stdout, and of stderr, that `Agent.run` gathers
 KILL_GRACE_S: Final = 10.0
 _SHOWN: Final = 500  # bytes of output in an error
-
-
-class AgentError(PeerError):
-    """The guest went away, restarted, or answered with something that is no answer."""
+_BACKLOG: Final = 1 << 18  # bytes for the guest that wait; above, input waits too
+_BACKLOG_MAX: Final = 8 << 20
 
 
 class CommandTimeoutError(TimeoutError):
@@ -72,83 +84,43 @@ class Result:
         return self.stderr.decode(errors="replace")
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
-    """The agent has started: all commands before are gone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    job: int
-    result: Result
-
-
-class Codec:
-    """Splits what the guest sends into events, wherever it was cut."""
-
-    def __init__(self, most_line: int) -> None:
-        self._most = most_line
-        self._rest = bytearray()
-
-    def feed(self, data: bytes) -> list[Hello | Ended]:
-        """The events that `data` completes.
-
-        PeerError for a line that is too long. One that makes no sense is what a reset cut off when a hello follows:
-        it is forgotten.
-        """
-        *whole, last = data.split(b"\n")
-        events = []
-        for line in whole:
-            event = _parse(bytes(self._rest + line))
-            self._rest.clear()
-            if event is not None:
-                events.append(event)
-        self._rest += last
-        if len(self._rest) > self._most:
-            raise AgentError(f"the guest's agent sent a line of more than {self._most} bytes")
-        return events
-
-
-def run_line(job: int, command: str) -> bytes:
-    """Ask the guest to run a shell script."""
-    return b"run %d %s\n" % (job, base64.b64encode(command.encode()))
-
-
-def kill_line(job: int) -> bytes:
-    """Ask the guest to kill what a `run_line` started."""
-    return b"kill %d\n" % job
-
-
-def _parse(line: bytes) -> Hello | Ended | None:
-    match line.split(b" "):
-        case [b"hello", b"1"]:
-            return Hello()
-        case [b"end", job, status, out, err] if out.startswith(b":") and err.startswith(b":"):
-            try:
-                output, errors = (base64.b64decode(field[1:], validate=True) for field in (out, err))
-                return Ended(int(job), Result(output, errors, int(status)))
-            except (binascii.Error, ValueError):
-                return None
-    return None
-
-
 class Agent:
     """Commands in one guest, any number at a time, for as long as its port's socket lives.
 
     `first_job`: where its numbers begin. Whoever takes over a guest that others have used begins at random, so that
-    what still comes of theirs is nobody's. `started`: the guest's agent has said hello to one of them.
+    what still comes of theirs is nobody's. `started`: the guest's agent has said hello to one of them, whose commands
+    are killed. `end`: what it means when the socket is closed.
     """
 
-    def __init__(self, sock: socket.socket, *, first_job: int = 1, started: bool = False) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        first_job: int = 1,
+        started: bool = False,
+        end: str = "its agent's port was closed: QEMU has ended",
+    ) -> None:
         sock.setblocking(False)
         self._sock: Final = sock
-        self._jobs: Final[dict[int, asyncio.Future[Result]]] = {}
+        self._end: Final = end
+        self._commands: Final[dict[int, Command]] = {}
+        self._started: Final[dict[int, tuple[Command, asyncio.Task[Result]]]] = {}
         self._ids: Final = itertools.count(first_job)
         self._starts = int(started)
-        self._changed: Final = asyncio.Condition()
+        self._changed: Final = asyncio.Event()
         self._lost: str | None = None
-        self._sending: Final = asyncio.Lock()
-        self._reader: Final = asyncio.create_task(self._read(), name="guest agent")
+        self._backlog: Final = bytearray()
+        self._to_send: Final = asyncio.Event()
+        self._sendable: Final = asyncio.Event()
+        self._sendable.set()
+        self._all_sent: Final = asyncio.Event()
+        self._all_sent.set()
+        self._tasks: Final = (
+            asyncio.create_task(self._read(), name="guest agent"),
+            asyncio.create_task(self._write(), name="to the guest agent"),
+        )
+        if started:
+            self._drop_all()
 
     @property
     def starts(self) -> int:
@@ -157,8 +129,9 @@ class Agent:
 
     async def wait_started(self, times: int = 1) -> None:
         """Wait until the agent has started that often. AgentError when the guest is gone; no deadline of its own."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._starts >= times or self._lost is not None)
+        while self._starts < times and self._lost is None:
+            self._changed.clear()
+            await self._changed.wait()
         if self._starts < times:
             raise AgentError(f"the guest's agent did not start: {self._lost}")
 
@@ -171,7 +144,7 @@ class Agent:
         deadline = loop.time() + timeout
         while True:
             seen = self._starts
-            await self._send(b"\n")  # ends what the predecessor's end cut off
+            self._put(b"\n")  # ends what a reset cut off
             try:
                 result = await self.run(command, timeout=deadline - loop.time())
             except AgentError:
@@ -181,13 +154,16 @@ class Agent:
                 self._starts = max(1, self._starts)
                 return result
 
-    async def run(self, command: str, *, timeout: float = 30.0) -> Result:
-        """Run a shell script and wait for its end. Its status is not judged here.
+    async def run(
+        self, command: str, *, input: bytes = b"", timeout: float = 30.0, most: int = OUTPUT_MAX
+    ) -> Result:
+        """Run a shell script and wait for its end. Its status is not judged here. `input`: its stdin.
 
         CommandTimeoutError after `timeout` seconds (the command is killed, as when this is cancelled); AgentError when
-        the guest goes away or restarts meanwhile.
+        the guest goes away or restarts meanwhile. ConfigError: it writes more than `most` bytes (and is killed), or
+        cannot be started.
         """
-        job = await self.start(command)
+        job = self._start(command, input, most)
         try:
             return await self.wait(job, timeout=timeout)
         except TimeoutError:
@@ -197,36 +173,59 @@ class Agent:
             except TimeoutError:
                 result = None
             raise CommandTimeoutError(command, timeout, result) from None
-        except asyncio.CancelledError:
-            await self.kill(job)
-            raise
         finally:
-            self._jobs.pop(job, None)
+            if job in self._started:
+                await self._cancel(job)
 
-    async def start(self, command: str) -> int:
-        """Start a shell script and do not wait; the number is for `wait` and `kill`."""
-        if self._lost is not None:
-            raise AgentError(f"the guest cannot run {command!r}: {self._lost}")
-        job = next(self._ids)
-        self._jobs[job] = asyncio.get_running_loop().create_future()
-        await self._send(run_line(job, command))
+    async def start(self, command: str, *, input: bytes = b"", most: int = OUTPUT_MAX) -> int:
+        """Start a shell script and do not wait for its end; the number is for `wait` and `kill`. Errors as `open`."""
+        job = self._start(command, input, most)
+        await self._all_sent.wait()
         return job
 
     async def wait(self, job: int, *, timeout: float = 30.0) -> Result:
-        """The result of a started command. TimeoutError leaves it running."""
-        result = await asyncio.wait_for(asyncio.shield(self._jobs[job]), timeout)
-        del self._jobs[job]
-        return result
+        """The result of a started command. TimeoutError leaves it running. Other errors as `run`."""
+        gathering = self._started[job][1]
+        done, _ = await asyncio.wait((gathering,), timeout=timeout)
+        if not done:
+            raise TimeoutError
+        self._started.pop(job, None)
+        return gathering.result()
 
     async def kill(self, job: int) -> None:
         """SIGKILL to a started command; its result can still be waited for. One that has ended stays ended."""
-        await self._send(kill_line(job))
+        self._started[job][0].signal(signal.SIGKILL)
+
+    def open(self, command: str, *, has_input: bool, window: int = WINDOW) -> Command:
+        """Start a shell script whose streams are the caller's to carry; it ends by itself, or by `Command.drop`.
+
+        AgentError: the guest is gone. ConfigError: the script is too long, or has a NUL.
+        """
+        if self._lost is not None:
+            raise AgentError(f"the guest cannot run {command[:_SHOWN]!r}: {self._lost}")
+        if len(command.encode()) > COMMAND_MAX or "\0" in command:
+            raise ConfigError(
+                f"the command {command[:40]!r}... has a NUL, or more than {COMMAND_MAX} bytes: "
+                f"it has {len(command)} characters; give what is long as input"
+            )
+        job = next(self._ids)
+        running = Command(self, job, window)
+        self._commands[job] = running
+        self.tell(Run(job, command, has_input, window))
+        return running
+
+    def set_back(self) -> None:
+        """The guest is what it was once, and knows nothing of what has run since: all that runs fails."""
+        self._fail_all("the guest was set back to a snapshot")
+        self._drop_all()
 
     async def close(self) -> None:
         """Forget the guest; commands that run fail with AgentError. A second call does nothing."""
-        self._reader.cancel()
-        await asyncio.gather(self._reader, return_exceptions=True)
-        await self._lose("its agent's port was closed")
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._lose("its agent's port was closed")
+        await asyncio.gather(*(task for _, task in self._started.values()), return_exceptions=True)
         self._sock.close()
 
     async def __aenter__(self) -> Self:
@@ -237,49 +236,123 @@ class Agent:
     ) -> None:
         await self.close()
 
-    async def _send(self, line: bytes) -> None:
-        async with self._sending:
-            try:
-                await asyncio.get_running_loop().sock_sendall(self._sock, line)
-            except OSError as error:
-                await self._lose(f"its agent's port is gone ({error.strerror})")
+    # For `Command`
+
+    def tell(self, line: Line) -> None:
+        """Say this to the guest, when it listens."""
+        self._put(encode(line))
+
+    async def wait_sendable(self) -> None:
+        """Wait until the guest has taken most of what it was told, or is gone."""
+        await self._sendable.wait()
+
+    def forget(self, job: int) -> None:
+        """This one is over."""
+        self._commands.pop(job, None)
+
+    def _start(self, command: str, input: bytes, most: int) -> int:
+        running = self.open(command, has_input=bool(input))
+        gathering = asyncio.create_task(_gather(running, command, input, most), name="command in a guest")
+        gathering.add_done_callback(lambda task: task.cancelled() or task.exception())  # may be nobody's
+        self._started[running.job] = running, gathering
+        return running.job
+
+    def _drop_all(self) -> None:
+        self._put(b"\n")  # ends what was cut off
+        self.tell(Drop(None))
+
+    def _put(self, data: bytes) -> None:
+        if self._lost is not None:
+            return
+        self._backlog.extend(data)
+        self._to_send.set()
+        self._all_sent.clear()
+        if len(self._backlog) > _BACKLOG:
+            self._sendable.clear()
+        if len(self._backlog) > _BACKLOG_MAX:
+            self._lose("its agent does not read what it is told")
+
+    async def _write(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                await self._to_send.wait()
+                part = bytes(self._backlog[:_BACKLOG])
+                await loop.sock_sendall(self._sock, part)
+                del self._backlog[: len(part)]
+                if not self._backlog:
+                    self._to_send.clear()
+                    self._all_sent.set()
+                if len(self._backlog) <= _BACKLOG:
+                    self._sendable.set()
+        except OSError as error:
+            self._lose(f"its agent's port is gone ({error.strerror})")
 
     async def _read(self) -> None:
-        codec = Codec(MOST_LINE)
+        lines = Lines()
         loop = asyncio.get_running_loop()
-        reason = "its agent's port was closed: QEMU has ended"
+        reason = self._end
         try:
             while data := await loop.sock_recv(self._sock, 1 << 18):
-                for event in codec.feed(data):
-                    await self._handle(event)
+                for line in lines.feed(data):
+                    self._handle(line)
         except OSError as error:
             reason = f"its agent's port failed ({error.strerror})"
-        except AgentError as error:
-            reason = str(error)
-        await self._lose(reason)
+        except PeerError as error:
+            reason = f"its agent broke the rules: it sent {error}"
+        self._lose(reason)
 
-    async def _handle(self, event: Hello | Ended) -> None:
-        match event:
-            case Ended(job, result):
-                future = self._jobs.get(job)
-                if future is not None and not future.done():
-                    future.set_result(result)
+    def _handle(self, line: Line) -> None:
+        match line:
             case Hello():
                 if self._starts:
                     self._fail_all("the guest was reset")
-                async with self._changed:
-                    self._starts += 1
-                    self._changed.notify_all()
+                self._starts += 1
+                self._changed.set()
+            case Data() | Room() | End() | Fail():
+                if (command := self._commands.get(line.job)) is not None:
+                    command.take(line)
 
-    async def _lose(self, reason: str) -> None:
+    async def _cancel(self, job: int) -> None:
+        running, gathering = self._started.pop(job)
+        gathering.cancel()
+        running.drop()
+        await asyncio.gather(gathering, return_exceptions=True)
+
+    def _lose(self, reason: str) -> None:
         if self._lost is None:
-            async with self._changed:
-                self._lost = reason
-                self._changed.notify_all()
+            self._lost = reason
+            self._changed.set()
+            self._sendable.set()
+            self._all_sent.set()
+            self._backlog.clear()
         self._fail_all(self._lost)
 
     def _fail_all(self, reason: str) -> None:
-        for future in self._jobs.values():
-            if not future.done():
-                future.set_exception(AgentError(f"the guest's command did not end: {reason}"))
-                future.exception()  # a command nobody waits for is no error
+        for command in list(self._commands.values()):
+            command.take(Fail(command.job, f"the guest's command did not end: {reason}"))
+
+
+async def _gather(running: Command, command: str, input: bytes, most: int) -> Result:
+    """Carry a command's streams from and to memory; it is dropped when that is cancelled or becomes too much."""
+    wrote = {"out": bytearray(), "err": bytearray()}
+    rest = memoryview(input)
+
+    async def source(count: int) -> bytes:
+        nonlocal rest
+        part, rest = bytes(rest[:count]), rest[count:]
+        return part
+
+    async def sink(stream: Literal["out", "err"], data: bytes) -> None:
+        wrote[stream] += data
+        if len(wrote[stream]) > most:
+            raise ConfigError(
+                f"in the guest, {command[:_SHOWN]!r} wrote more than {most >> 20} MiB, and was killed; "
+                "let it write to a file there"
+            )
+
+    try:
+        status = await running.carry(source if input else None, sink)
+    finally:
+        running.drop()
+    return Result(bytes(wrote["out"]), bytes(wrote["err"]), status)

@@ -13,7 +13,9 @@ from pydantic import JsonValue
 from vbackend.control import client
 from vbackend.control.place import lab_control_path
 from vbackend.lab.client import status
+from vbackend.lab.remote import run_command
 from vbackend.lab.status import LabStatus
+from vbackend.qemu.agent import Result
 from vbackend.snapshot import BackendSnapshot
 
 __all__ = ["LabControl", "blocking"]
@@ -35,6 +37,10 @@ class LabControl:
     ) -> JsonValue:
         """ConfigError, ControlError: the daemon says no, or there is none."""
         return blocking(client.call, self.path, command, arguments, timeout=timeout)
+
+    def run(self, vm: str, command: str, *, input: bytes, timeout: float) -> Result:
+        """A command in a guest. Errors as `run_command`."""
+        return blocking(run_command, self.path, vm, command, input=input, timeout=timeout)
 
     def snapshot(self) -> BackendSnapshot:
         """What `vbackend show` prints."""

@@ -1,9 +1,8 @@
 """A VM of a running lab, for tests."""
 
-import base64
 import time
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Final
 
 from vbackend.errors import ConfigError, ControlError
 from vbackend.lab.state import LabFolder
@@ -47,22 +46,18 @@ class Vm:
         self.name: Final = name
         self._control: Final = control
 
-    def run(self, command: str, *, timeout: float = _RUN_S, check: bool = True) -> Result:
-        """Run a shell command as root and wait for its end.
+    def run(
+        self, command: str, *, input: str | bytes = b"", timeout: float = _RUN_S, check: bool = True
+    ) -> Result:
+        """Run a shell command as root and wait for its end. `input`: its stdin.
 
         CommandError: status other than 0, unless `check` is False. ControlError: not over within `timeout`
-        seconds, or there is no guest. ConfigError: there is nobody in the guest to run it.
+        seconds, or there is no guest. ConfigError: there is nobody in the guest to run it, or it writes more than
+        64 MiB.
         """
-        answer = self._control.execute(
-            "vm-exec",
-            {"vm": self.name, "command": command, "timeout": timeout},
-            timeout=timeout + _RUN_S,
-        )
-        fields = cast(dict[str, Any], answer)
-        stdout, stderr = (
-            base64.b64decode(fields[key]).decode(errors="replace") for key in ("stdout", "stderr")
-        )
-        result = Result(stdout, stderr, int(fields["status"]))
+        given = input.encode() if isinstance(input, str) else input
+        ended = self._control.run(self.name, command, input=given, timeout=timeout)
+        result = Result(ended.text, ended.errors, ended.status)
         if check and result.status != 0:
             raise CommandError(self.name, command, result)
         return result

@@ -240,6 +240,8 @@ async def test_commands_of_vms_and_cables(yard: Yard) -> None:
         await connected(daemon)
         with pytest.raises(ConfigError, match="no agent"):
             await client.execute("vm-exec", {"vm": "a", "command": "true"})
+        with pytest.raises(ConfigError, match="no agent to run commands"):
+            await client.execute("vm-attach", {"vm": "a"})
         with pytest.raises(ConfigError, match="there is no VM 'x'; there are a, b"):
             await client.execute("vm-stop", {"vm": "x"})
         with pytest.raises(ControlError, match="no place for snapshots"):

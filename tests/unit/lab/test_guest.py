@@ -159,10 +159,24 @@ async def test_snapshots(yard: Yard) -> None:
         await guest.save("broken")
 
 
+async def test_what_runs_in_a_guest_that_is_set_back_fails(yard: Yard) -> None:
+    guest = await yard.start(IMAGE)
+    vmstate_file(yard.place).touch()
+    await guest.save("clean")
+    running = asyncio.create_task(guest.run("sleep 60", timeout=60))
+    assert (await guest.run("cat", input=b"given", timeout=5)).text == "given"
+    await guest.restore("clean")
+    with pytest.raises(PeerError, match="set back to a snapshot"):
+        await running
+    assert (await guest.run("echo on", timeout=5)).text == "on\n"
+
+
 async def test_no_agent(yard: Yard) -> None:
     guest = await yard.start(Vm(disk="/d"))
     with pytest.raises(ConfigError, match="no agent to run commands"):
         await guest.run("true", timeout=1)
+    with pytest.raises(ConfigError, match="no agent to run commands"):
+        guest.reach_agent()
     await guest.reset()
     assert yard.sent()[-1] == ["system_reset", {}]
 

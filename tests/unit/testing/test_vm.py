@@ -1,6 +1,5 @@
 """vbackend/testing/vm.py: what it asks a daemon, and what it makes of the answers."""
 
-import base64
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import pytest
 
 from vbackend.errors import ConfigError, ControlError
 from vbackend.lab.state import LabFolder
+from vbackend.qemu import agent
 from vbackend.testing.control import LabControl
 from vbackend.testing.vm import CommandError, Result, Vm
 
@@ -24,16 +24,16 @@ class Daemon(LabControl):
     def execute(
         self, command: str, arguments: Mapping[str, Any] | None = None, *, timeout: float = 30.0
     ) -> Any:
+        assert timeout > 0
         self.asked.append((command, arguments))
-        if command != "vm-exec":
-            return {}
-        assert arguments is not None
-        assert timeout > arguments["timeout"]
+        return {}
+
+    def run(self, vm: str, command: str, *, input: bytes, timeout: float) -> agent.Result:
+        self.asked.append((f"{vm}: {command}", (input, timeout)))
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
-        out, err = (base64.b64encode(text.encode()).decode() for text in (answer.stdout, answer.stderr))
-        return {"stdout": out, "stderr": err, "status": answer.status}
+        return agent.Result(answer.stdout.encode(), answer.stderr.encode(), answer.status)
 
 
 GOOD = Result("yes\n", "", 0)
@@ -43,7 +43,13 @@ BAD = Result("no\n", "oops\n", 3)
 def test_a_command(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path, GOOD)
     assert Vm("r1", daemon).run("true", timeout=7) == GOOD
-    assert daemon.asked == [("vm-exec", {"vm": "r1", "command": "true", "timeout": 7})]
+    assert Vm("r1", daemon).run("cat", input="ü") == GOOD
+    assert Vm("r1", daemon).run("cat", input=b"\xff") == GOOD
+    assert daemon.asked == [
+        ("r1: true", (b"", 7)),
+        ("r1: cat", ("ü".encode(), 30)),
+        ("r1: cat", (b"\xff", 30)),
+    ]
 
 
 def test_a_command_that_fails(tmp_path: Path) -> None:
