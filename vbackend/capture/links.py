@@ -1,15 +1,17 @@
 """What a capture may be of: ports, or links with an interface for each direction. Pure.
 
-A link is a cable, or one port's place on a switch. On a cable every frame is recorded once for its way: where it is
-offered to the port it leaves by, which is where impairments, limits and the peer decide; or where it came in, if it
-was lost there.
+A link is a cable, or one port's place on a switch, unless that is where a cable ends. On a cable every frame is
+recorded once for its way: where it is offered to the port it leaves by, which is where impairments, limits and the
+peer decide; or where it came in, if it was lost there.
 """
 
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import filterfalse
 from typing import Final, Literal, Protocol
 
 from vbackend.dataplane import CaptureLane
+from vbackend.ports.names import is_inner
 from vbackend.snapshot import BackendSnapshot
 
 __all__ = ["UNIT_KINDS", "CaptureInterface", "Joined", "Link", "links_of", "links_of_snapshot"]
@@ -52,7 +54,7 @@ def links_of(segments: Iterable[Joined], units: Container[str]) -> Iterator[Link
     end is none."""
     for segment in segments:
         if segment.kind == "switch":
-            for port in segment.ports:
+            for port in filterfalse(is_inner, segment.ports):
                 there, back = f"{port} → {segment.name}", f"{segment.name} → {port}"
                 yield _link(f"{segment.name}/{port}", (there, ((port, "rx"),)), (back, ((port, "tx"),)))
         elif len(segment.ports) == 2:

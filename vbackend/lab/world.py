@@ -46,6 +46,7 @@ from vbackend.lab.steps import (
     SwitchPort,
 )
 from vbackend.lab.vm import port_spec
+from vbackend.ports.names import inner_name
 from vbackend.ports.parse import format_port, parse_port
 from vbackend.ports.rates import burst_for
 from vbackend.ports.spec import PortOptions, PortSpec, TapSpec
@@ -131,7 +132,8 @@ class LabWorld:
 
     async def _join_switch(self, step: JoinEnd, switch: str) -> None:
         """A cable's end on a switch is two ports with a pair of sockets between them: all other ends are alike."""
-        name, inside = end_name(step.end), f"{end_name(step.end)}@{step.segment}"
+        name = end_name(step.end)
+        inside = inner_name(name, step.segment)
         ours, theirs = socket.socketpair()
         try:
             options, text = self._spec(step).options, f"switch:{switch}"

@@ -25,7 +25,7 @@ from vbackend.ports.spec import (
     VhostUserSpec,
 )
 
-__all__ = ["child_name", "derived_name", "unique_name"]
+__all__ = ["child_name", "derived_name", "inner_name", "is_inner", "unique_name"]
 
 
 def derived_name(spec: PortSpec) -> str:
@@ -79,3 +79,13 @@ def _stem(path: str) -> str:
 def _clean(text: str, otherwise: str) -> str:
     """Only what a port's name may have in it (values.port_name)."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("._-")[:50] or otherwise
+
+
+def inner_name(end: str, cable: str) -> str:
+    """The port that a cable's end has on the switch it leads to. No name that a user gives has an @."""
+    return f"{end}@{cable}"
+
+
+def is_inner(name: str) -> bool:
+    """Whether it is the name of such a port."""
+    return "@" in name

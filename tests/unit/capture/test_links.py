@@ -38,6 +38,11 @@ def test_a_switch_has_a_link_for_each_port() -> None:
     )
 
 
+def test_a_switch_has_none_where_a_cable_ends() -> None:
+    joined = SWITCH.model_copy(update={"ports": ("r1:eth0", "lan:up@core")})
+    assert [link.title for link in links_of([joined], ())] == ["lan/r1:eth0"]
+
+
 def test_a_cable_that_lacks_an_end_is_none() -> None:
     half = CABLE.model_copy(update={"ports": ("r1:eth1",)})
     assert [link.title for link in links_of([half, SWITCH, CABLE], ())] == ["lan/r1:eth0", "lan/u", "core"]

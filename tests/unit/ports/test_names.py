@@ -2,7 +2,8 @@
 
 import pytest
 
-from vbackend.ports.names import child_name, derived_name, unique_name
+from vbackend.errors import ConfigError
+from vbackend.ports.names import child_name, derived_name, inner_name, is_inner, unique_name
 from vbackend.ports.parse import parse_port
 from vbackend.ports.spec import ChannelSpec, PortOptions
 
@@ -48,3 +49,11 @@ def test_a_suffix_makes_it_unique() -> None:
 def test_the_smallest_number_is_used_again() -> None:
     assert child_name("vms", {"vms"}) == "vms.1"
     assert child_name("vms", {"vms", "vms.1", "vms.3"}) == "vms.2"
+
+
+def test_inner_names_are_nobody_elses() -> None:
+    assert inner_name("lan:up", "core") == "lan:up@core"
+    assert is_inner("lan:up@core")
+    assert not any(is_inner(name) for _, name in NAMES)
+    with pytest.raises(ConfigError, match="name"):
+        parse_port("tap:t,name=a@b")
