@@ -46,8 +46,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[object]:
             ["test"],
             [
                 *("setup", "lint", "beside .venv/bin/python -m pytest tiers", "types", "rust_tests"),
-                *(".venv/bin/python -m pytest tiers", "end of beside"),
-                *(".venv/bin/python -m pytest tests/bench", "sanitize"),
+                *(".venv/bin/python -m pytest tiers", "sanitize", "end of beside"),
+                ".venv/bin/python -m pytest tests/bench",
             ],
         ),
         (["test", "-x", "--co"], ["setup", ".venv/bin/python -m pytest -x --co"]),
