@@ -1,8 +1,9 @@
 """A program that passes for QEMU where labs look: -pidfile, QMP, the guest's agent, sockets of cards. It has no guest.
 
 `fake_qemu(folder)` is the path of such a program. The agent is our images' own, in the host's perl and with its shell;
-when it ends, that is a reset. The guest's /run is the folder `run` beside the pid file, which a reset empties. QMP
-knows what a lab sends; every command is a line of `qmp.log` there. Told `-refuse` it complains and ends, as QEMU.
+when it ends, that is a reset; one by QMP waits until nobody hears of it. The guest's /run is the folder `run` beside
+the pid file, which a reset empties. QMP knows what a lab sends; every command is a line of `qmp.log` there. Told
+`-refuse` it complains and ends, as QEMU.
 """
 
 import sys
@@ -14,7 +15,7 @@ from vbackend.images.recipe import RECIPES
 __all__ = ["fake_qemu"]
 
 _PROGRAM: Final = r"""
-import asyncio, json, os, shutil, socket, sys
+import asyncio, json, os, socket, sys
 
 def value(option):
     return sys.argv[sys.argv.index(option) + 1]
@@ -60,8 +61,7 @@ async def qmp(reader, writer):
         elif command == "query-named-block-nodes":
             answer = [{"node-name": "vmstate", "image": {"snapshots": [{"name": name} for name in snapshots]}}]
         elif command == "system_reset":
-            if "child" in talk:
-                talk["child"].kill()
+            talk["reset"] = True
         elif command == "query-jobs":
             answer = jobs
         elif command == "netdev_add":
@@ -90,18 +90,28 @@ async def qmp(reader, writer):
         if command == "quit":
             os._exit(0)
 
+# A shell restarts the agent: a child of this process would pass for it, between fork and exec.
+GUEST = '''exec 3<&0
+while [ ${status:-137} -gt 128 ]; do
+    rm -rf "$1"
+    mkdir "$1"
+    perl "$2" - <&3 &
+    echo $! >"$1.agent"
+    wait $!
+    status=$?
+done'''
+
 async def guest():
-    while True:
-        shutil.rmtree(run_folder, ignore_errors=True)
-        os.mkdir(run_folder)
-        ours, theirs = socket.socketpair()
-        talk["child"] = child = await asyncio.create_subprocess_exec("perl", AGENT, "-", stdin=theirs)
-        theirs.close()
-        reader, talk["agent"] = await asyncio.open_connection(sock=ours)
-        while data := await reader.read(65536):
-            await host_is_there.wait()
-            talk["host"].write(data)
-        await child.wait()
+    ours, theirs = socket.socketpair()
+    await asyncio.create_subprocess_exec("sh", "-c", GUEST, "sh", folder + "/run", AGENT, stdin=theirs)
+    theirs.close()
+    reader, talk["agent"] = await asyncio.open_connection(sock=ours)
+    return asyncio.create_task(listen_to(reader))
+
+async def listen_to(reader):
+    while data := await reader.read(65536):
+        await host_is_there.wait()
+        talk["host"].write(data)
 
 async def agent(reader, writer):
     talk["host"] = writer
@@ -109,6 +119,9 @@ async def agent(reader, writer):
     while data := await reader.read(65536):
         talk["agent"].write(data.replace(b"/run/", run_folder.encode()))
     host_is_there.clear()
+    if talk.pop("reset", False):
+        with open(folder + "/run.agent") as file:
+            os.kill(int(file.read()), 9)
 
 async def swallow(reader, writer):
     while await reader.read(65536):
@@ -129,7 +142,7 @@ async def main():
             await listen(parsed(text)["addr.path"], swallow)
         if option == "-chardev" and "path" in (found := parsed(text)) and "server" in found:
             if found["id"] == "agent":
-                talk["guest"] = asyncio.create_task(guest())
+                talk["guest"] = await guest()
             await listen(found["path"], {"qmp": qmp, "agent": agent}.get(found["id"], swallow))
     await asyncio.Event().wait()
 
