@@ -45,11 +45,11 @@ class NotReadyError(Exception):
         self.log: Final = log
 
 
-def wait_until(condition: Callable[[], object], what: str) -> None:
+def wait_until(condition: Callable[[], object], what: str, *, within_s: float = DEADLINE_S) -> None:
     """Wait until `condition()` is true. AssertionError with `what` when it is not within the deadline."""
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + within_s
     while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE_S:.0f} s: {what}"
+        assert time.monotonic() < deadline, f"not within {within_s:.0f} s: {what}"
         time.sleep(0.01)
 
 
@@ -71,9 +71,9 @@ class Run:
         assert name in ports, f"there is no port {name!r} but {', '.join(ports)}"
         return ports[name]
 
-    def wait_for(self, condition: Callable[[], object], what: str) -> None:
+    def wait_for(self, condition: Callable[[], object], what: str, *, within_s: float = DEADLINE_S) -> None:
         """`wait_until`, over at once when the process ends."""
-        wait_until(lambda: self._child.poll() is not None or condition(), what)
+        wait_until(lambda: self._child.poll() is not None or condition(), what, within_s=within_s)
         assert self._child.poll() is None, f"vbackend ended while waiting for {what}: {self.log()}"
 
     def wait_connected(self, *names: str) -> None:
