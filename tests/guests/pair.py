@@ -24,7 +24,7 @@ COMPLAINTS: Final = (
     "is not a head|out of range|bad gso|short packet|rx error|buffers out of|WATCHDOG|WARNING:|BUG:"
 )
 
-# A TCP timer that doubled while nothing went, on a machine that is busy.
+# Longer than TCP's timer can have backed off to: what goes on later than this is stuck.
 BACKED_OFF_S: Final = 60.0
 
 
