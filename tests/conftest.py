@@ -4,6 +4,7 @@ Where VBACKEND_NO_SKIP=1 is set (by `tools/dev test` when CI is) a skipped test 
 that must run a tier may not pass by lacking something.
 """
 
+import gc
 import os
 import re
 import shutil
@@ -108,3 +109,9 @@ def in_terminal() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(scope="module")
+def no_garbage() -> None:
+    """For tests that count descriptors: those that earlier tests left to the garbage collector are closed."""
+    gc.collect()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +19,8 @@ from vbackend.vhost_user.features import PROTOCOL_FEATURES, Offer
 from vbackend.vhost_user.protocol import FrontEnd
 from vbackend.vhost_user.reader import MessageReader
 from vbackend.vhost_user.session import Session
+
+pytestmark = pytest.mark.usefixtures("no_garbage")
 
 R = Request
 ONE = Region(0, 1 << 20, 1 << 32, 0)

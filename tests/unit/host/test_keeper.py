@@ -11,6 +11,8 @@ import pytest
 from tests.support.fds import open_fds
 from vbackend.host.keeper import Keeper, main
 
+pytestmark = pytest.mark.usefixtures("no_garbage")
+
 
 class Asking:
     """The other end."""

@@ -1,6 +1,10 @@
 import os
 
+import pytest
+
 from tests.support.fds import open_fds
+
+pytestmark = pytest.mark.usefixtures("no_garbage")
 
 
 def test_what_is_open() -> None:

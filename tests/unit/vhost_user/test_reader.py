@@ -14,6 +14,8 @@ from vbackend.errors import PeerError
 from vbackend.vhost_user.events import Message, Region, Request, RingState
 from vbackend.vhost_user.reader import MessageReader
 
+pytestmark = pytest.mark.usefixtures("no_garbage")
+
 ONE = Region(0, 4096, 0x1000, 0)
 
 

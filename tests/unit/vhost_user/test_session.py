@@ -29,6 +29,8 @@ from vbackend.vhost_user.features import PROTOCOL_FEATURES, Feature, Offer
 from vbackend.vhost_user.protocol import FrontEnd
 from vbackend.vhost_user.session import Session
 
+pytestmark = pytest.mark.usefixtures("no_garbage")
+
 R = Request
 ONE = Region(0, 1 << 28, 0x7F0000000000, 0)
 TWO = Region(1 << 32, 1 << 20, 0x7F8000000000, 0)

@@ -114,12 +114,35 @@ impl<'a> Driver<'a> {
     /// What a front-end sends as `SET_VRING_BASE` for it now.
     #[must_use]
     pub fn base(&self) -> u32 {
-        match self.packed {
-            false => self.used,
-            true => {
-                let bits = |at: u32| u32::from(self.slot(at)) | u32::from(self.wrap_of(at)) << 15;
-                bits(self.used) << 16 | bits(self.used)
+        if self.packed { self.packed_base(self.used) } else { self.used }
+    }
+
+    fn packed_base(&self, at: u32) -> u32 {
+        let bits = u32::from(self.slot(at)) | u32::from(self.wrap_of(at)) << 15;
+        bits << 16 | bits
+    }
+
+    /// Return all chains from `base` on, as QEMU does with a packed ring of a guest that transmits to no device; returns the
+    /// base for the next device (hw/virtio/virtio.c, virtqueue_packed_drop_all).
+    #[must_use]
+    pub fn empty(&self, base: u32) -> u32 {
+        let mut at = self.position((base >> 16) as u16);
+        let flags = |at| self.ram.word(self.descriptor(self.slot(at)) + 14);
+        loop {
+            let (waits, used) = if self.wrap_of(at) { (AVAIL, AVAIL | USED) } else { (USED, 0) };
+            if flags(at) & (AVAIL | USED) != waits {
+                return self.packed_base(at);
             }
+            let mut last = at;
+            while flags(last) & NEXT != 0 {
+                last = self.step(last, 1);
+            }
+            let id = self.ram.word(self.descriptor(self.slot(last)) + 12);
+            let head = self.descriptor(self.slot(at));
+            self.ram.put(head + 8, &0u32.to_le_bytes());
+            self.ram.put(head + 12, &id.to_le_bytes());
+            self.ram.put(head + 14, &used.to_le_bytes());
+            at = self.step(last, 1);
         }
     }
 

@@ -155,7 +155,7 @@ impl<A: Area> Vring<A> {
     ///
     /// A split ring starts at its used index, whatever `base` is. Both are the same when a front-end tells the truth, and
     /// DPDK's virtio-user in server mode does not: it sends 0 for rings that have advanced. A packed ring starts where
-    /// its device died, if one did: then `base` is of no use.
+    /// its device died, if one did: then `base` only tells up to where the front-end served it meanwhile.
     ///
     /// # Errors
     /// [`RingError::Size`], [`RingError::Short`], [`RingError::Base`].

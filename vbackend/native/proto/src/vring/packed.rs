@@ -1,7 +1,7 @@
 //! The packed layout (VIRTIO 1.2 §2.8): one ring of descriptors, which driver and device overwrite in turn.
 
 use super::chain::{DESCRIPTOR_LEN, INDIRECT, NEXT, WRITE, Walk};
-use super::resume::{NOWHERE, give_back, resume};
+use super::resume::{NOWHERE, gap, give_back, resume};
 use super::{Area, Areas, Batch, Chain, Config, Direction, Memory, RingError};
 
 /// Of a used descriptor: length, id and flags, behind the address (§2.8.13).
@@ -63,7 +63,7 @@ impl Position {
 
     /// Slots from here on to `other`: less than twice the size, since each slot is passed with both wrap counters.
     #[inline]
-    fn until(self, other: Position, size: u16) -> u32 {
+    pub(super) fn until(self, other: Position, size: u16) -> u32 {
         let lap = if self.wrap == other.wrap { 0 } else { u32::from(size) };
         (u32::from(other.slot) + lap + 2 * u32::from(size) - u32::from(self.slot)) % (2 * u32::from(size))
     }
@@ -93,11 +93,12 @@ impl Position {
 pub struct Packed<A> {
     areas: Areas<A>,
     config: Config,
-    avail: Position,     // of the next descriptor to fetch
-    used: Position,      // of the next one to complete; also in shared memory
-    held: u16,           // slots between the two
-    passed: Option<u32>, // slots completed since a call was last considered; None: it never was
-    wish: Option<u16>,   // what the flags say to the driver
+    avail: Position,                   // of the next descriptor to fetch
+    used: Position,                    // of the next one to complete; also in shared memory
+    held: u16,                         // slots between the two
+    passed: Option<u32>,               // slots completed since a call was last considered; None: it never was
+    wish: Option<u16>,                 // what the flags say to the driver
+    gap: Option<(Position, Position)>, // slots that came back before their time: once `used` is at the first, pass over them
 }
 
 impl<A: Area> Packed<A> {
@@ -112,9 +113,25 @@ impl<A: Area> Packed<A> {
         if used.slot >= config.size {
             return Err(RingError::Base);
         }
-        let used = resume(&areas, config.size).unwrap_or(used);
+        let told = used;
+        let used = resume(&areas, config.size).unwrap_or(told);
+        let gap = gap(&areas, config.size, used, told);
+        let mut ring = Packed { areas, config, avail: used, used, held: 0, passed: None, wish: None, gap };
         areas.device.store(EVENT_POSITION, used.bits());
-        Ok(Packed { areas, config, avail: used, used, held: 0, passed: None, wish: None })
+        ring.pass_gap();
+        Ok(ring)
+    }
+
+    /// Go on behind the gap, if all before it is done. (What is held then is a lie: the gap was made available.)
+    #[inline]
+    fn pass_gap(&mut self) {
+        if let Some((from, to)) = self.gap.take_if(|(from, _)| *from == self.used)
+            && self.held == 0
+        {
+            (self.avail, self.used) = (to, to);
+            self.passed = self.passed.map(|passed| passed.saturating_add(from.until(to, self.config.size)));
+            self.areas.device.store(EVENT_POSITION, to.bits());
+        }
     }
 
     pub(super) fn set_areas(&mut self, areas: Areas<A>) {
@@ -211,6 +228,7 @@ impl<A: Area> Packed<A> {
         self.used = end;
         self.held -= slots;
         self.passed = self.passed.map(|passed| passed.saturating_add(slots.into()));
+        self.pass_gap();
     }
 
     #[inline]
@@ -259,14 +277,17 @@ impl<A: Area> Packed<A> {
         }
     }
 
-    /// Whoever is next gets all kicks, until it says what it wants.
+    /// Whoever is next gets all kicks, until it says what it wants. With a gap ahead, it finds the ring as after a death.
     pub(super) fn stop(&mut self) {
         self.tell(EVENT_ENABLE);
-        self.areas.device.store(EVENT_POSITION, NOWHERE);
+        if self.gap.is_none() {
+            self.areas.device.store(EVENT_POSITION, NOWHERE);
+        }
     }
 
     pub(super) fn base(&self) -> u32 {
-        let bits = u32::from(self.used.bits());
+        let at = self.gap.map_or(self.used, |(_, to)| to);
+        let bits = u32::from(at.bits());
         bits << 16 | bits
     }
 

@@ -17,6 +17,9 @@
 //! has seen nothing of it, so all of it is as it was left. Without such a mark the position is right as it is.
 //!
 //! Only stores of one thread are ordered here, as memory shows them after its death; the driver needs the last only.
+//!
+//! Meanwhile QEMU may have emptied the ring of a guest that transmits, from the base that it knows, though others wait
+//! before it; it moves the base along (hw/virtio/virtio.c, virtqueue_packed_drop_all). That leaves a [`gap`].
 
 use std::sync::atomic::{Ordering, compiler_fence};
 
@@ -67,6 +70,24 @@ pub(super) fn resume<A: Area>(areas: &Areas<A>, size: u16) -> Option<Position> {
         return Some(first.after(slots, size));
     }
     ring.is_left_at(at).then_some(at)
+}
+
+/// Slots behind chains that wait, which somebody returned to the driver already: where they begin, and what follows. That
+/// is `base`, if there are any at all. `at`: where the ring goes on.
+pub(super) fn gap<A: Area>(
+    areas: &Areas<A>,
+    size: u16,
+    at: Position,
+    base: Position,
+) -> Option<(Position, Position)> {
+    let ring = Ring { descriptors: areas.descriptors, size };
+    let (mut from, mut left) = (at, size);
+    while left > 0 && from.is_available(ring.flags(from)) {
+        let len = ring.chain_len(from, left);
+        (from, left) = (from.after(len, size), left - len);
+    }
+    let reaches_base = (1..=u32::from(left)).contains(&from.until(base, size));
+    (reaches_base && from.is_used(ring.flags(from))).then_some((from, base))
 }
 
 struct Ring<A> {
@@ -132,8 +153,9 @@ impl<A: Area> Ring<A> {
                 return !self.is_untouched(before);
             }
             if !before.is_available(flags) {
-                // It was made available once more; then all between here and there is.
-                return waits && before.after(self.size, self.size).is_available(flags);
+                // It was made available once more; then all between here and there is, unless somebody returned it.
+                let again = before.after(self.size, self.size);
+                return waits && (again.is_available(flags) || again.is_used(flags));
             } // else it is not the first of its chain
         }
         false

@@ -1,6 +1,10 @@
 //! Where a packed ring goes on, case by case. Any interleaving with any death is tried in `tests/vring.rs`.
 
+use std::collections::VecDeque;
+
+use super::super::packed::Position;
 use super::*;
+use crate::testing::driver::Calls;
 
 const AVAIL: u16 = 1 << 7;
 const USED: u16 = 1 << 15;
@@ -117,6 +121,104 @@ fn a_batch_comes_back_as_a_whole_or_not_at_all() {
         if left_out == 0 {
             return;
         }
+    }
+}
+
+/// A device dies after any store of returning any batch; QEMU returns what is there from any chain on; others may die as
+/// they begin. Then each chain has come back once, in order, and the ring goes on.
+#[test]
+fn what_qemu_returned_is_passed_over() {
+    let chains = [1, 2, 1, 2, 1]; // slots; all of the ring
+    let size = chains.iter().sum();
+    for begin in 0..2 * size {
+        for count in 0..=3 {
+            for stores in 0..=4 * count {
+                for first in 0..=chains.len() {
+                    for deaths in [0, 9] {
+                        passes_over(&chains, size, begin, (count, stores), first, deaths);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A ring of `size` slots begins at `begin`. A device takes and returns `count` of the chains, but only `stores` of its
+/// stores are made. `first`: the chain where QEMU begins; past the last one, it begins where nothing waits.
+/// `deaths`: of further devices.
+fn passes_over(
+    chains: &[u16],
+    size: u16,
+    begin: u16,
+    (count, stores): (usize, usize),
+    first: usize,
+    deaths: usize,
+) {
+    let case = format!("at {begin}, {stores} stores of {count} chains, QEMU from {first}, {deaths} deaths");
+    let memory = ram();
+    let ram = &memory;
+    let (mut driver, mut vring) = start(ram, true, config(size), begin.into());
+    let begin = Position::from_bits(driver.base() as u16);
+    let post = |driver: &mut Driver<'_>, slots: u16| {
+        let id = driver.post(&vec![readable(DATA, 10); slots.into()], None);
+        driver.publish();
+        id.unwrap()
+    };
+    let mut posted: VecDeque<u16> = chains.iter().map(|slots| post(&mut driver, *slots)).collect();
+    let serve = |vring: &mut Vring<_>, most: usize| {
+        let mut batch = Batch::default();
+        vring.fetch(&ram, Direction::FromGuest, most, &mut batch).unwrap();
+        vring.complete(&batch.chains, &vec![0; batch.chains.len()]);
+    };
+    ram.die_after(stores);
+    serve(&mut vring, count);
+    ram.revive();
+    let at = match first < chains.len() {
+        true => begin.after(chains[..first].iter().sum(), size),
+        false => begin.before(1, size),
+    };
+    let base = driver.empty(u32::from(at.bits()) << 16);
+
+    for stores in 0..deaths {
+        ram.die_after(stores);
+        serve(&mut Vring::new(true, config(size), driver.areas(), base).unwrap(), 1);
+        ram.revive();
+    }
+    let base = Vring::new(true, config(size), driver.areas(), base).unwrap().stop(); // in order, for once
+    let mut vring = Vring::new(true, config(size), driver.areas(), base).unwrap();
+    for round in 0..2 * size {
+        serve(&mut vring, 2);
+        while let Some((id, _)) = driver.take_used() {
+            assert_eq!(Some(id), posted.pop_front(), "{case}");
+        }
+        if posted.is_empty() {
+            assert_eq!(vring.base(), driver.base(), "{case}");
+            posted.push_back(post(&mut driver, 1));
+        } else {
+            assert!(round < 3, "{case}: {posted:?} never came back");
+        }
+    }
+}
+
+#[test]
+fn what_is_passed_over_counts_for_calls() {
+    let ram = &ram();
+    let config = Config { event_idx: true, ..config(8) };
+    for (after, called) in [(0, true), (2, true), (3, false)] {
+        let (mut driver, _) = start(ram, true, config, 6);
+        let told = Position::from_bits(driver.base() as u16).after(1, 8);
+        for _ in 0..3 {
+            driver.post(&[readable(DATA, 10)], None).unwrap();
+        }
+        driver.publish();
+        driver.want(Calls::After(after));
+        let base = driver.empty(u32::from(told.bits()) << 16);
+        let mut vring = Vring::new(true, config, driver.areas(), base).unwrap();
+        vring.take_call(&ram);
+        let mut batch = Batch::default();
+        assert_eq!(vring.fetch(&ram, Direction::FromGuest, 8, &mut batch), Ok(1));
+        vring.complete(&batch.chains, &[0]);
+        assert_eq!(vring.take_call(&ram), called, "after {after} more");
     }
 }
 
