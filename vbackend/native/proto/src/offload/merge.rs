@@ -11,6 +11,8 @@
 //! other; those of different flows may, by a part of a batch. IPv4 identifications that do not count up are taken when
 //! fragmenting is forbidden, since nothing may then depend on them (RFC 6864 §4.1); they come back counting.
 
+use std::ops::Range;
+
 use super::layout::{
     IPV4_CHECKSUM, IPV4_DF, IPV4_FRAGMENT, IPV4_ID, IPV4_TOTAL_LEN, IPV6_PAYLOAD_LEN, Layout, PSH, TCP_FLAGS,
     TCP_SEQUENCE, Transport, UDP_LEN,
@@ -32,9 +34,11 @@ const MAX_DATAGRAMS: usize = 64;
 /// Merges batches; keeps its memory from one to the next, and nothing else.
 #[derive(Debug, Default)]
 pub struct Merger {
-    groups: Vec<Group>, // in the order of the output
-    open: Vec<usize>,   // groups that may grow, the last used one first
-    pieces: Vec<Piece>, // what is behind each merge's first frame
+    groups: Vec<Group>,     // in the order of the output
+    open: Vec<usize>,       // groups that may grow, the last used one first
+    pieces: Vec<Piece>,     // what is behind each merge's first frame, where it was not copied at once
+    done: usize,            // groups that are in the output
+    growing: Option<usize>, // where the next group begins there: data that it gets is copied while it is in the cache
 }
 
 /// What becomes one part of the output.
@@ -95,32 +99,35 @@ impl Merger {
         self.groups.clear();
         self.open.clear();
         self.pieces.clear();
+        (self.done, self.growing) = (0, None);
+        let mut out = Output { wire, bytes: out, runs: out_runs };
         for run in runs {
             if run.vnet.is_plain() {
-                self.sort(wire, *run, accepts);
+                self.sort(*run, accepts, &mut out);
             } else {
                 self.open.clear(); // it may belong to any of them
                 self.groups.push(Group::Passed(*run));
             }
         }
-        if self.pieces.is_empty() {
+        if self.growing.is_none() && self.pieces.is_empty() {
             return false;
         }
-        self.emit(wire, out, out_runs);
+        self.emit(self.groups.len(), &mut out);
         true
     }
 
     /// Put each frame of a run into a group.
-    fn sort(&mut self, wire: &[u8], run: Run, accepts: Offloads) {
+    fn sort(&mut self, run: Run, accepts: Offloads, out: &mut Output<'_>) {
+        let wire = out.wire;
         let mut at = run.start;
         while at < run.end {
             let one = Run::one(at, prefix_at(wire, at), VnetHeader::PLAIN);
             at = one.end;
-            if self.extend(wire, one) {
+            if self.extend(one, out) {
                 continue;
             }
             match Layout::parse(body(wire, one)) {
-                Some(layout) if accepts.covers(&header_of(&layout, 1)) => self.add(wire, one, layout),
+                Some(layout) if accepts.covers(&header_of(&layout, 1)) => self.add(one, layout, out),
                 Some(_) => self.pass(one), // of no flow that is open
                 None => {
                     self.open.clear(); // a fragment may belong to any of them
@@ -131,7 +138,8 @@ impl Merger {
     }
 
     /// Append a frame to its flow's open merge, or end that.
-    fn add(&mut self, wire: &[u8], one: Run, layout: Layout) {
+    fn add(&mut self, one: Run, layout: Layout, out: &mut Output<'_>) {
+        let wire = out.wire;
         let frame = body(wire, one);
         let position = self.open.iter().position(|index| match &self.groups[*index] {
             Group::Flow(flow) => is_same_flow(body(wire, flow.first), &flow.layout, frame, &layout),
@@ -139,7 +147,7 @@ impl Merger {
         });
         if let Some(position) = position {
             self.open[..=position].rotate_right(1);
-            if self.extend(wire, one) {
+            if self.extend(one, out) {
                 return;
             }
             self.open.remove(0);
@@ -155,16 +163,27 @@ impl Merger {
     }
 
     /// Append a frame to the merge that was used last, if it is what comes next there.
-    fn extend(&mut self, wire: &[u8], one: Run) -> bool {
-        let Some(index) = self.open.first() else { return false };
-        let Group::Flow(flow) = &mut self.groups[*index] else { return false };
-        let (first, frame) = (body(wire, flow.first), body(wire, one));
+    fn extend(&mut self, one: Run, out: &mut Output<'_>) -> bool {
+        let Some(&index) = self.open.first() else { return false };
+        let Group::Flow(flow) = &mut self.groups[index] else { return false };
+        let (first, frame) = (body(out.wire, flow.first), body(out.wire, one));
         let Some(id_step) = flow.follows(first, frame) else { return false };
         flow.is_verified = flow.is_verified || is_right(first, &flow.layout);
         if !flow.is_verified || !is_right(frame, &flow.layout) {
             return false;
         }
-        if flow.append(&mut self.pieces, one, id_step, frame) {
+        let data = one.start + PREFIX_LEN + flow.layout.payload..one.end;
+        let is_last = flow.append(data.len(), id_step, frame);
+        if self.growing.is_some() && index == self.done {
+            out.bytes.extend_from_slice(&out.wire[data]);
+        } else {
+            flow.keep(&mut self.pieces, data);
+            if self.open.iter().all(|open| *open >= index) {
+                self.emit(index, out);
+                self.begin(index, out);
+            }
+        }
+        if is_last {
             self.open.remove(0);
         }
         true
@@ -180,40 +199,63 @@ impl Merger {
         }
     }
 
-    fn emit(&self, wire: &[u8], out: &mut Vec<u8>, out_runs: &mut Vec<Run>) {
-        for group in &self.groups {
-            let start = out.len();
-            let run = match group {
-                Group::Passed(run) => *run,
-                Group::Flow(flow) if flow.frames == 1 => flow.first,
+    /// Complete the output up to the group `end`: none of those before it grows any more.
+    fn emit(&mut self, end: usize, out: &mut Output<'_>) {
+        for group in &self.groups[self.done..end] {
+            match group {
+                Group::Passed(run) => out.pass(run),
+                Group::Flow(flow) if flow.frames == 1 => out.pass(&flow.first),
                 Group::Flow(flow) => {
-                    self.emit_flow(flow, wire, out);
-                    let vnet = header_of(&flow.layout, flow.size);
-                    push_run(out_runs, Run { start, end: out.len(), frames: 1, vnet });
-                    continue;
+                    let start = self.growing.take().unwrap_or_else(|| out.copy(flow, &self.pieces));
+                    out.seal(flow, start);
                 }
-            };
-            out.extend_from_slice(&wire[run.start..run.end]);
-            push_run(out_runs, Run { start, end: out.len(), ..run });
+            }
         }
+        self.done = end;
     }
 
-    /// The first frame, the data of all others, and headers for the whole.
-    fn emit_flow(&self, flow: &Flow, wire: &[u8], out: &mut Vec<u8>) {
-        let start = out.len();
-        out.extend_from_slice(&wire[flow.first.start..flow.first.end]);
+    /// Copy what the group `done` has, and from now on each frame's data when it comes.
+    fn begin(&mut self, index: usize, out: &mut Output<'_>) {
+        if let Group::Flow(flow) = &self.groups[index] {
+            self.growing = Some(out.copy(flow, &self.pieces));
+        }
+    }
+}
+
+/// The batch that it was, and the one that it becomes.
+struct Output<'a> {
+    wire: &'a [u8],
+    bytes: &'a mut Vec<u8>,
+    runs: &'a mut Vec<Run>,
+}
+
+impl Output<'_> {
+    fn pass(&mut self, run: &Run) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&self.wire[run.start..run.end]);
+        push_run(self.runs, Run { start, end: self.bytes.len(), ..*run });
+    }
+
+    /// Copy the first frame and the data of all others; returns where they are.
+    fn copy(&mut self, flow: &Flow, pieces: &[Piece]) -> usize {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&self.wire[flow.first.start..flow.first.end]);
         let (mut next, last) = flow.pieces;
         loop {
-            let piece = &self.pieces[next];
-            out.extend_from_slice(&wire[piece.start..piece.end]);
+            let piece = &pieces[next];
+            self.bytes.extend_from_slice(&self.wire[piece.start..piece.end]);
             if next == last {
-                break;
+                return start;
             }
             next = piece.next;
         }
-        let len = out.len() - start - PREFIX_LEN;
-        put_prefix(out, start, len);
-        let frame = &mut out[start + PREFIX_LEN..];
+    }
+
+    /// Give the merge that begins at `start` headers for the whole.
+    fn seal(&mut self, flow: &Flow, start: usize) {
+        let len = self.bytes.len() - start - PREFIX_LEN;
+        put_prefix(self.bytes, start, len);
+        let frame = &mut self.bytes[start + PREFIX_LEN..];
         let Layout { l3, l4, .. } = flow.layout;
         match flow.layout.family {
             Family::Ipv4 => {
@@ -230,6 +272,8 @@ impl Merger {
         }
         let partial = flow.layout.pseudo_header(frame, len - l4).folded();
         put_word(frame, flow.layout.checksum().start, usize::from(partial));
+        let vnet = header_of(&flow.layout, flow.size);
+        push_run(self.runs, Run { start, end: self.bytes.len(), frames: 1, vnet });
     }
 }
 
@@ -290,22 +334,25 @@ impl Flow {
         (self.id_step.unwrap_or(step) == step).then_some(step)
     }
 
-    /// Take a frame's data; returns whether nothing may follow it.
-    fn append(&mut self, pieces: &mut Vec<Piece>, one: Run, id_step: u16, frame: &[u8]) -> bool {
+    /// Take a frame with so much data; returns whether nothing may follow it.
+    fn append(&mut self, len: usize, id_step: u16, frame: &[u8]) -> bool {
+        self.frames += 1;
+        self.data += len;
+        self.id_step = Some(id_step);
+        self.is_pushed = is_pushed(frame, &self.layout);
+        self.is_pushed || len < self.size
+    }
+
+    /// Remember where the data of the last frame is.
+    fn keep(&mut self, pieces: &mut Vec<Piece>, data: Range<usize>) {
         let index = pieces.len();
-        let start = one.start + PREFIX_LEN + self.layout.payload;
-        pieces.push(Piece { start, end: one.end, next: index });
-        if self.frames == 1 {
+        pieces.push(Piece { start: data.start, end: data.end, next: index });
+        if self.frames == 2 {
             self.pieces.0 = index;
         } else {
             pieces[self.pieces.1].next = index;
         }
         self.pieces.1 = index;
-        self.frames += 1;
-        self.data += one.end - start;
-        self.id_step = Some(id_step);
-        self.is_pushed = is_pushed(frame, &self.layout);
-        self.is_pushed || one.end - start < self.size
     }
 }
 
