@@ -70,8 +70,10 @@ class Stream:
         """Stop sending and wait for the rest; bytes sent. AssertionError: it broke, or something else arrived."""
         port = self._port
         await self._sender.check(f"touch stop-{port}")
-        sent = await self._sender.wait_until(f"cat sent-{port}", timeout=timeout)
-        received = await self._receiver.wait_until(f"[ -s got-{port} ] && cat got-{port}", timeout=timeout)
+        sent, received = [
+            await guest.wait_until(f"[ -s {what}-{port} ] && cat {what}-{port}", timeout=timeout)
+            for guest, what in ((self._sender, "sent"), (self._receiver, "got"))
+        ]
         length, digest = await asyncio.to_thread(counted, int(sent))
         assert received.split()[0] == digest, f"of {length} bytes some did not arrive as they were sent"
         return length
