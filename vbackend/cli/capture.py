@@ -68,6 +68,9 @@ def capture(
         rows = [(port.name, port.where) for port in snapshot.ports]
         if lab is not None:
             rows = [(link.title, one.name) for link in links_of_snapshot(snapshot) for one in link.interfaces]
+        for unknown in sorted({*(ports or ())} - {title for title, _ in rows}):
+            raise ConfigError(f"there is no {'port' if lab is None else 'link'} {unknown!r} to capture")
+        rows = [row for row in rows if not ports or row[0] in ports]
         width = max((len(title) for title, _ in rows), default=0)
         for title, what in rows:
             print(f"{title:<{width}}  {what}")

@@ -111,7 +111,11 @@ def test_links_of_a_lab(
             assert backend.links[-1] == links
         listed = vbackend(capsys, "capture", "--lab", "pair", "--interfaces").out.splitlines()
         ports = vbackend(capsys, "capture", "--control", str(control), "--interfaces").out.splitlines()
+        one = vbackend(capsys, "capture", "--control", str(control), ports[1].split()[0], "--interfaces")
+        missing = vbackend(capsys, "capture", "--lab", "pair", "core", "default/a", "--interfaces")
     assert listed[:2] == ["default/a  a → default", "default/a  default → a"]
     assert ports[0] == "a  stream:unix:/tmp/a.sock"
+    assert one.out.splitlines() == ports[1:2]
+    assert one_line(missing, 2) == "there is no link 'core' to capture"
     wrong = vbackend(capsys, "capture", "--lab", "pair", "--control", "/x", "-w", str(tmp_path / "f"))
     assert one_line(wrong, 2).startswith("--lab: a lab has its own control socket")
