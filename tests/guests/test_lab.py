@@ -23,6 +23,8 @@ __all__ = ["netns"]
 
 pytestmark = [pytest.mark.root, pytest.mark.guest]
 
+README = Path(__file__).parents[2] / "README.md"
+
 ROUTERS = """
 [[cable]]
 ends = ["r1:eth0", "r2:eth0"]
@@ -275,6 +277,18 @@ def test_a_foreground_lab_ends_with_its_command(labs: Labs, tmp_path: Path, end:
         assert labs.pids("front").keys() == {"a"}
         child.terminate() if end == "SIGTERM" else terminal.close()
         assert child.wait(20) == 0
+    assert not labs.left()
+
+
+@pytest.mark.usefixtures("image")
+def test_the_lab_of_the_readme(labs: Labs, netns: Namespace, tmp_path: Path) -> None:
+    text = README.read_text().split("```toml\n# two-routers.toml\n")[1].split("```")[0]
+    path = tmp_path / "two-routers.toml"
+    path.write_text(text.replace("tap:lab0,", f"tap:lab0,netns={netns.name},"))
+    labs.vbackend("up", str(path))
+    labs.guest("r1", "ping -c 1 -W 5 10.0.0.2 || ping -c 9 -W 1 10.0.0.2")  # one in a hundred is lost
+    assert labs.guest("r1", "cat /proc/sys/net/ipv4/ip_forward") == "1\n"
+    labs.vbackend("down", "two-routers")
     assert not labs.left()
 
 
