@@ -348,6 +348,9 @@ class Engine:
     def uncapture(self, port: int, capture: Capture) -> None:
         """End the port's part in the capture, in all interfaces, if it has one."""
 
+    def unlearn(self, port: int) -> None:
+        """Forget the addresses that the port's switch has learned there."""
+
     def inject(self, port: int, frame: bytes) -> None:
         """Forward a frame as if the port's peer had sent it. ValueError: it is too short or too long."""
 

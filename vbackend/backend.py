@@ -32,7 +32,7 @@ from vbackend.ports.channel import Channel, ChannelPort
 from vbackend.ports.impairment import Impairment
 from vbackend.ports.make import make_port
 from vbackend.ports.multi import ParentPort
-from vbackend.ports.names import derived_name, unique_name
+from vbackend.ports.names import names_for, unique_name
 from vbackend.ports.segments import SegmentKind, Segments
 from vbackend.ports.spec import Address, ChannelSpec, PortOptions, PortSpec, UnitSpec
 from vbackend.ports.tunfile import TunFilePort
@@ -121,7 +121,7 @@ class Backend:
                 raise ConfigError(
                     f"a cable joins two ports, not {len(specs) + to_come}; use a switch for more"
                 )
-            names = self._all_names(specs)
+            names = names_for(specs, self._ports)
             await self._host_devices().sweep()
             self._open_engine()
             try:
@@ -269,6 +269,10 @@ class Backend:
     def inject(self, name: str, frame: bytes) -> None:
         """Forward a frame as if the port's peer had sent it. ConfigError: no such port, no such frame."""
         self._find(name).inject(frame)
+
+    def unlearn(self, name: str) -> None:
+        """Forget the addresses that a port's switch has learned there. ConfigError: no such port."""
+        self._find(name).unlearn()
 
     def dial_now(self, name: str) -> None:
         """Let a port that dials try again at once. Nothing for other kinds. ConfigError: no such port."""
@@ -480,20 +484,4 @@ class Backend:
         """A name for each port that is to join a segment. ConfigError: it cannot."""
         found = self._running().segments.get(segment)
         found.check(sum(port.segment is found for port in self._ports.values()), specs)
-        return self._all_names(specs)
-
-    def _all_names(self, specs: Sequence[PortSpec]) -> list[str]:
-        """ConfigError: a name is given twice."""
-        taken = set(self._ports)
-        for spec in specs:
-            wanted = spec.options.name
-            if wanted is not None and wanted in taken:
-                raise ConfigError(f"port {spec.text!r}: the name {wanted!r} is taken; give another name=")
-            if wanted is not None:
-                taken.add(wanted)
-        names = []
-        for spec in specs:
-            name = spec.options.name or unique_name(derived_name(spec), taken)
-            taken.add(name)
-            names.append(name)
-        return names
+        return names_for(specs, self._ports)

@@ -324,6 +324,10 @@ class Dataplane:
     def uncapture(self, port: int, capture: NativeCapture) -> None:
         self._engine.uncapture(port, capture)
 
+    def unlearn(self, port: int) -> None:
+        """Forget the addresses learned at a port."""
+        self._engine.unlearn(port)
+
     def inject(self, port: int, frame: bytes) -> None:
         self._engine.inject(port, frame)
 

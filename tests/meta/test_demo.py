@@ -43,7 +43,7 @@ def left_behind(pid: int) -> list[str]:
     processes = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            line = path.read_text().replace("\0", " ")
+            line = path.read_text(errors="replace").replace("\0", " ")
         except (FileNotFoundError, ProcessLookupError):
             continue
         if f"vbackend-demo-{pid}" in line or f"/vb-{pid}/" in line:

@@ -120,7 +120,7 @@ class LabWorld:
         self._ends[name] = step.segment
         self.carriers.join(step.segment, name)
         if isinstance(step.port, SwitchPort):
-            await self._forget()
+            self._forget()
 
     async def leave_end(self, step: LeaveEnd, /) -> None:
         name = end_name(step.end)
@@ -128,7 +128,7 @@ class LabWorld:
         self.carriers.leave(name)
         await self._remove(name)
         if isinstance(step.port, SwitchPort):
-            await self._forget()
+            self._forget()
 
     async def _join_switch(self, step: JoinEnd, switch: str) -> None:
         """A cable's end on a switch is two ports with a pair of sockets between them: all other ends are alike."""
@@ -157,12 +157,10 @@ class LabWorld:
         for port in self._ports(end):
             await self._backend.set_port(port, up=up)
 
-    async def _forget(self) -> None:
+    def _forget(self) -> None:
         """Ways between switches are others now: what they learned from each other goes, as a spanning tree has it."""
-        learned = {entry.port for segment in self._backend.snapshot().segments for entry in segment.fdb}
-        for inside in learned.intersection(self._insides.values()):
-            for up in (False, True):
-                await self._backend.set_port(inside, up=up)
+        for inside in self._insides.values():
+            self._backend.unlearn(inside)
 
     async def _remove(self, end: str) -> None:
         for port in self._ports(end):
@@ -174,7 +172,7 @@ class LabWorld:
         for end in ends:
             await self._set_up(end, step.state.up)
         if any(end in self._insides for end in ends):
-            await self._forget()
+            self._forget()
         self._cables[step.title] = step.state
         self.carriers.set_cable(step.title, step.state)
         await self.carriers.settle()

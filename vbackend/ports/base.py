@@ -188,6 +188,11 @@ class Port(ABC):
         if self.engine_port is not None:
             self._impair(self.engine_port)
 
+    def unlearn(self) -> None:
+        """Forget the addresses that its switch has learned there."""
+        if self.engine_port is not None:
+            self.context.dataplane.unlearn(self.engine_port)
+
     def inject(self, frame: bytes) -> None:
         """Forward a frame as if the peer had sent it. ConfigError: no such frame; guests of `multi` have own ports."""
         if self.engine_port is None:

@@ -4,11 +4,12 @@ Pure. Rule: a name the user gave is kept or refused; only derived names get a su
 """
 
 import re
-from collections.abc import Container
+from collections.abc import Container, Iterable, Sequence
 from itertools import count
 from pathlib import PurePath
 from typing import assert_never
 
+from vbackend.errors import ConfigError
 from vbackend.ports.spec import (
     ChannelSpec,
     DgramMcastSpec,
@@ -25,7 +26,24 @@ from vbackend.ports.spec import (
     VhostUserSpec,
 )
 
-__all__ = ["child_name", "derived_name", "inner_name", "is_inner", "unique_name"]
+__all__ = ["child_name", "derived_name", "inner_name", "is_inner", "names_for", "unique_name"]
+
+
+def names_for(specs: Sequence[PortSpec], taken: Iterable[str]) -> list[str]:
+    """A name for each of the ports, beside those that are taken. ConfigError: a name is given twice."""
+    known = set(taken)
+    for spec in specs:
+        wanted = spec.options.name
+        if wanted is not None and wanted in known:
+            raise ConfigError(f"port {spec.text!r}: the name {wanted!r} is taken; give another name=")
+        if wanted is not None:
+            known.add(wanted)
+    names = []
+    for spec in specs:
+        name = spec.options.name or unique_name(derived_name(spec), known)
+        known.add(name)
+        names.append(name)
+    return names
 
 
 def derived_name(spec: PortSpec) -> str:

@@ -106,6 +106,10 @@ async def test_a_frame_of_nobody(backend: Backend, tmp_path: Path) -> None:
     await backend.add_port(parse_port(f"stream:unix:{tmp_path}/m,multi,name=m"))
     backend.inject("a", frame(BROADCAST, mac(1), size=60))
     await eventually(lambda: backend.snapshot().ports[1].tx.drops == {"no-peer": 1}, "a frame for b")
+    assert [entry.port for entry in backend.snapshot().segments[0].fdb] == ["a"]
+    backend.unlearn("m")
+    backend.unlearn("a")
+    assert backend.snapshot().segments[0].fdb == ()
     backend.dial_now("a")
     for name, data, why in (("a", b"short", "a frame of 5 bytes"), ("m", bytes(60), "ports of their own")):
         with pytest.raises(ConfigError, match=why):

@@ -3,7 +3,7 @@
 import pytest
 
 from vbackend.errors import ConfigError
-from vbackend.ports.names import child_name, derived_name, inner_name, is_inner, unique_name
+from vbackend.ports.names import child_name, derived_name, inner_name, is_inner, names_for, unique_name
 from vbackend.ports.parse import parse_port
 from vbackend.ports.spec import ChannelSpec, PortOptions
 
@@ -44,6 +44,14 @@ def test_a_suffix_makes_it_unique() -> None:
     assert unique_name("a", set()) == "a"
     assert unique_name("a", {"a"}) == "a-2"
     assert unique_name("a", {"a", "a-2", "a-4"}) == "a-3"
+
+
+def test_given_names_come_before_derived_ones() -> None:
+    specs = [parse_port(text) for text in ("stream:unix:/tmp/a.sock", "tap:t,name=a", "stream:unix:/x/b")]
+    assert names_for(specs, ["b"]) == ["a-2", "a", "b-2"]
+    for taken, again in (["a"], specs), ([], [specs[1], specs[1]]):
+        with pytest.raises(ConfigError, match="port 'tap:t': the name 'a' is taken; give another name="):
+            names_for(again, taken)
 
 
 def test_the_smallest_number_is_used_again() -> None:

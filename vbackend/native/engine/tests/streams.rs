@@ -55,6 +55,24 @@ fn an_injected_frame_comes_from_the_port_it_names() {
 }
 
 #[test]
+fn what_was_learned_at_a_port_can_be_forgotten() {
+    let engine = Engine::new(1, 1).unwrap();
+    let segment = engine.add_switch(300_000, 64).unwrap();
+    let (a, mut peer_a) = stream_port(&engine, segment, config());
+    let (b, mut peer_b) = stream_port(&engine, segment, config());
+    introduce(&engine, a, &mut peer_a, 1);
+    introduce(&engine, b, &mut peer_b, 2);
+    let learned = || engine.fdb(segment).unwrap().iter().map(|(entry, _)| entry.port).collect::<Vec<_>>();
+    assert_eq!(learned(), [a, b]);
+    engine.unlearn(a).unwrap();
+    assert_eq!(learned(), [b]);
+    engine.leave(b).unwrap();
+    engine.unlearn(b).unwrap();
+    engine.remove_port(a).unwrap();
+    assert!(matches!(engine.unlearn(a), Err(EngineError::Unknown(_))));
+}
+
+#[test]
 fn a_stalled_peer_loses_its_own_frames_only() {
     let engine = Engine::new(1, 1).unwrap();
     let segment = engine.add_switch(300_000, 64).unwrap();

@@ -283,6 +283,10 @@ impl PyEngine {
         Ok(self.get()?.capture_stop(PortId(port.0), &capture.0)?)
     }
 
+    fn unlearn(&self, port: Number) -> Result<(), NativeError> {
+        Ok(self.get()?.unlearn(PortId(port.0))?)
+    }
+
     fn inject(&self, port: Number, frame: &[u8]) -> Result<(), NativeError> {
         Ok(self.get()?.inject(PortId(port.0), frame)?)
     }

@@ -262,6 +262,18 @@ impl Engine {
         leave(&mut state, port)
     }
 
+    /// Forget the addresses learned at a port.
+    ///
+    /// # Errors
+    /// Unknown port.
+    pub fn unlearn(&self, port: PortId) -> Result<(), EngineError> {
+        let state = self.open()?;
+        if let Some(segment) = find_port(&state, port)?.segment {
+            lock(find_segment(&state, segment)?).flush(port);
+        }
+        Ok(())
+    }
+
     /// Change a port's admin state.
     ///
     /// # Errors
