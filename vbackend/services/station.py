@@ -175,6 +175,7 @@ class Station:
             await self._send(channel, turn.frame)
         if turn.forward is not None:
             self._spawn(self._ask(channel, *turn.forward))
+            await asyncio.sleep(0)  # it is among those that wait before the next one is looked at
         if turn.event is not None:
             for callback in list(self._callbacks):
                 callback(turn.event)
