@@ -222,7 +222,7 @@ def _forwarder(config: DnsConfig | None, own: Sequence[Address], make_socket: Ma
     servers = config.servers
     if servers is None:
         try:
-            servers = parse_resolv_conf(Path(RESOLV_CONF).read_text())
+            servers = parse_resolv_conf(Path(RESOLV_CONF).read_text("utf-8", "replace"))
         except OSError as error:
             log.warning("read %s: %s; only names of the lab are known", RESOLV_CONF, error.strerror)
             servers = ()

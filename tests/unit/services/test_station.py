@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_address
+from pathlib import Path
 
 import dns.message
 import pytest
@@ -172,6 +173,15 @@ async def test_only_so_many_queries_are_forwarded_at_once_however_many_come(
                     await asyncio.to_thread(lambda: None)
             seen = made.snapshot()
             assert (seen.dns_waiting, seen.drops) == (64, {"dns-busy": 36})
+
+
+async def test_a_resolv_conf_in_another_encoding(
+    backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = tmp_path / "resolv.conf"
+    found.write_bytes(b"# b\xfcro\nnameserver 10.9.9.9\n")
+    monkeypatch.setattr("vbackend.services.station.RESOLV_CONF", str(found))
+    assert station(backend, Services(dns=DnsConfig(forward=True))).snapshot().services == ("dns",)
 
 
 async def test_a_flood_does_not_stop_the_loop(backend: Backend, peer: Channel) -> None:
