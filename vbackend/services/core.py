@@ -182,6 +182,8 @@ class Core:
 
     def _dhcp6_turn(self, request: Datagram) -> Turn:
         assert self._dhcp6 is not None, "its port is open"
+        if request.source.is_unspecified:  # RFC 4291 2.5.2: nothing is sent there
+            raise WireError(Drop.BAD_SOURCE)
         reply = self._dhcp6.handle(request.payload, to_many=request.to_many)
         return Turn(self._stack.reply(request, reply, source=self._stack.link_local))
 

@@ -146,6 +146,9 @@ def test_stateless_dhcpv6() -> None:
     assert found[DHCP6OptDNSServers].dnsservers == ["fd00::1"]
     assert turn(made, TO_SERVERS / ip / DHCP6_Solicit() / client) == Turn()
     assert made.snapshot().drops == {"dhcp6-stateful": 1}
+    nowhere = IPv6(src="::", dst="ff02::1:2") / UDP(sport=546, dport=547)
+    assert turn(made, TO_SERVERS / nowhere / DHCP6_InfoRequest(trid=5) / client) == Turn()
+    assert made.snapshot().drops == {"dhcp6-stateful": 1, "bad-source": 1}
 
 
 def query(name: str, ip: Packet) -> tuple[Packet, dns.message.Message]:
