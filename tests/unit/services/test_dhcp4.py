@@ -239,6 +239,19 @@ def test_reserved_address_moves_a_client_at_its_next_renewal() -> None:
     assert reply(made.handle(rebooting(50, A), 0, to_us=False)).kind is Kind.ACK
 
 
+def test_reservation_by_name_outlives_requests_without_the_name() -> None:
+    """A client need not say its name again when it renews, rebinds or restarts."""
+    made = server(replace(CONFIG, reservations=(Reservation(at(50), hostname="web"),)))
+    assert reply(made.handle(replace(discover(), hostname="web"), 0, to_us=False)).yiaddr == at(50)
+    assert reply(made.handle(replace(selecting(50), hostname="web"), 0, to_us=False)).kind is Kind.ACK
+    for request_, to_us in ((renewing(50), True), (renewing(50), False), (rebooting(50), False)):
+        assert reply(made.handle(request_, 10, to_us=to_us)).kind is Kind.ACK
+    assert reply(made.handle(discover(), 10, to_us=False)).yiaddr == at(50)
+    for request_ in (renewing(50, B), selecting(50, B)):
+        assert reply(made.handle(request_, 10, to_us=False)).kind is Kind.NAK
+    assert reply(made.handle(renewing(50), 3700, to_us=True)).kind is Kind.NAK, "it is over"
+
+
 def test_decline() -> None:
     made = server(bound=(A,))
     decline = Request(Kind.DECLINE, 1, A, requested=at(100), server=OWN.ip)
