@@ -76,12 +76,14 @@ def test_c2_a_zombie_is_revived_with_a_fresh_interface(driver: TunDriver) -> Non
     unit.set_mtu(600)
     unit.set_rate(1_000_000, 1500)
     unit.set_flags(IfFlag.UP | IfFlag.LINK0)
+    unit.add_multicast(IPv4Address("224.0.0.1"))
     unit.output(ipv4())
     index = unit.index
     driver.destroy(0)
     assert driver.create(0) is unit
     assert unit.flags == TunFlag.OPEN | TunFlag.INITED | TunFlag.IASET | MODES
     assert (unit.if_flags, unit.mtu, unit.addresses) == (IfFlag.POINTOPOINT, 1500, ())
+    assert unit.groups == frozenset()
     assert (unit.queue_limit, unit.rate, unit.queue_len) == (IFQMAXLEN, 0, 0)
     assert unit.index > index
     assert none_of(unit)
