@@ -141,7 +141,14 @@ def test_d1_what_is_destroyed_is_gone(driver: TunDriver) -> None:
         lambda: driver.unit(0),
         lambda: unit.output(ipv4()),
         lambda: unit.set_address(LOCAL),
+        lambda: unit.set_peer(PEER),
+        lambda: unit.add_address(IfAddr(LOCAL)),
+        lambda: unit.remove_address(LOCAL),
+        lambda: unit.set_broadcast(LOCAL),
         lambda: unit.set_mtu(1500),
+        lambda: unit.set_flags(0),
+        lambda: unit.add_multicast(IPv4Address("224.0.0.1")),
+        lambda: unit.remove_multicast(IPv4Address("224.0.0.1")),
         lambda: unit.ifioctl(0, None),
     )
     assert {outcome(call) for call in calls} == {errno.ENXIO}
