@@ -228,14 +228,16 @@ class TunFile:
         try:
             yield event
         finally:
-            loop.remove_reader(fd)
-            os.close(fd)
             self._waiting.remove(waiter)
+            with suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.remove_reader(fd)
+            os.close(fd)
 
     def wake(self) -> None:
         """Let tasks that wait look again: the unit was destroyed. (Threads are woken by the engine.)"""
         for loop, event in list(self._waiting):
-            loop.call_soon_threadsafe(event.set)
+            with suppress(RuntimeError):  # its loop was closed while it waited: nobody is there to look
+                loop.call_soon_threadsafe(event.set)
 
     # What makes it a raw file
 
