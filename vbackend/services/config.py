@@ -156,7 +156,7 @@ def _check_dhcp4(config: Dhcp4Config, addresses: Sequence[Interface], where: str
         )
     seen: set[object] = set()
     for one in config.reservations:
-        if not _is_host(one.address, network) or one.address == own.ip:
+        if not _is_host(one.address, network) or any(one.address == mine.ip for mine in addresses):
             raise ConfigError(
                 f"{where}: host {one.address}: give another address of {network} than the server's"
             )

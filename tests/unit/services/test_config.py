@@ -59,6 +59,11 @@ def at(text: str) -> IPv4Address:
             [IPv4Interface("10.0.0.1/16")],
             "give at most 4096 addresses",
         ),
+        (
+            Services(dhcp4=replace(DHCP, reservations=(HOST,))),
+            [V4, IPv4Interface("10.0.0.50/24")],
+            "host 10.0.0.50: give another address",
+        ),
         (Services(dhcp4=replace(DHCP, lease=0)), BOTH, "lease is 0 s"),
         (Services(dhcp4=replace(DHCP, mtu=67)), BOTH, "mtu is 67; give 68 to 65535"),
         (Services(dhcp4=replace(DHCP, domain="a b")), BOTH, "'a b' is no domain name"),

@@ -137,6 +137,14 @@ def test_addresses_of_servers_are_not_given_away() -> None:
     assert reply(made.handle(discover(), 0, to_us=False)).yiaddr == at(6)
 
 
+def test_a_router_or_name_server_may_be_a_client_with_a_reservation() -> None:
+    config = replace(CONFIG, router=at(50), dns=(at(101),))
+    config = replace(config, reservations=(Reservation(at(50), mac=A), Reservation(at(101), mac=B)))
+    made = server(config, bound=(A, B))
+    assert [one.address for one in made.leases.all()] == [at(50), at(101)]
+    assert reply(made.handle(selecting(50, C), 0, to_us=False)).kind is Kind.NAK
+
+
 def test_offered_addresses_are_kept_for_a_while() -> None:
     made = server()
     made.handle(discover(A), 0, to_us=False)
