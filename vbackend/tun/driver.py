@@ -330,10 +330,16 @@ class TunDriver:
             if interface is not None:
                 self._carry_out(interface, self._table.close(number, ticket))
 
-    def ioctl(self, number: int, request: int, value: int = 0) -> int:
-        """A request on the device face (I1). ENXIO, ENOTTY, EINVAL, EBUSY; ESRCH, EPERM: no owner of ours."""
+    def ioctl(self, number: int, request: int, value: int = 0, ticket: int | None = None) -> int:
+        """A request on the device face (I1). ENXIO, ENOTTY, EINVAL, EBUSY; ESRCH, EPERM: no owner of ours.
+
+        EBADF: it is not open with this ticket any more.
+        """
         with self._lock:
-            interface = self._interfaces[self._table.find(number).number]
+            unit = self._table.find(number)
+            if ticket not in (None, unit.ticket):
+                raise OSError(errno.EBADF, f"ioctl {request:#x} on {unit.name}: the file is closed")
+            interface = self._interfaces[number]
             first_len = interface.native.first_len() if request == Ioctl.FIONREAD else 0
             reply = self._table.ioctl(
                 number, request, value, first_len=first_len, owner_errno=_owner_errno(request, value)

@@ -34,7 +34,7 @@ class _Driver(Protocol):
         self, number: int, *, header: Header | None = None, nonblocking: bool | None = None
     ) -> "TunFile": ...
     def close(self, number: int, ticket: int | None = None) -> None: ...
-    def ioctl(self, number: int, request: int, value: int = 0) -> int: ...
+    def ioctl(self, number: int, request: int, value: int = 0, ticket: int | None = None) -> int: ...
     def held(self, native: NativeUnit) -> None: ...
 
 
@@ -147,7 +147,7 @@ class TunFile:
             number: int = Ioctl.__members__.get(request, -1)
         else:
             number = request
-        return self._driver.ioctl(self._unit.number, number, value)
+        return self._driver.ioctl(self._unit.number, number, value, self._ticket)
 
     def poll(self, events: int) -> int:
         """What of `events` is so now: poll(2) without a descriptor (P1)."""

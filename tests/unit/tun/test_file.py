@@ -126,3 +126,20 @@ def test_a_task_whose_loop_was_closed_keeps_nobody_from_being_woken(unit: Interf
     left.close()  # as the garbage collector does
     file.close()
     assert open_fds() == before
+
+
+def test_a_request_of_a_file_that_is_closed_meanwhile_is_not_the_next_ones(
+    unit: Interface, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread may close it, and open the unit again, when the request is half way."""
+    file, ioctl = open_file(unit), unit.driver.ioctl
+
+    def later(*args: int) -> int:
+        file.close()
+        open_file(unit)
+        return ioctl(*args)
+
+    monkeypatch.setattr(unit.driver, "ioctl", later)
+    with pytest.raises(OSError, match="the file is closed") as refused:
+        file.ioctl("TUNSLMODE", 1)
+    assert (refused.value.errno, unit.header) == (errno.EBADF, "none")
