@@ -225,7 +225,7 @@ def _told_by_ra(services: Services, addresses: Sequence[Interface]) -> RaConfig 
     if config is None:
         return None
     own = [one for one in addresses if isinstance(one, IPv6Interface)]
-    prefixes = tuple(dict.fromkeys(one.network for one in own))
+    prefixes = tuple(dict.fromkeys(one.network for one in own if not one.is_link_local))  # RFC 4861 4.6.2
     servers: tuple[IPv6Address, ...] = tuple(one.ip for one in own[:1]) if dns is not None else ()
     return replace(
         config,

@@ -92,6 +92,11 @@ def at(text: str) -> IPv4Address:
             ]
         ),
         (Services(ra=RA), [V4], "there is no prefix to announce; give an IPv6 addr="),
+        (
+            Services(ra=RA),
+            [V4, IPv6Interface("fe80::1/64")],
+            "there is no prefix to announce; give an IPv6 addr=",
+        ),
         (Services(ra=RaConfig(interval=3)), BOTH, "interval is 3 s; give 4 to 1800"),
         (Services(ra=RaConfig(lifetime=3)), BOTH, "lifetime is 3 s; give 0, or 4 to 65535"),
         (Services(ra=RaConfig(lifetime=599, interval=600)), BOTH, "lifetime is 599 s; give 0, or 600 to"),

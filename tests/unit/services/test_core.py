@@ -123,6 +123,15 @@ def test_router_solicitations() -> None:
     assert made.snapshot().advertisements == 2
 
 
+def test_the_link_local_prefix_is_not_announced() -> None:
+    """RFC 4861 4.6.2."""
+    addresses: list[Interface] = [IPv6Interface("fe80::1/64"), IPv6Interface("fd00::1/64")]
+    made = Core("lan", MAC, addresses, Services(ra=RaConfig()), random=lambda: 0.5, now=0.0)
+    found = Ether(made.advertisement(0.0))
+    assert found[ICMPv6NDOptPrefixInfo].prefix == "fd00::"
+    assert ICMPv6NDOptPrefixInfo not in found[ICMPv6NDOptPrefixInfo].payload
+
+
 def test_another_router_is_announced() -> None:
     made = core(Services(ra=RaConfig(router=b"\2\0\0\0\0\x99")))
     solicited = read(turn(made, TO_ROUTERS / IPv6(src="fe80::7", dst="ff02::2") / ICMPv6ND_RS()))
