@@ -78,6 +78,7 @@ class Core:
             ports4=dns_ports | ({SERVER_PORT} if self.dhcp4 else set()),
             ports6=dns_ports | ({SERVER_PORT6} if self._dhcp6 else set()),
             groups=([ALL_ROUTERS] if self._ra else []) + ([ALL_SERVERS] if self._dhcp6 else []),
+            router=self._ra is not None and self._ra.router is None and self._ra.lifetime > 0,
         )
         self._received = self._sent = self._lost = self._advertisements = 0
         self._handled: Counter[str] = Counter()

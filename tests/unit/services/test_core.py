@@ -9,6 +9,8 @@ from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.dhcp6 import DUID_LL, DHCP6_InfoRequest, DHCP6_Solicit, DHCP6OptClientId, DHCP6OptDNSServers
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import (
+    ICMPv6ND_NA,
+    ICMPv6ND_NS,
     ICMPv6ND_RA,
     ICMPv6ND_RS,
     ICMPv6NDOptDNSSL,
@@ -121,6 +123,19 @@ def test_router_solicitations() -> None:
         0,
     )
     assert made.snapshot().advertisements == 2
+
+
+@pytest.mark.parametrize(
+    ("ra", "router"),
+    [(RaConfig(), 1), (RaConfig(lifetime=0), 0), (RaConfig(router=b"\2\0\0\0\0\x99"), 0), (None, 0)],
+)
+def test_who_is_announced_as_router_says_so_to_its_neighbours(ra: RaConfig | None, router: int) -> None:
+    """RFC 4861 7.2.4; a host that hears otherwise drops its default route (7.2.5)."""
+    made = core(Services(ra=ra, dns=DnsConfig()))
+    for target in (LINK_LOCAL, "fd00::1"):
+        found = read(turn(made, TO_US / IPv6(src="fe80::7", dst=target) / ICMPv6ND_NS(tgt=target)))
+        flags = found[ICMPv6ND_NA].sprintf("%R% %S% %O%")
+        assert flags == f"{router} 1 1"
 
 
 def test_the_link_local_prefix_is_not_announced() -> None:
