@@ -79,6 +79,7 @@ def test_c2_a_zombie_is_revived_with_a_fresh_interface(driver: TunDriver) -> Non
     unit.add_multicast(IPv4Address("224.0.0.1"))
     unit.output(ipv4())
     index = unit.index
+    assert (unit.queue_limit, unit.rate, unit.queue_len) == (2, 1_000_000, 1)
     driver.destroy(0)
     assert driver.create(0) is unit
     assert unit.flags == TunFlag.OPEN | TunFlag.INITED | TunFlag.IASET | MODES
