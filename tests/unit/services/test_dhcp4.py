@@ -124,6 +124,7 @@ def test_lease_time(wished: int | None, given: int) -> None:
         (replace(discover(), broadcast=True), None),
         (selecting(100), at(100)),
         (selecting(7), None),  # refused: RFC 2131 4.1, always to all
+        (replace(renewing(0), ciaddr=IPv4Address("192.168.1.5")), None),  # refused too
         (replace(renewing(100), broadcast=True), at(100)),
     ],
 )
