@@ -285,6 +285,15 @@ async def test_kernel_makes_itself_an_address(lab: Lab) -> None:
     assert lab.netns.run("cat", "/proc/sys/net/ipv6/conf/tap0/mtu").strip() == "1400"
 
 
+async def test_the_kernel_keeps_its_router_when_it_asks_for_it_again(lab: Lab) -> None:
+    """It drops the default route when the answer has no router flag (RFC 4861 7.2.5)."""
+    await eventually(lambda: default_routes(lab.netns) == [LINK_LOCAL], "a default route")
+    lab.netns.run("sysctl", "-qw", "net.ipv6.neigh.tap0.delay_first_probe_time=1")
+    await lab.run("ping", "-c", "1", f"{LINK_LOCAL}%tap0")
+    await eventually(lambda: "REACHABLE" in lab.netns.ip("neigh", "show", LINK_LOCAL), "it was answered")
+    assert default_routes(lab.netns) == [LINK_LOCAL]
+
+
 async def test_router_that_stops_says_so(netns: Namespace, tmp_path: Path) -> None:
     async with lab_of(netns, tmp_path) as lab:
         netns.run("sysctl", "-qw", "net.ipv6.conf.tap0.accept_ra=2")

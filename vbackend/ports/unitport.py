@@ -160,11 +160,12 @@ class PortWithUnit(Port):
 
     def _adapter(self) -> AdapterConfig:
         addresses = self.interface.addresses
+        peers = (address.peer for address in addresses if address.peer is not None)
         return AdapterConfig(
             mac=self.adapter_mac,
             pointopoint=bool(self.interface.if_flags & IfFlag.POINTOPOINT),
             local=tuple(address.local for address in addresses if not address.local.is_unspecified),
-            peers=tuple(address.peer for address in addresses if address.peer is not None),
+            peers=tuple(peer for peer in peers if not peer.is_unspecified),
             broadcasts=tuple(address.broadcast for address in addresses if address.broadcast is not None),
         )
 

@@ -156,7 +156,7 @@ def _check_dhcp4(config: Dhcp4Config, addresses: Sequence[Interface], where: str
         )
     seen: set[object] = set()
     for one in config.reservations:
-        if not _is_host(one.address, network) or one.address == own.ip:
+        if not _is_host(one.address, network) or any(one.address == mine.ip for mine in addresses):
             raise ConfigError(
                 f"{where}: host {one.address}: give another address of {network} than the server's"
             )
@@ -193,8 +193,12 @@ def _is_host(address: IPv4Address, network: IPv4Network) -> bool:
 
 
 def _check_ra(config: RaConfig, addresses: Sequence[Interface], where: str) -> None:
-    if config.prefixes is None and not any(isinstance(one, IPv6Interface) for one in addresses):
-        raise ConfigError(f"{where}: there is no prefix to announce; give an IPv6 addr=")
+    if config.prefixes is None and not any(
+        isinstance(one, IPv6Interface) and not one.is_link_local for one in addresses
+    ):
+        raise ConfigError(
+            f"{where}: there is no prefix to announce; give an IPv6 addr= that is not link-local"
+        )
     if len(config.prefixes or ()) > 16 or len(config.dns or ()) > 8 or len(config.domains or ()) > 8:
         raise ConfigError(
             f"{where}: give at most 16 prefixes, 8 name servers and 8 domains, so that they fit"

@@ -78,6 +78,7 @@ class Core:
             ports4=dns_ports | ({SERVER_PORT} if self.dhcp4 else set()),
             ports6=dns_ports | ({SERVER_PORT6} if self._dhcp6 else set()),
             groups=([ALL_ROUTERS] if self._ra else []) + ([ALL_SERVERS] if self._dhcp6 else []),
+            router=self._ra is not None and self._ra.router is None and self._ra.lifetime > 0,
         )
         self._received = self._sent = self._lost = self._advertisements = 0
         self._handled: Counter[str] = Counter()
@@ -182,6 +183,8 @@ class Core:
 
     def _dhcp6_turn(self, request: Datagram) -> Turn:
         assert self._dhcp6 is not None, "its port is open"
+        if request.source.is_unspecified:  # RFC 4291 2.5.2: nothing is sent there
+            raise WireError(Drop.BAD_SOURCE)
         reply = self._dhcp6.handle(request.payload, to_many=request.to_many)
         return Turn(self._stack.reply(request, reply, source=self._stack.link_local))
 
@@ -223,7 +226,7 @@ def _told_by_ra(services: Services, addresses: Sequence[Interface]) -> RaConfig 
     if config is None:
         return None
     own = [one for one in addresses if isinstance(one, IPv6Interface)]
-    prefixes = tuple(dict.fromkeys(one.network for one in own))
+    prefixes = tuple(dict.fromkeys(one.network for one in own if not one.is_link_local))  # RFC 4861 4.6.2
     servers: tuple[IPv6Address, ...] = tuple(one.ip for one in own[:1]) if dns is not None else ()
     return replace(
         config,

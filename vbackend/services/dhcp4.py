@@ -46,7 +46,8 @@ def reply_address(reply: Reply) -> IPv4Address | None:
 
 class Dhcp4Server:
     """`interface`: the server's address and the network it serves. `config.dns` and `.domain` as clients are told.
-    `kept`: addresses that are not given away, besides its own and those of router and name servers."""
+    `kept`: addresses that are not given away, besides its own and those of router and name servers, which only get
+    their own by a reservation."""
 
     def __init__(
         self, config: Dhcp4Config, interface: IPv4Interface, kept: Collection[IPv4Address] = ()
@@ -54,8 +55,9 @@ class Dhcp4Server:
         self._config = config
         self.own: Final = interface.ip
         self._network = interface.network
-        told = (*(config.dns or ()), *(() if config.router is None else (config.router,)))
-        self.leases: Final = Leases(config, {interface.ip, *kept, *told})
+        told = {*(config.dns or ()), *(() if config.router is None else (config.router,))}
+        reserved = {one.address for one in config.reservations}
+        self.leases: Final = Leases(config, {interface.ip, *kept, *(told - reserved)})
 
     def handle(self, request: Request, now: float, *, to_us: bool) -> Outcome:
         """`now`: seconds since the epoch. `to_us`: it was not broadcast. `WireError`: no answer, and why."""

@@ -23,6 +23,7 @@ _STATEFUL: Final = frozenset(
 _CLIENT_ID: Final = 1
 _SERVER_ID: Final = 2
 _WANTED: Final = 6
+_ONCE: Final = frozenset({_CLIENT_ID, _SERVER_ID, _WANTED})
 _ADDRESS_OPTIONS: Final = frozenset({3, 4, 25})  # IA_NA, IA_TA, IA_PD
 _DNS: Final = 23
 _DOMAINS: Final = 24
@@ -72,11 +73,11 @@ def _option(code: int, value: bytes) -> bytes:
 
 
 def _options(data: bytes) -> dict[int, bytes]:
-    """Each at most once, as all those of an information request are."""
+    """The last of each; those that are looked at come once. Those of vendors may repeat (section 21.16, 21.17)."""
     found: dict[int, bytes] = {}
     while data:
         code, end = int.from_bytes(data[:2]), 4 + int.from_bytes(data[2:4])
-        if len(data) < 4 or end > len(data) or code in found:
+        if len(data) < 4 or end > len(data) or code in _ONCE & found.keys():
             raise WireError(Drop.DHCP6_FORMAT)
         found[code], data = data[4:end], data[end:]
     return found

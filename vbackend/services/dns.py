@@ -32,7 +32,7 @@ LONGEST_ANSWER: Final = 1232  # fits every link's MTU: what resolvers agreed on 
 _SHORTEST_ANSWER: Final = 512  # RFC 1035 4.2.1
 _HEAD: Final = 12
 
-_Known = tuple[dns.name.Name, Address]
+_Known = tuple[str, Address]  # the whole name in small letters; text, since all are compared for each query
 Names = Callable[[float], Iterable[tuple[str, Address]]]
 
 
@@ -66,8 +66,9 @@ class NameServer:
         self._forward = config.forward
         self._more = more
         self._networks = networks
-        self._origin = dns.name.from_text(config.domain.lower())
-        self._records: Mapping[dns.name.Name, tuple[Address, ...]] = {
+        self._domain = config.domain.lower()
+        self._origin = dns.name.from_text(self._domain)
+        self._records: Mapping[str, tuple[Address, ...]] = {
             self._full(name): addresses for name, addresses in config.records.items()
         }
 
@@ -104,23 +105,26 @@ class NameServer:
         """Answers, and whether the name exists; None: the name is not ours."""
         reverse = _reverse(name)
         if reverse is not None:
-            texts = [str(full) for full, address in known if address == reverse]
+            texts = [f"{full}." for full, address in known if address == reverse]
             if not texts and not any(reverse in network for network in self._networks):
                 return None
             return self._sets(name, rdtype, {RdataType.PTR: texts}), bool(texts)
         if name.is_subdomain(self._origin):
-            full = name
+            full = _text(name)
         elif len(name) == 2 and rdtype in (RdataType.A, RdataType.AAAA, RdataType.ANY):
-            full = name.relativize(dns.name.root) + self._origin
+            full = f"{_text(name)}.{self._domain}"
         else:
             return None
         addresses = [address for one, address in known if one == full]
         kinds = {
             RdataType.A: [str(one) for one in addresses if one.version == 4],
             RdataType.AAAA: [str(one) for one in addresses if one.version == 6],
-            RdataType.SOA: [self._soa()] if full == self._origin else [],
+            RdataType.SOA: [self._soa()] if full == self._domain else [],
         }
-        exists = full == self._origin or any(one.is_subdomain(full) for one, _ in known)  # RFC 8020
+        below = f".{full}"
+        exists = full == self._domain or any(
+            one == full or one.endswith(below) for one, _ in known
+        )  # RFC 8020
         return self._sets(name, rdtype, kinds), exists
 
     def _all(self, now: float) -> Iterator[_Known]:
@@ -132,10 +136,11 @@ class NameServer:
             if full not in self._records:
                 yield full, address
 
-    def _full(self, name: str) -> dns.name.Name:
+    def _full(self, name: str) -> str:
         """A record's name in the domain, whether it is written with it or not."""
-        full = dns.name.from_text(name.lower())
-        return full if full.is_subdomain(self._origin) else full.relativize(dns.name.root) + self._origin
+        name = name.lower()
+        inside = name == self._domain or name.endswith(f".{self._domain}")
+        return name if inside else f"{name}.{self._domain}"
 
     def _sets(
         self, name: dns.name.Name, rdtype: RdataType, kinds: Mapping[RdataType, list[str]]
@@ -176,6 +181,10 @@ def _headless(data: bytes, rcode: dns.rcode.Rcode) -> Resolved:
     """The answer to what cannot be read: only a header."""
     flags = bytes([data[2] & 0x79 | 0x80, rcode])
     return Resolved(data[:2] + flags + bytes(8), dns.rcode.to_text(rcode))
+
+
+def _text(name: dns.name.Name) -> str:
+    return name.to_text(omit_final_dot=True).lower()
 
 
 def _reverse(name: dns.name.Name) -> Address | None:

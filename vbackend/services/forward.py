@@ -92,3 +92,4 @@ class Forwarder:
                 ours = forward.wire[:2] + answer[2:]
                 if answer[:2] == number and valid_answer(forward.query, ours):
                     return fit(forward.query, ours)
+                await asyncio.sleep(0)  # sock_recv has not waited, and the time limit needs a turn too

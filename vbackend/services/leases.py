@@ -69,13 +69,18 @@ class Leases:
         )
 
     def may_have(self, client: str, mac: str, hostname: str | None, address: IPv4Address, now: float) -> bool:
-        """Whether the address is free for this client: reservations go before what is bound already."""
+        """Whether the address is free for this client: reservations go before what is bound already.
+
+        A client that does not say its name again is still who it was while its lease lasts.
+        """
         if not self.serves(address):
             return False
         reservation = self._reserved.get(address)
+        lease = self._leases.get(address)
+        if hostname is None and lease is not None and lease.client == client and lease.until > now:
+            hostname = lease.hostname
         if reservation is not None and not _is_for(reservation, mac, hostname):
             return False
-        lease = self._leases.get(address)
         if lease is None or lease.until <= now:
             return True
         if lease.state == "declined":

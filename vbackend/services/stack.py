@@ -55,6 +55,9 @@ _NEIGHBOUR_SOLICITATION: Final = 135
 _NEIGHBOUR_ADVERTISEMENT: Final = 136
 _SOURCE_LINK_LAYER: Final = 1
 _TARGET_LINK_LAYER: Final = 2
+_ROUTER: Final = 0x80000000  # flags of a neighbour advertisement, RFC 4861 4.4
+_SOLICITED: Final = 0x40000000
+_OVERRIDE: Final = 0x20000000
 _ERRORS_PER_S: Final = 100.0  # as Linux limits them (RFC 4443 2.4 f wants a limit)
 _ERRORS_AT_ONCE: Final = 50.0
 _LONGEST_ERROR: Final = {4: 576, 6: 1280}  # packets: RFC 1812 4.3.2.3, RFC 4443 3.1
@@ -91,7 +94,8 @@ Received = Answer | Datagram | Solicitation
 
 
 class Stack:
-    """`ports4`, `ports6`: UDP ports with a service. `groups`: multicast addresses of services."""
+    """`ports4`, `ports6`: UDP ports with a service. `groups`: multicast addresses of services. `router`: hosts are told
+    that it is their default router, and give that up when a neighbour advertisement says otherwise (RFC 4861 7.2.5)."""
 
     def __init__(
         self,
@@ -101,8 +105,10 @@ class Stack:
         ports4: Collection[int] = (),
         ports6: Collection[int] = (),
         groups: Collection[IPv6Address] = (),
+        router: bool = False,
     ) -> None:
         self.mac: Final = mac
+        self._router: Final = router
         self.link_local: Final = link_local(mac)
         own6 = [one.ip for one in addresses if isinstance(one, IPv6Interface)]
         self._own4 = {one.ip for one in addresses if isinstance(one, IPv4Interface)}
@@ -229,7 +235,7 @@ class Stack:
             raise WireError(Drop.NDP)
         if target not in self._own6:
             raise WireError(Drop.NOT_FOR_US)
-        flags = 0x20000000 if probe else 0x60000000  # override; and solicited
+        flags = _OVERRIDE | (0 if probe else _SOLICITED) | (_ROUTER if self._router else 0)
         told = flags.to_bytes(4) + target.packed + build_ndp_option(_TARGET_LINK_LAYER, self.mac)
         destination = ALL_NODES if probe else source
         mac = multicast_mac(ALL_NODES) if probe else ethernet.source

@@ -175,6 +175,7 @@ class Station:
             await self._send(channel, turn.frame)
         if turn.forward is not None:
             self._spawn(self._ask(channel, *turn.forward))
+            await asyncio.sleep(0)  # it is among those that wait before the next one is looked at
         if turn.event is not None:
             for callback in list(self._callbacks):
                 callback(turn.event)
@@ -221,7 +222,7 @@ def _forwarder(config: DnsConfig | None, own: Sequence[Address], make_socket: Ma
     servers = config.servers
     if servers is None:
         try:
-            servers = parse_resolv_conf(Path(RESOLV_CONF).read_text())
+            servers = parse_resolv_conf(Path(RESOLV_CONF).read_text("utf-8", "replace"))
         except OSError as error:
             log.warning("read %s: %s; only names of the lab are known", RESOLV_CONF, error.strerror)
             servers = ()

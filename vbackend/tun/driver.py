@@ -52,6 +52,7 @@ __all__ = ["AF_INET", "AF_INET6", "AF_UNSPEC", "IFQMAXLEN", "Interface", "TunDri
 
 AF_UNSPEC, AF_INET, AF_INET6 = 0, 2, 24  # NetBSD sys/socket.h; `output` takes every system's number of IPv6
 IFQMAXLEN: Final = 256  # packets in if_snd, and of each family in the input queue (net/if.c: ifqmaxlen)
+_MOST_PACKETS: Final = 2**31 - 1  # ifq_maxlen is an int
 
 
 class Interface:
@@ -219,8 +220,8 @@ class Interface:
 
     def set_rate(self, bits_per_s: int, burst_bytes: int) -> None:
         """Limit what leaves if_snd with a token bucket (Q1); 0 bits/s: no limit."""
-        self.rate, self.burst = bits_per_s, burst_bytes if bits_per_s else 0
         self.native.set_rate(bits_per_s, burst_bytes)
+        self.rate, self.burst = bits_per_s, burst_bytes if bits_per_s else 0
 
     def reset(self) -> None:
         """The interface is new: counters, queues, limit and rate (if_tun.c tunattach0; C1, C2)."""
@@ -280,8 +281,14 @@ class TunDriver:
     ) -> Interface:
         """Make unit `number`, None: the first free one (C1, C2). EEXIST, EINVAL: see `UnitTable.create`.
 
-        `queue`: limit of if_snd, packets. `input_queue`: of each family; a zombie keeps the one that it has.
+        `queue`: limit of if_snd, packets. `input_queue`: of each family; a zombie keeps the one that it has. EINVAL
+        also for a limit that is none.
         """
+        for what, packets in (("queue", queue), ("input_queue", input_queue)):
+            if not 0 <= packets <= _MOST_PACKETS:
+                raise OSError(
+                    errno.EINVAL, f"create a unit with {what} {packets}: give 0 to {_MOST_PACKETS} packets"
+                )
         with self._lock:
             if number is None:
                 number = next(free for free in count() if free not in self._interfaces)
@@ -323,10 +330,16 @@ class TunDriver:
             if interface is not None:
                 self._carry_out(interface, self._table.close(number, ticket))
 
-    def ioctl(self, number: int, request: int, value: int = 0) -> int:
-        """A request on the device face (I1). ENXIO, ENOTTY, EINVAL, EBUSY; ESRCH, EPERM: no owner of ours."""
+    def ioctl(self, number: int, request: int, value: int = 0, ticket: int | None = None) -> int:
+        """A request on the device face (I1). ENXIO, ENOTTY, EINVAL, EBUSY; ESRCH, EPERM: no owner of ours.
+
+        EBADF: it is not open with this ticket any more.
+        """
         with self._lock:
-            interface = self._interfaces[self._table.find(number).number]
+            unit = self._table.find(number)
+            if ticket not in (None, unit.ticket):
+                raise OSError(errno.EBADF, f"ioctl {request:#x} on {unit.name}: the file is closed")
+            interface = self._interfaces[number]
             first_len = interface.native.first_len() if request == Ioctl.FIONREAD else 0
             reply = self._table.ioctl(
                 number, request, value, first_len=first_len, owner_errno=_owner_errno(request, value)

@@ -34,7 +34,7 @@ class _Driver(Protocol):
         self, number: int, *, header: Header | None = None, nonblocking: bool | None = None
     ) -> "TunFile": ...
     def close(self, number: int, ticket: int | None = None) -> None: ...
-    def ioctl(self, number: int, request: int, value: int = 0) -> int: ...
+    def ioctl(self, number: int, request: int, value: int = 0, ticket: int | None = None) -> int: ...
     def held(self, native: NativeUnit) -> None: ...
 
 
@@ -147,7 +147,7 @@ class TunFile:
             number: int = Ioctl.__members__.get(request, -1)
         else:
             number = request
-        return self._driver.ioctl(self._unit.number, number, value)
+        return self._driver.ioctl(self._unit.number, number, value, self._ticket)
 
     def poll(self, events: int) -> int:
         """What of `events` is so now: poll(2) without a descriptor (P1)."""
@@ -228,14 +228,16 @@ class TunFile:
         try:
             yield event
         finally:
-            loop.remove_reader(fd)
-            os.close(fd)
             self._waiting.remove(waiter)
+            with suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.remove_reader(fd)
+            os.close(fd)
 
     def wake(self) -> None:
         """Let tasks that wait look again: the unit was destroyed. (Threads are woken by the engine.)"""
         for loop, event in list(self._waiting):
-            loop.call_soon_threadsafe(event.set)
+            with suppress(RuntimeError):  # its loop was closed while it waited: nobody is there to look
+                loop.call_soon_threadsafe(event.set)
 
     # What makes it a raw file
 

@@ -76,12 +76,15 @@ def test_c2_a_zombie_is_revived_with_a_fresh_interface(driver: TunDriver) -> Non
     unit.set_mtu(600)
     unit.set_rate(1_000_000, 1500)
     unit.set_flags(IfFlag.UP | IfFlag.LINK0)
+    unit.add_multicast(IPv4Address("224.0.0.1"))
     unit.output(ipv4())
     index = unit.index
+    assert (unit.queue_limit, unit.rate, unit.queue_len) == (2, 1_000_000, 1)
     driver.destroy(0)
     assert driver.create(0) is unit
     assert unit.flags == TunFlag.OPEN | TunFlag.INITED | TunFlag.IASET | MODES
     assert (unit.if_flags, unit.mtu, unit.addresses) == (IfFlag.POINTOPOINT, 1500, ())
+    assert unit.groups == frozenset()
     assert (unit.queue_limit, unit.rate, unit.queue_len) == (IFQMAXLEN, 0, 0)
     assert unit.index > index
     assert none_of(unit)
@@ -139,7 +142,14 @@ def test_d1_what_is_destroyed_is_gone(driver: TunDriver) -> None:
         lambda: driver.unit(0),
         lambda: unit.output(ipv4()),
         lambda: unit.set_address(LOCAL),
+        lambda: unit.set_peer(PEER),
+        lambda: unit.add_address(IfAddr(LOCAL)),
+        lambda: unit.remove_address(LOCAL),
+        lambda: unit.set_broadcast(LOCAL),
         lambda: unit.set_mtu(1500),
+        lambda: unit.set_flags(0),
+        lambda: unit.add_multicast(IPv4Address("224.0.0.1")),
+        lambda: unit.remove_multicast(IPv4Address("224.0.0.1")),
         lambda: unit.ifioctl(0, None),
     )
     assert {outcome(call) for call in calls} == {errno.ENXIO}

@@ -120,6 +120,15 @@ async def test_a_change_of_the_interface_reaches_the_adapter(backend: Backend, t
     assert adapter.peers == (IPv4Address("192.0.2.2"),)
 
 
+async def test_a_peer_that_is_taken_back_is_nobodys_next_hop(backend: Backend, tmp_path: Path) -> None:
+    """A zero peer is none (A1): the adapter would ask for 0.0.0.0 instead of the destination."""
+    await unit_of(backend, f"unit:{tmp_path}/u,addr=10.7.0.1,peer=10.7.0.2")
+    port = port_of(backend)
+    assert port._adapter().peers == (IPv4Address("10.7.0.2"),)
+    port.interface.set_peer(IPv4Address("0.0.0.0"))
+    assert port._adapter().peers == ()
+
+
 async def test_a_unit_that_somebody_destroyed_goes_with_its_port(backend: Backend, tmp_path: Path) -> None:
     await unit_of(backend, f"unit:{tmp_path}/u,name=unit")
     interface = port_of(backend).interface

@@ -59,6 +59,11 @@ def at(text: str) -> IPv4Address:
             [IPv4Interface("10.0.0.1/16")],
             "give at most 4096 addresses",
         ),
+        (
+            Services(dhcp4=replace(DHCP, reservations=(HOST,))),
+            [V4, IPv4Interface("10.0.0.50/24")],
+            "host 10.0.0.50: give another address",
+        ),
         (Services(dhcp4=replace(DHCP, lease=0)), BOTH, "lease is 0 s"),
         (Services(dhcp4=replace(DHCP, mtu=67)), BOTH, "mtu is 67; give 68 to 65535"),
         (Services(dhcp4=replace(DHCP, domain="a b")), BOTH, "'a b' is no domain name"),
@@ -87,6 +92,11 @@ def at(text: str) -> IPv4Address:
             ]
         ),
         (Services(ra=RA), [V4], "there is no prefix to announce; give an IPv6 addr="),
+        (
+            Services(ra=RA),
+            [V4, IPv6Interface("fe80::1/64")],
+            "there is no prefix to announce; give an IPv6 addr=",
+        ),
         (Services(ra=RaConfig(interval=3)), BOTH, "interval is 3 s; give 4 to 1800"),
         (Services(ra=RaConfig(lifetime=3)), BOTH, "lifetime is 3 s; give 0, or 4 to 65535"),
         (Services(ra=RaConfig(lifetime=599, interval=600)), BOTH, "lifetime is 599 s; give 0, or 600 to"),

@@ -9,6 +9,8 @@ from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.dhcp6 import DUID_LL, DHCP6_InfoRequest, DHCP6_Solicit, DHCP6OptClientId, DHCP6OptDNSServers
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import (
+    ICMPv6ND_NA,
+    ICMPv6ND_NS,
     ICMPv6ND_RA,
     ICMPv6ND_RS,
     ICMPv6NDOptDNSSL,
@@ -123,6 +125,28 @@ def test_router_solicitations() -> None:
     assert made.snapshot().advertisements == 2
 
 
+@pytest.mark.parametrize(
+    ("ra", "router"),
+    [(RaConfig(), 1), (RaConfig(lifetime=0), 0), (RaConfig(router=b"\2\0\0\0\0\x99"), 0), (None, 0)],
+)
+def test_who_is_announced_as_router_says_so_to_its_neighbours(ra: RaConfig | None, router: int) -> None:
+    """RFC 4861 7.2.4; a host that hears otherwise drops its default route (7.2.5)."""
+    made = core(Services(ra=ra, dns=DnsConfig()))
+    for target in (LINK_LOCAL, "fd00::1"):
+        found = read(turn(made, TO_US / IPv6(src="fe80::7", dst=target) / ICMPv6ND_NS(tgt=target)))
+        flags = found[ICMPv6ND_NA].sprintf("%R% %S% %O%")
+        assert flags == f"{router} 1 1"
+
+
+def test_the_link_local_prefix_is_not_announced() -> None:
+    """RFC 4861 4.6.2."""
+    addresses: list[Interface] = [IPv6Interface("fe80::1/64"), IPv6Interface("fd00::1/64")]
+    made = Core("lan", MAC, addresses, Services(ra=RaConfig()), random=lambda: 0.5, now=0.0)
+    found = Ether(made.advertisement(0.0))
+    assert found[ICMPv6NDOptPrefixInfo].prefix == "fd00::"
+    assert ICMPv6NDOptPrefixInfo not in found[ICMPv6NDOptPrefixInfo].payload
+
+
 def test_another_router_is_announced() -> None:
     made = core(Services(ra=RaConfig(router=b"\2\0\0\0\0\x99")))
     solicited = read(turn(made, TO_ROUTERS / IPv6(src="fe80::7", dst="ff02::2") / ICMPv6ND_RS()))
@@ -146,6 +170,9 @@ def test_stateless_dhcpv6() -> None:
     assert found[DHCP6OptDNSServers].dnsservers == ["fd00::1"]
     assert turn(made, TO_SERVERS / ip / DHCP6_Solicit() / client) == Turn()
     assert made.snapshot().drops == {"dhcp6-stateful": 1}
+    nowhere = IPv6(src="::", dst="ff02::1:2") / UDP(sport=546, dport=547)
+    assert turn(made, TO_SERVERS / nowhere / DHCP6_InfoRequest(trid=5) / client) == Turn()
+    assert made.snapshot().drops == {"dhcp6-stateful": 1, "bad-source": 1}
 
 
 def query(name: str, ip: Packet) -> tuple[Packet, dns.message.Message]:

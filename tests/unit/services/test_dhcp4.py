@@ -124,6 +124,7 @@ def test_lease_time(wished: int | None, given: int) -> None:
         (replace(discover(), broadcast=True), None),
         (selecting(100), at(100)),
         (selecting(7), None),  # refused: RFC 2131 4.1, always to all
+        (replace(renewing(0), ciaddr=IPv4Address("192.168.1.5")), None),  # refused too
         (replace(renewing(100), broadcast=True), at(100)),
     ],
 )
@@ -135,6 +136,14 @@ def test_addresses_of_servers_are_not_given_away() -> None:
     config = replace(CONFIG, first=at(1), last=at(6), router=at(2), dns=(at(3), at(4)))
     made = Dhcp4Server(config, OWN, [at(5)])
     assert reply(made.handle(discover(), 0, to_us=False)).yiaddr == at(6)
+
+
+def test_a_router_or_name_server_may_be_a_client_with_a_reservation() -> None:
+    config = replace(CONFIG, router=at(50), dns=(at(101),))
+    config = replace(config, reservations=(Reservation(at(50), mac=A), Reservation(at(101), mac=B)))
+    made = server(config, bound=(A, B))
+    assert [one.address for one in made.leases.all()] == [at(50), at(101)]
+    assert reply(made.handle(selecting(50, C), 0, to_us=False)).kind is Kind.NAK
 
 
 def test_offered_addresses_are_kept_for_a_while() -> None:
@@ -237,6 +246,19 @@ def test_reserved_address_moves_a_client_at_its_next_renewal() -> None:
     assert reply(made.handle(renewing(100, A), 0, to_us=True)).kind is Kind.NAK
     assert reply(made.handle(discover(A), 0, to_us=False)).yiaddr == at(50)
     assert reply(made.handle(rebooting(50, A), 0, to_us=False)).kind is Kind.ACK
+
+
+def test_reservation_by_name_outlives_requests_without_the_name() -> None:
+    """A client need not say its name again when it renews, rebinds or restarts."""
+    made = server(replace(CONFIG, reservations=(Reservation(at(50), hostname="web"),)))
+    assert reply(made.handle(replace(discover(), hostname="web"), 0, to_us=False)).yiaddr == at(50)
+    assert reply(made.handle(replace(selecting(50), hostname="web"), 0, to_us=False)).kind is Kind.ACK
+    for request_, to_us in ((renewing(50), True), (renewing(50), False), (rebooting(50), False)):
+        assert reply(made.handle(request_, 10, to_us=to_us)).kind is Kind.ACK
+    assert reply(made.handle(discover(), 10, to_us=False)).yiaddr == at(50)
+    for request_ in (renewing(50, B), selecting(50, B)):
+        assert reply(made.handle(request_, 10, to_us=False)).kind is Kind.NAK
+    assert reply(made.handle(renewing(50), 3700, to_us=True)).kind is Kind.NAK, "it is over"
 
 
 def test_decline() -> None:

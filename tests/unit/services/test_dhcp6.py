@@ -17,6 +17,8 @@ from scapy.layers.dhcp6 import (
     DHCP6OptInfoRefreshTime,
     DHCP6OptOptReq,
     DHCP6OptServerId,
+    DHCP6OptVendorClass,
+    DHCP6OptVendorSpecificInfo,
 )
 from scapy.packet import Packet
 
@@ -61,6 +63,15 @@ def test_a_server_that_is_named_is_us() -> None:
     assert reply(ASK / CLIENT / ours).msgtype == 7
     with pytest.raises(WireError):
         reply(ASK / CLIENT / other)
+
+
+def test_options_of_more_than_one_vendor() -> None:
+    """RFC 8415 21.16, 21.17: vendor class and vendor options may come once for each enterprise."""
+    vendors = (
+        DHCP6OptVendorClass(enterprisenum=number) / DHCP6OptVendorSpecificInfo(enterprisenum=number)
+        for number in (311, 9)
+    )
+    assert reply(ASK / CLIENT / next(vendors) / next(vendors)).msgtype == 7
 
 
 @pytest.mark.parametrize(

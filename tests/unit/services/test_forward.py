@@ -128,3 +128,20 @@ async def test_sockets_are_made_by_who_knows_where() -> None:
     async with peer(honest) as (_, server):
         assert await Forwarder([server], make).ask(ASKED) is not None
     assert made == [socket.AF_INET]
+
+
+class Flood(socket.socket):
+    """A name server that says the same wrong thing without a pause."""
+
+    said = 0
+
+    def recv(self, *_: object) -> bytes:
+        self.said += 1
+        assert self.said < 200_000, "nobody else had a turn"
+        return b"nonsense"
+
+
+async def test_a_server_that_never_pauses_does_not_stop_the_clock() -> None:
+    forwarder = Forwarder([(LOOPBACK, 9)], lambda family: Flood(family, socket.SOCK_DGRAM), patience=0.05)
+    async with asyncio.timeout(10):
+        assert await forwarder.ask(ASKED) is None

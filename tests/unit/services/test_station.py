@@ -1,8 +1,10 @@
 """The shell on a real backend, which needs no host: another channel on the same switch is its peer."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_address
+from pathlib import Path
 
 import dns.message
 import pytest
@@ -154,6 +156,32 @@ async def test_a_name_server_that_is_not_asked_when_it_is_ourselves(backend: Bac
             peer, TO_US / IP(src="10.0.0.7", dst="10.0.0.1") / UDP(sport=4, dport=53) / Raw(query)
         )
     assert dns.message.from_wire(bytes(found[UDP].payload)).rcode() == dns.rcode.SERVFAIL
+
+
+async def test_only_so_many_queries_are_forwarded_at_once_however_many_come(
+    backend: Backend, peer: Channel
+) -> None:
+    query = Raw(dns.message.make_query("example.com", "A").to_wire())
+    frame = bytes(TO_US / IP(src="10.0.0.7", dst="10.0.0.1") / UDP(sport=4, dport=53) / query)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        config = DnsConfig(forward=True, servers=((ip_address("127.0.0.1"), silent.getsockname()[1]),))
+        async with station(backend, Services(dns=config)) as made:
+            assert await peer.send_all([frame] * 100) == 100
+            async with asyncio.timeout(10):
+                while made.snapshot().received < 100:
+                    await asyncio.to_thread(lambda: None)
+            seen = made.snapshot()
+            assert (seen.dns_waiting, seen.drops) == (64, {"dns-busy": 36})
+
+
+async def test_a_resolv_conf_in_another_encoding(
+    backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = tmp_path / "resolv.conf"
+    found.write_bytes(b"# b\xfcro\nnameserver 10.9.9.9\n")
+    monkeypatch.setattr("vbackend.services.station.RESOLV_CONF", str(found))
+    assert station(backend, Services(dns=DnsConfig(forward=True))).snapshot().services == ("dns",)
 
 
 async def test_a_flood_does_not_stop_the_loop(backend: Backend, peer: Channel) -> None:

@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
+from typing import Any
 
 import pytest
 
@@ -125,3 +126,20 @@ def test_a_failed_open_leaves_the_face_to_who_has_it() -> None:
         unit = driver.unit(0)
         assert code_of(driver.open, 0) == errno.EBUSY
         assert (unit.file, unit.flags) == (file, TunFlag.OPEN | TunFlag.INITED | TunFlag.NBIO)
+
+
+@pytest.mark.parametrize("limits", [{"queue": -1}, {"input_queue": -1}, {"queue": 2**64}])
+def test_a_limit_that_is_none_makes_no_unit(limits: Any) -> None:
+    with TunDriver() as driver:
+        assert code_of(lambda: driver.create(0, **limits)) == errno.EINVAL
+        assert driver.units() == ()
+        assert driver.create(0, queue=0, input_queue=0).name == "tun0"
+
+
+def test_a_rate_that_is_none_changes_nothing() -> None:
+    with TunDriver() as driver:
+        unit = driver.create(0)
+        unit.set_rate(8000, 10)
+        with pytest.raises(ValueError, match="out of range"):
+            unit.set_rate(-1, 0)
+        assert (unit.rate, unit.burst) == (8000, 10)

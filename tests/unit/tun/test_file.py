@@ -1,5 +1,6 @@
 """`TunFile` as a file: names, buffers, what makes it one of Python's. The rules are tests/conformance/tun4's."""
 
+import asyncio
 import errno
 import inspect
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from tests.support.fds import open_fds
 from vbackend.tun.driver import Interface, TunDriver
 from vbackend.tun.file import EVFILT_READ, EVFILT_WRITE, Kevent, TunFile
 from vbackend.tun.file import open as open_file
@@ -103,3 +105,41 @@ async def test_every_coroutine_of_a_closed_file_is_ebadf(unit: Interface) -> Non
         with pytest.raises(OSError, match=r"\w") as refused:
             await getattr(file, name)(*([PACKET] if name == "awrite" else []))
         assert refused.value.errno == errno.EBADF, name
+
+
+def test_a_task_whose_loop_was_closed_keeps_nobody_from_being_woken(unit: Interface) -> None:
+    file = open_file(unit)
+    before = open_fds()
+    abandoned, other = asyncio.new_event_loop(), asyncio.new_event_loop()
+    left, reading = file.aread(), file.aread()
+    task = abandoned.create_task(left)
+    abandoned.run_until_complete(asyncio.sleep(0))
+    abandoned.close()
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # as asyncio.gather() does
+    waiting = other.create_task(reading)
+    other.run_until_complete(asyncio.sleep(0))
+    unit.driver.destroy(unit.number)
+    assert other.run_until_complete(asyncio.wait([waiting], timeout=10))[0], "it was woken"
+    assert isinstance(error := waiting.exception(), OSError)
+    assert error.errno == errno.ENXIO
+    other.close()
+    left.close()  # as the garbage collector does
+    file.close()
+    assert open_fds() == before
+
+
+def test_a_request_of_a_file_that_is_closed_meanwhile_is_not_the_next_ones(
+    unit: Interface, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread may close it, and open the unit again, when the request is half way."""
+    file, ioctl = open_file(unit), unit.driver.ioctl
+
+    def later(*args: int) -> int:
+        file.close()
+        open_file(unit)
+        return ioctl(*args)
+
+    monkeypatch.setattr(unit.driver, "ioctl", later)
+    with pytest.raises(OSError, match="the file is closed") as refused:
+        file.ioctl("TUNSLMODE", 1)
+    assert (refused.value.errno, unit.header) == (errno.EBADF, "none")

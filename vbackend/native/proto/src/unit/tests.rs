@@ -124,6 +124,9 @@ fn each_family_has_its_own_input_limit() {
     assert_eq!(unit.queue_input(Family::Ipv4, b"abc"), Ok(()));
     unit.reset_interface();
     assert_eq!((unit.has_input(), unit.counters()), (false, UnitCounters::default()));
+    for expected in [Ok(()), Ok(()), Err(UnitError::Full)] {
+        assert_eq!(unit.queue_input(Family::Ipv4, b"abc"), expected, "what was forgotten takes no room");
+    }
 }
 
 #[test]
