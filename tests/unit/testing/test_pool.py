@@ -56,6 +56,14 @@ def test_what_is_given_back_is_borrowed_again(pool: LabPool, tmp_path: Path) -> 
     assert lab_names(pool.environ) == [first.name, other.name]  # one of two idle ones was too many
 
 
+def test_of_equal_labs_no_more_wait_than_may(pool: LabPool, tmp_path: Path) -> None:
+    labs = [pool.borrow(LAB, base=tmp_path, folder=tmp_path) for _ in range(2)]
+    for lab in labs:
+        pool.give_back(lab)
+    assert lab_names(pool.environ) == [labs[1].name]
+    assert pool.borrow(LAB, base=tmp_path, folder=tmp_path) is labs[1]
+
+
 def test_a_lab_that_cannot_be_as_new_is_replaced(pool: LabPool, tmp_path: Path) -> None:
     first = pool.borrow(LAB, base=tmp_path, folder=tmp_path)
     pool.give_back(first)
