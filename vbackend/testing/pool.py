@@ -81,7 +81,7 @@ class LabPool:
         os.close(self._lock)
 
     def _named(self, lab: model.Lab, base: Path) -> model.Lab:
-        suffix = f"{self._worker}{next(self._numbers)}"
+        suffix = f"{self._worker}-{next(self._numbers)}".lstrip("-")  # gw1's eleventh is not gw11's first
         sockets = self.runtime / suffix
         sockets.mkdir()
         return renamed(lab, suffix, sockets_of=base.absolute(), sockets_in=sockets)

@@ -34,10 +34,10 @@ def pool(tmp: Path) -> Iterator[LabPool]:
 
 def test_every_lab_is_another(pool: LabPool, tmp_path: Path) -> None:
     labs = [pool.start(LAB, base=tmp_path, folder=tmp_path) for _ in range(2)]
-    assert [lab.name for lab in labs] == ["lab-gw11", "lab-gw12"]
+    assert [lab.name for lab in labs] == ["lab-gw1-1", "lab-gw1-2"]
     labs[0].down()
-    assert not is_served("lab-gw11", pool.environ)
-    assert is_served("lab-gw12", pool.environ)
+    assert not is_served("lab-gw1-1", pool.environ)
+    assert is_served("lab-gw1-2", pool.environ)
 
 
 def test_what_is_given_back_is_borrowed_again(pool: LabPool, tmp_path: Path) -> None:
