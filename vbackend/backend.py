@@ -100,6 +100,7 @@ class Backend:
         self._engine = engine
         self._open: _Open | None = None
         self._ports: dict[str, Port] = {}
+        self._starting: set[str] = set()  # names of ports that `start` opens, there or not
         self._captures = Captures(lambda: self._ports.values(), self._joined)
         self._callbacks: list[Callable[[BackendEvent], None]] = []
         self._failure: asyncio.Future[str] | None = None
@@ -124,6 +125,7 @@ class Backend:
             names = names_for(specs, self._ports)
             await self._host_devices().sweep()
             self._open_engine()
+            self._starting = set(names)  # a guest's port gets none of them
             try:
                 if self._first is not None:
                     self._running().segments.add(self.name, self._first).check(0, specs, to_come=to_come)
@@ -132,6 +134,7 @@ class Backend:
             except BaseException:
                 await self._stop()
                 raise
+            self._starting.clear()
 
     async def stop(self) -> None:
         """End every session in order and take away all that was made; a second call does nothing."""
@@ -420,7 +423,7 @@ class Backend:
             emit=self._emit,
             drain=self._drain,
             pick_worker=self._pick_worker,
-            taken=lambda: self._ports,
+            taken=lambda: self._ports.keys() | self._starting,
             add=self._put,
             drop=self._drop,
             clock=time.time,
@@ -474,11 +477,9 @@ class Backend:
 
     def _find(self, name: str) -> Port:
         self._running()
-        try:
-            return self._ports[name]
-        except KeyError:
-            names = ", ".join(self._ports) or "none"
-            raise ConfigError(f"there is no port {name!r}; there are {names}") from None
+        if name not in self._ports:
+            raise ConfigError(f"there is no port {name!r}; there are {', '.join(self._ports) or 'none'}")
+        return self._ports[name]
 
     def _new_names(self, specs: Sequence[PortSpec], segment: str | None) -> list[str]:
         """A name for each port that is to join a segment. ConfigError: it cannot."""

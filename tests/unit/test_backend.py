@@ -16,8 +16,10 @@ from tests.support.qemu_peers import FakeStreamPeer, eventually
 from vbackend.backend import Backend, BackendEvent
 from vbackend.dataplane import Dataplane, DataplaneEvent, EventsLost, WorkerDied
 from vbackend.errors import ConfigError
+from vbackend.ports import listener
 from vbackend.ports.parse import parse_port
-from vbackend.ports.spec import PortOptions
+from vbackend.ports.sockets import resolve
+from vbackend.ports.spec import PortOptions, TcpAddress
 
 
 @pytest.fixture
@@ -119,6 +121,28 @@ async def test_names_are_unique(backend: Backend, tmp_path: Path) -> None:
     spec = parse_port(f"stream:unix:{tmp_path}/three/a.sock,name=a-2")
     with pytest.raises(ConfigError, match="the name 'a-2' is taken"):
         await backend.add_port(spec)
+
+
+async def test_a_guest_that_is_early_takes_no_name_of_a_port_to_come(
+    backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, peers = f"{tmp_path}/m.sock", list[FakeStreamPeer]()
+
+    async def slow(address: TcpAddress, kind: socket.SocketKind) -> object:
+        peers.append(await FakeStreamPeer.connect(path))
+        await eventually(lambda: backend.snapshot().ports[0].sessions, "the guest is there")
+        return await resolve(address, kind)
+
+    monkeypatch.setattr(listener, "resolve", slow)
+    texts = [
+        f"stream:unix:{path},multi",
+        "stream:tcp:127.0.0.1:0,name=slow",
+        f"stream:unix:{tmp_path}/x,name=m.1",
+    ]
+    await backend.start([parse_port(text) for text in texts])
+    assert names(backend) == ["m", "slow", "m.2", "m.1"]
+    peers[0].close()
+    await eventually(lambda: names(backend) == ["m", "slow", "m.1"], "its port is gone")
 
 
 async def test_a_name_given_twice_is_refused_before_anything_is_opened(

@@ -6,6 +6,7 @@ callers with an event loop use a thread.
 """
 
 import ctypes
+from contextlib import suppress
 from functools import cache
 from typing import Any, Final
 
@@ -70,15 +71,14 @@ def compile_filter(expression: str, link_type: LinkType, snaplen: int) -> tuple[
 
     ConfigError: not an expression of libpcap's, or none for this link type. HostError: libpcap is not installed.
     """
-    if "\0" in expression or len(expression.encode()) > _LONGEST:
-        raise ConfigError(f"filter {expression[:40]!r}: too long, or not text; see man pcap-filter")
+    text = _encoded(expression)
     library = _library()
     handle = library.pcap_open_dead(_DLT.get(link_type, link_type), snaplen)
     if not handle:
         raise MemoryError("pcap_open_dead")
     try:
         program = _Program()
-        if library.pcap_compile(handle, program, expression.encode(), 1, _NETMASK_UNKNOWN) != 0:
+        if library.pcap_compile(handle, program, text, 1, _NETMASK_UNKNOWN) != 0:
             why = library.pcap_geterr(handle).decode(errors="replace")
             raise ConfigError(f"filter {expression!r}: {why}; see man pcap-filter for the language")
         try:
@@ -88,6 +88,14 @@ def compile_filter(expression: str, link_type: LinkType, snaplen: int) -> tuple[
             library.pcap_freecode(program)
     finally:
         library.pcap_close(handle)
+
+
+def _encoded(expression: str) -> bytes:
+    with suppress(UnicodeEncodeError):
+        text = expression.encode()
+        if b"\0" not in text and len(text) <= _LONGEST:
+            return text
+    raise ConfigError(f"filter {expression[:40]!r}: too long, or not text; see man pcap-filter")
 
 
 class FrameFilter:

@@ -76,7 +76,7 @@ def section(application: str) -> bytes:
 
 def description(interface: Interface, snaplen: int, expression: str | None) -> bytes:
     """An interface's description, anywhere in front of its first packet (section 4.2)."""
-    options = [(2, interface.name.encode()), (3, interface.description.encode()), (9, bytes([_NANOSECONDS]))]
+    options = [(2, _text(interface.name)), (3, _text(interface.description)), (9, bytes([_NANOSECONDS]))]
     if expression:
         options.append((11, b"\0" + expression.encode()))  # if_filter, as libpcap's text
     fixed = struct.pack("<HHI", interface.link_type, 0, snaplen)
@@ -164,6 +164,11 @@ def _block(kind: int, body: bytes) -> bytes:
 def _options(options: Sequence[tuple[int, bytes]]) -> bytes:
     packed = [struct.pack("<HH", code, len(value)) + _padded(value) for code, value in options]
     return b"".join(packed) + bytes(4)  # opt_endofopt
+
+
+def _text(text: str) -> bytes:
+    """As UTF-8, which names of files need not be."""
+    return text.encode(errors="backslashreplace")
 
 
 def _padded(value: bytes) -> bytes:

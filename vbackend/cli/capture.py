@@ -87,5 +87,11 @@ def capture(
     options = {"filter": filter, "snaplen": snaplen, "count": count, "unit-link": unit_link}
     given = {key: value for key, value in options.items() if value is not None}
     chosen: dict[str, JsonValue] = {"ports" if lab is None else "links": list(ports or ())}
-    tally = run_capture(path, {**chosen, **given}, open_output)
+    try:
+        tally = run_capture(path, {**chosen, **given}, open_output)
+    except OSError as error:
+        if error.filename is None and error.strerror:
+            place = "stdout" if write is None or to_stdout else write
+            raise OSError(error.errno, f"cannot write all of the capture: {error.strerror}", place) from None
+        raise
     print(f"{tally.packets} packets captured, {tally.lost} lost", file=sys.stderr)

@@ -64,8 +64,19 @@ def exec_(
     import logging
     import os
 
+    from vbackend.errors import ConfigError
+
     if ports is not None and len(ports) == 1 and VM_WORD.fullmatch(ports[0]) and ports[0] not in NIC_WORDS:
+        if name is not None or control is not None:
+            raise ConfigError(
+                f"exec: {ports[0]!r} is a VM of a lab, which has its socket; leave --name and --control out"
+            )
         raise typer.Exit(run_in_guest(ports[0], lab, ctx.obj, timeout))
+    if lab is not None or timeout is not None:
+        raise ConfigError(
+            "exec: --lab and --timeout are for a command in a guest, `exec VM -- COMMAND`; "
+            "leave them out, or name a VM"
+        )
 
     from vbackend.control.foreground import log_to_stderr, run_to_end
     from vbackend.control.launch import plan_launch, run_guest

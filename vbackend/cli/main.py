@@ -5,8 +5,10 @@
 Rule: nothing heavy is imported before a sub-command runs, so that help, completion and `show` start quickly.
 """
 
+import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -80,6 +82,7 @@ def _options(
 
 def main() -> None:
     """The console script."""
+    _prepare_streams()
     sys.exit(entry(sys.argv[1:]))
 
 
@@ -98,6 +101,21 @@ def entry(arguments: Sequence[str]) -> int:
     except OSError as error:
         return _complain(1, one_line(error))
     return result if isinstance(result, int) else 0
+
+
+def _prepare_streams() -> None:
+    """Closed standard streams become /dev/null: else the next socket has the number, and gets what is printed.
+
+    Names of files are printed as they are, whatever bytes they have.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
 
 
 def _usage(error: Exception) -> tuple[str, str]:

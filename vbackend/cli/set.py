@@ -39,17 +39,22 @@ def set_(
 
     from vbackend.control.changes import parse_changes
     from vbackend.control.client import call
-    from vbackend.control.place import control_path
+    from vbackend.control.place import control_path, lab_control_path
+    from vbackend.errors import ConfigError
 
+    if lab is not None and (name is not None or control is not None):
+        raise ConfigError("--lab: a lab has its own control socket; leave --name and --control out")
     if lab is not None:
-        from vbackend.control.place import lab_control_path
         from vbackend.lab.cables import cable_changes
         from vbackend.lab.client import running_lab
 
-        control = control or lab_control_path(lab, os.environ)
+        control = lab_control_path(lab, os.environ)
         for cable in running_lab(lab, os.environ).cable:
             if cable.title == port:
                 call(control, "cable-set", cable_changes(cable, changes, forward=forward, back=back))
                 return
+    if forward or back:
+        what = f"{port!r} is no cable of lab {lab!r}" if lab is not None else "a cable needs --lab LAB"
+        raise ConfigError(f"set: --forward and --back are the directions of a cable; {what}")
     arguments = {"name": port, **parse_changes(changes)}
     call(control_path(name, control, os.environ), "port-set", arguments)

@@ -15,6 +15,7 @@ def show(
     control: ControlOption = None,
 ) -> None:
     """Show a running backend."""
+    import json as json_module
     import os
     import time
 
@@ -23,7 +24,7 @@ def show(
 
     snapshot = status(control_path(name, control, os.environ))
     if json:
-        typer.echo(snapshot.model_dump_json(indent=2))
+        typer.echo(json_module.dumps(snapshot.model_dump(mode="json"), indent=2))
         return
     from vbackend.cli.render import backend_view, terminal
     from vbackend.dataplane import drop_reasons

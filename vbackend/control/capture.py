@@ -10,6 +10,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import BinaryIO, Final
 
@@ -38,6 +39,8 @@ def capture(path: str, arguments: Mapping[str, JsonValue], open_output: Callable
     place = answer.get("path") if isinstance(answer, dict) else None
     if not isinstance(place, str):
         raise ControlError(f"control socket {path}: no place of a capture in {answer!r}; another version?")
+    if not place.startswith(("/", "@")):  # relative to the backend's folder, which need not be ours
+        place = str(Path(path).with_name(Path(place).name))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stream:
         try:
             stream.connect(socket_address(place))

@@ -146,6 +146,9 @@ def _why_not(path: str, error: Exception) -> str:
             return f"control socket {path}: nobody serves it; start `vbackend run` first{others}"
         case PermissionError():
             return f"control socket {path}: permission denied; use the account vbackend runs as"
+        case EOFError():  # before a word
+            why = "it ends, it has too many clients, or it is no vbackend"
+            return f"control socket {path}: what serves it hung up at once: {why}; try again"
         case OSError():
             return f"control socket {path}: {error.strerror or error}"
         case _:

@@ -110,6 +110,7 @@ class ControlServer:
         if self._server is not None:
             self._server.close()
             self._server = None
+        self._desk = None
         tasks = list(self._clients)
         for task in tasks:
             task.cancel()
@@ -125,7 +126,9 @@ class ControlServer:
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None, "asyncio calls this in a task of its own"
-        assert self._desk is not None, "clients are accepted after serve"
+        if self._desk is None:  # it came while the server closed
+            writer.close()
+            return
         client = _Client(Session(self._version), self._desk, reader, writer)
         try:
             if len(self._clients) >= _MAX_CLIENTS:

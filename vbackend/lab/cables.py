@@ -15,14 +15,20 @@ def cable_changes(cable: Cable, words: Sequence[str], *, forward: bool, back: bo
     """What `cable-set` takes: `up`, and of each direction that is to change all its impairments.
 
     Words are up, down, KEY=VALUE as in a lab's file, KEY=off and impair=off. Neither `forward` nor `back`: both.
-    ConfigError: a word that is none.
+    ConfigError: a word that is none, or one given twice; up and down are of both directions.
     """
     changes: dict[str, JsonValue] = {"cable": cable.title}
     pairs: list[tuple[str, str]] = []
     for word in words:
         key, equals, value = word.partition("=")
         if word in ("up", "down"):
+            if forward or back:
+                raise ConfigError(f"change {word!r}: of both directions; leave --forward and --back out")
+            if "up" in changes:
+                raise ConfigError(f"change {word!r}: up or down is given twice; give it once")
             changes["up"] = word == "up"
+        elif equals and any(key == given for given, _ in pairs):
+            raise ConfigError(f"change {word!r}: {key} is given twice; give it once")
         elif equals and (key in Impair.model_fields or word == "impair=off"):
             pairs.append((key, value))
         else:

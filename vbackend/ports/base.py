@@ -84,7 +84,7 @@ class Port(ABC):
         self.queue_frames = context.queue_frames if options.queue is None else options.queue
         self.queue_bytes = DEFAULT_QUEUE_BYTES if options.queue_bytes is None else options.queue_bytes
         self.rate = options.rate
-        self._burst_wanted = options.burst
+        self.burst_wanted = options.burst
         self.impairment = options.impairment
         self.state: PortState = "down"
         self.detail = ""
@@ -147,7 +147,7 @@ class Port(ABC):
     @property
     def burst(self) -> int | None:
         """Bytes, None without a rate."""
-        return None if self.rate is None else burst_for(self.rate, self._burst_wanted)
+        return None if self.rate is None else burst_for(self.rate, self.burst_wanted)
 
     def set(
         self,
@@ -160,10 +160,10 @@ class Port(ABC):
     ) -> None:
         """Change what is not None, live. A rate of 0 ends the limit; a burst stays when the rate changes."""
         if rate == 0:
-            self.rate = self._burst_wanted = None
+            self.rate = self.burst_wanted = None
         elif rate is not None or burst is not None:
             self.rate = self.rate if rate is None else rate
-            self._burst_wanted = self._burst_wanted if burst is None else burst
+            self.burst_wanted = self.burst_wanted if burst is None else burst
         if self.engine_port is not None and (rate is not None or burst is not None):
             self.context.dataplane.set_port(self.engine_port, rate=self.rate or 0, burst=self.burst)
         if self.engine_port is not None:

@@ -61,13 +61,8 @@ class ParentPort(Port):
 
     def enter(self, port: "ChildPort") -> None:
         """Create a peer's port and make it known. OSError: the engine does not make one."""
-        port.set(
-            up=self.up,
-            queue_frames=self.queue_frames,
-            queue_bytes=self.queue_bytes,
-            rate=self.rate or 0,
-            burst=self.burst,
-        )
+        port.set(up=self.up, queue_frames=self.queue_frames, queue_bytes=self.queue_bytes)
+        port.rate, port.burst_wanted = self.rate, self.burst_wanted
         port.impair(self.impairment)
         port.create()
         self.sessions += 1

@@ -104,7 +104,7 @@ def netdev_arguments(
 
 def derived_mac(text: str) -> str:
     """An address in QEMU's range, always the same for one port."""
-    return "52:54:00:" + sha256(f"vbackend nic {text}".encode()).digest()[:3].hex(":")
+    return "52:54:00:" + sha256(f"vbackend nic {text}".encode(errors="surrogateescape")).digest()[:3].hex(":")
 
 
 def _is_legacy(spec: _Socket) -> bool:

@@ -9,6 +9,7 @@ pytest loads this at every start, so it imports only pytest; the rest comes with
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 from collections.abc import Callable, Generator, Iterator
@@ -48,10 +49,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--vbackend-keep",
         metavar="N",
-        type=int,
+        type=_count,
         default=2,
         help="How many labs with reuse=True wait for the next test that wants them. [default: 2]",
     )
+
+
+def _count(text: str) -> int:
+    if (number := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"{number} is no number of labs; give 0 or more")
+    return number
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -35,7 +35,7 @@ class LabPool:
         self._worker: Final = re.sub("[^a-z0-9]", "", worker.lower())[:6]
         self._keep: Final = keep
         self._numbers: Final = count(1)
-        self._idle: Final[dict[str, Lab]] = {}  # by content, the one that was used last at the end
+        self._idle: Final[list[Lab]] = []  # the one that was used last at the end
         self._keys: Final[dict[str, str]] = {}  # content of what was borrowed, by the lab's name
         sweep(tmp)
         self.runtime: Final = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.geteuid()}-", dir=tmp))
@@ -50,8 +50,9 @@ class LabPool:
         """One that is as new: an idle one of the same content, else a new one whose guests are saved."""
         wanted = read_source(source, base)
         key = content(wanted)
-        lab = self._idle.pop(key, None)
+        lab = next((idle for idle in reversed(self._idle) if self._keys[idle.name] == key), None)
         if lab is not None:
+            self._idle.remove(lab)
             try:
                 lab.reuse(folder)
                 return lab
@@ -69,9 +70,9 @@ class LabPool:
     def give_back(self, lab: Lab) -> None:
         """What was borrowed is idle, until there are too many."""
         lab.let_go()
-        self._idle[self._keys[lab.name]] = lab
+        self._idle.append(lab)
         while len(self._idle) > self._keep:
-            self._idle.pop(next(iter(self._idle))).down()
+            self._idle.pop(0).down()
 
     def close(self) -> None:
         """Take everything down."""
@@ -80,7 +81,7 @@ class LabPool:
         os.close(self._lock)
 
     def _named(self, lab: model.Lab, base: Path) -> model.Lab:
-        suffix = f"{self._worker}{next(self._numbers)}"
+        suffix = f"{self._worker}-{next(self._numbers)}".lstrip("-")  # gw1's eleventh is not gw11's first
         sockets = self.runtime / suffix
         sockets.mkdir()
         return renamed(lab, suffix, sockets_of=base.absolute(), sockets_in=sockets)

@@ -122,7 +122,7 @@ def test_errors_are_libpcaps_with_a_hint(expression: str, link_type: LinkType) -
     assert str(caught.value).endswith("; see man pcap-filter for the language")
 
 
-@pytest.mark.parametrize("expression", ["ip\0", "ip or " * 4000 + "ip"])
+@pytest.mark.parametrize("expression", ["ip\0", "ip \udcff", "ip or " * 4000 + "ip"])
 def test_what_no_library_should_see_is_refused(expression: str) -> None:
     with pytest.raises(ConfigError, match="too long, or not text"):
         compile_filter(expression, LinkType.ETHERNET, 100)

@@ -33,6 +33,11 @@ def test_a_description_byte_by_byte() -> None:
     )
 
 
+def test_a_description_is_utf_8_whatever_a_file_is_called() -> None:
+    found = parse(section("vb") + description(Interface("a", "stream:unix:/tmp/\udcff"), 99, None))
+    assert found.interfaces[0].description == "stream:unix:/tmp/\\udcff"
+
+
 def test_interfaces_may_come_at_any_time() -> None:
     """Their packets have the number that they are described as."""
 

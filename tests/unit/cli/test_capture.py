@@ -98,6 +98,13 @@ def test_a_file_that_cannot_be_written(capsys: pytest.CaptureFixture[str], tmp_p
         assert one_line(outcome, 1) == f"{tmp_path}/no/f: No such file or directory"
 
 
+def test_a_disk_that_is_full(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = str(tmp_path / "x")
+    with served(path):
+        outcome = vbackend(capsys, "capture", "--count", "2", "-w", "/dev/full", "--control", path)
+    assert one_line(outcome, 1) == "/dev/full: cannot write all of the capture: No space left on device"
+
+
 def test_links_of_a_lab(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,3 +22,16 @@ def test_no_such_program(capsys: pytest.CaptureFixture[str]) -> None:
 def test_options_before_the_dashes_are_ours(capsys: pytest.CaptureFixture[str]) -> None:
     outcome = vbackend(capsys, "exec", "--queue-limit", "0", "stream", "--", "true")
     assert one_line(outcome, 2).startswith("exec: Invalid value for '--queue-limit'")
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["stream", "--timeout", "5"], "exec: --lab and --timeout are for a command in a guest"),
+        (["--lab", "x"], "exec: --lab and --timeout are for a command in a guest"),
+        (["r1", "--name", "x"], "exec: 'r1' is a VM of a lab, which has its socket; leave --name"),
+        (["r1", "--control", "x"], "exec: 'r1' is a VM of a lab, which has its socket; leave --name"),
+    ],
+)
+def test_options_of_the_other_kind(capsys: pytest.CaptureFixture[str], words: list[str], text: str) -> None:
+    assert one_line(vbackend(capsys, "exec", *words, "--", "true"), 2).startswith(text)

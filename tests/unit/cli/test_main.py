@@ -1,12 +1,14 @@
 """Errors of the command line: exit status and exactly one line."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.unit.cli.harness import one_line, vbackend
+from tests.support.run import VBACKEND
+from tests.unit.cli.harness import one_line, served, vbackend
 from vbackend import __version__
 from vbackend.cli import main
 
@@ -105,6 +107,36 @@ def test_main_exits_with_the_status(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit) as caught:
         main.main()
     assert caught.value.code == 2
+
+
+def _closing(redirections: str, *words: str) -> list[str]:
+    return ["sh", "-c", f'exec "$@" {redirections}', "sh", *VBACKEND, *words]
+
+
+@pytest.mark.parametrize("line", ["show", "show --json", "capture --count 1", "capture --interfaces"])
+def test_stdout_may_be_closed(tmp_path: Path, line: str) -> None:
+    path = str(tmp_path / "x")
+    with served(path):
+        command = _closing(">&-", *line.split(), "--control", path)
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stderr in ("", "2 packets captured, 3 lost\n")
+
+
+def test_a_closed_stream_is_no_socket_of_the_guest(tmp_path: Path) -> None:
+    code = "import os, sys; open(sys.argv[1], 'w').write(str([os.readlink(f'/proc/self/fd/{n}') for n in (0, 1, 2)]))"
+    said = tmp_path / "said"
+    command = _closing("<&- >&- 2>&-", "exec", "--", sys.executable, "-c", code, str(said))
+    subprocess.run(command, check=True)
+    assert said.read_text() == str(["/dev/null"] * 3)
+
+
+def test_names_of_files_are_printed_as_they_are() -> None:
+    name = b"/tmp/\xff.sock"
+    command = [*VBACKEND, "args", "stream:unix:" + os.fsdecode(name)]
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(command, capture_output=True, env=strict, check=True)
+    assert b"addr.path=" + name in done.stdout
 
 
 def test_completion_is_offered(capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,3 +35,18 @@ def test_refusals_are_bad_arguments(
     path = str(tmp_path / "x")
     with served(path):
         assert one_line(vbackend(capsys, "set", *words, "--control", path), 2).startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--forward"], "set: --forward and --back are the directions of a cable; a cable needs --lab LAB"),
+        (["--back"], "set: --forward and --back are the directions of a cable; a cable needs --lab LAB"),
+        (["--lab", "x", "--name", "y"], "--lab: a lab has its own control socket; leave --name and --cont"),
+        (["--lab", "x", "--control", "y"], "--lab: a lab has its own control socket; leave --name and --c"),
+    ],
+)
+def test_options_that_do_not_go_together(
+    capsys: pytest.CaptureFixture[str], words: list[str], text: str
+) -> None:
+    assert one_line(vbackend(capsys, "set", "a", "up", *words), 2).startswith(text)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.cli.harness import served, vbackend
-from tests.unit.control.fakes import FakeBackend
+from tests.unit.control.fakes import FakeBackend, port
 from vbackend.snapshot import BackendSnapshot
 
 
@@ -16,6 +16,15 @@ def test_json_is_the_snapshot(capsys: pytest.CaptureFixture[str], tmp_path: Path
         outcome = vbackend(capsys, "show", "--json", "--control", path)
     assert (outcome.status, outcome.err) == (0, "")
     assert BackendSnapshot.model_validate(json.loads(outcome.out)) == FakeBackend().snapshot()
+
+
+def test_names_of_files_need_not_be_text(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = str(tmp_path / "x")
+    with served(path) as backend:
+        backend.ports["a"] = port("a", "stream:unix:/tmp/\udcff.sock")
+        outcome = vbackend(capsys, "show", "--json", "--control", path)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert json.loads(outcome.out)["ports"][0]["where"] == "stream:unix:/tmp/\udcff.sock"
 
 
 def test_text_by_name(

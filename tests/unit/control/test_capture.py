@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from pydantic import JsonValue
 
 from tests.support.pcapng import parse, read
-from tests.support.run import wait_until
+from tests.support.run import VBACKEND, wait_until
 from tests.unit.cli.harness import served
 from vbackend.control import capture as capture_module
 from vbackend.control.capture import capture
@@ -32,6 +33,28 @@ def test_until_the_count(tmp_path: Path) -> None:
     assert (tally.packets, tally.lost) == (2, 3)
     found = read(tmp_path / "f")
     assert (len(found.packets), found.statistics["a"]["drop"]) == (2, 3)
+
+
+def test_the_backend_may_be_at_home_in_another_folder(tmp_path: Path) -> None:
+    command = [*VBACKEND, "run", "--control", "c", "--ready-fd", "1", "stream:unix:a", "stream:unix:b"]
+    (tmp_path / "there").mkdir()
+    with subprocess.Popen(command, cwd=tmp_path / "there", stdout=subprocess.PIPE) as backend:
+        try:
+            assert backend.stdout is not None
+            assert backend.stdout.readline() == b"READY\n"
+            output = tmp_path / "f"
+
+            def strike() -> None:
+                wait_until(lambda: output.exists() and output.stat().st_size, "the head of the capture")
+                backend.terminate()
+
+            striker = threading.Thread(target=strike)
+            striker.start()
+            capture(f"{tmp_path}/there/c", {}, to(output))
+            striker.join()
+        finally:
+            backend.terminate()
+    assert [one.name for one in read(output).interfaces] == ["a", "b"]
 
 
 @pytest.mark.usefixtures("in_terminal")

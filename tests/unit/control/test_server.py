@@ -223,6 +223,23 @@ async def test_close_ends_sessions_and_is_idempotent(tmp_path: Path) -> None:
     assert not Path(path).exists()
 
 
+@pytest.mark.parametrize("turns", [4, 5])
+async def test_a_client_that_comes_while_it_closes_is_not_served(tmp_path: Path, turns: int) -> None:
+    """However far asyncio is with accepting it."""
+    path = str(tmp_path / "x")
+    async with ControlServer(path, version="1") as server:
+        await server.serve(FakeBackend(), lambda: None)
+        await asyncio.sleep(0.05)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(path)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await server.close()
+            client.settimeout(DEADLINE)
+            await asyncio.to_thread(lambda: list(iter(lambda: client.recv(100), b"")))
+    assert len(asyncio.all_tasks()) == 1
+
+
 async def test_path_of_a_living_server_is_an_error_that_names_it(served: Served) -> None:
     with pytest.raises(ConfigError, match=f"in use by process {os.getpid()} "):
         ControlServer(served.path, version="1").open()

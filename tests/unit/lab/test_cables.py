@@ -40,3 +40,16 @@ def test_words(words: list[str], ways: dict[str, bool], expected: dict[str, Any]
 def test_words_that_are_none(word: str, what: str) -> None:
     with pytest.raises(ConfigError, match=what):
         cable_changes(CABLE, [word], forward=False, back=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "forward", "what"),
+    [
+        (["up", "down"], False, "change 'down': up or down is given twice"),
+        (["loss=1%", "loss=2%"], False, "change 'loss=2%': loss is given twice"),
+        (["loss=1%", "down"], True, "change 'down': of both directions; leave --forward"),
+    ],
+)
+def test_words_that_contradict_others(words: list[str], forward: bool, what: str) -> None:
+    with pytest.raises(ConfigError, match=what):
+        cable_changes(CABLE, words, forward=forward, back=False)

@@ -65,6 +65,16 @@ async def test_changes_reach_all_guests_also_later_ones(backend: Backend, tmp_pa
                 assert port.impairment.settings["loss"] == "1%"
 
 
+async def test_the_burst_of_guests_is_that_of_their_port(backend: Backend, tmp_path: Path) -> None:
+    path = f"{tmp_path}/vms.sock"
+    await backend.set_port("vms", rate=1_000_000)
+    with await FakeStreamPeer.connect(path):
+        await eventually(lambda: "vms.1" in names(backend), "a port for it")
+        for rate, burst in ((10**9, 2_500_000), (1_000_000, 16_384)):
+            await backend.set_port("vms", rate=rate)
+            assert {port.burst for port in backend.snapshot().ports} == {burst}
+
+
 async def test_removing_it_removes_its_guests(backend: Backend, tmp_path: Path) -> None:
     guests = [await FakeStreamPeer.connect(f"{tmp_path}/vms.sock") for _ in range(2)]
     await eventually(lambda: len(names(backend)) == 3, "their ports")

@@ -1,5 +1,8 @@
 """vbackend/testing/fake_guest.py: guests in Python at the ports of a real vbackend."""
 
+import contextlib
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -75,6 +78,26 @@ def test_what_came_instead_is_told(pair: tuple[FakeGuest, FakeGuest]) -> None:
         a.expect("arp", timeout=0.05)
     with pytest.raises(ConfigError, match="'no such thing'"):
         b.expect("no such thing")
+
+
+def test_a_flood_does_not_hold_up_a_deadline(tmp_path: Path) -> None:
+    flood = (len(HELLO).to_bytes(4) + HELLO) * 500
+
+    def send() -> None:
+        with listener, listener.accept()[0] as peer, contextlib.suppress(ConnectionError):
+            while time.monotonic() < until:
+                peer.sendall(flood)
+
+    listener = socket.create_server(f"{tmp_path}/a", family=socket.AF_UNIX)
+    until = time.monotonic() + 5
+    sender = threading.Thread(target=send)
+    sender.start()
+    with FakeGuest(f"stream:unix:{tmp_path}/a") as guest:
+        with pytest.raises(AssertionError, match=r"no 'arp' within 0.1 s"):
+            guest.expect("arp", timeout=0.1)
+        guest.expect_none("arp", within=0.1)
+        assert time.monotonic() < until
+    sender.join()
 
 
 def test_an_end_is_noticed(fake_guest: Guests, tmp_path: Path) -> None:

@@ -61,6 +61,12 @@ def test_which_lab(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["*test_it: which lab? give @pytest.mark.lab(SOURCE)*"])
 
 
+def test_fewer_labs_than_none_cannot_wait(pytester: pytest.Pytester) -> None:
+    result = run(pytester, "", "--vbackend-keep", "-1")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--vbackend-keep: -1 is no number of labs; give 0 or more"])
+
+
 def test_a_lab_that_makes_no_sense(pytester: pytest.Pytester) -> None:
     body = """
         import pytest

@@ -34,10 +34,10 @@ def pool(tmp: Path) -> Iterator[LabPool]:
 
 def test_every_lab_is_another(pool: LabPool, tmp_path: Path) -> None:
     labs = [pool.start(LAB, base=tmp_path, folder=tmp_path) for _ in range(2)]
-    assert [lab.name for lab in labs] == ["lab-gw11", "lab-gw12"]
+    assert [lab.name for lab in labs] == ["lab-gw1-1", "lab-gw1-2"]
     labs[0].down()
-    assert not is_served("lab-gw11", pool.environ)
-    assert is_served("lab-gw12", pool.environ)
+    assert not is_served("lab-gw1-1", pool.environ)
+    assert is_served("lab-gw1-2", pool.environ)
 
 
 def test_what_is_given_back_is_borrowed_again(pool: LabPool, tmp_path: Path) -> None:
@@ -54,6 +54,14 @@ def test_what_is_given_back_is_borrowed_again(pool: LabPool, tmp_path: Path) -> 
     pool.give_back(pool.borrow(smaller, base=tmp_path, folder=tmp_path))
     pool.give_back(other)
     assert lab_names(pool.environ) == [first.name, other.name]  # one of two idle ones was too many
+
+
+def test_of_equal_labs_no_more_wait_than_may(pool: LabPool, tmp_path: Path) -> None:
+    labs = [pool.borrow(LAB, base=tmp_path, folder=tmp_path) for _ in range(2)]
+    for lab in labs:
+        pool.give_back(lab)
+    assert lab_names(pool.environ) == [labs[1].name]
+    assert pool.borrow(LAB, base=tmp_path, folder=tmp_path) is labs[1]
 
 
 def test_a_lab_that_cannot_be_as_new_is_replaced(pool: LabPool, tmp_path: Path) -> None:

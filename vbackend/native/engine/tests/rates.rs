@@ -130,6 +130,38 @@ fn a_frame_cut_off_by_a_full_peer_is_completed() {
 }
 
 #[test]
+fn a_port_that_is_set_down_loses_what_waits() {
+    let engine = Engine::new(1, 1).unwrap();
+    let segment = engine.add_cable().unwrap();
+    let (_, mut source) = stream_port(&engine, segment, config());
+    let (port, mut peer) = stream_port(&engine, segment, config());
+    engine.set_rate(port, Some(CRAWL)).unwrap();
+    send(&engine, port, &mut source, 0..10);
+    assert_eq!(fates(&engine, port), (2, 8, 0));
+    engine.set_up(port, false).unwrap();
+    assert_eq!(fates(&engine, port), (2, 0, 8));
+    assert_eq!(engine.counters(port).unwrap().tx.drops[DropReason::PortDown as usize], 8);
+    // Of what waits for the peer, a frame that it has in part is completed.
+    engine.set_rate(port, None).unwrap();
+    engine.set_up(port, true).unwrap();
+    let mut sent = 10;
+    while fates(&engine, port).1 < 20 {
+        send(&engine, port, &mut source, sent..sent + 1);
+        sent += 1;
+    }
+    engine.set_up(port, false).unwrap();
+    let (out, cut, _) = fates(&engine, port);
+    assert!(cut <= 1);
+    for serial in [0, 1].into_iter().chain(10..).take(usize::try_from(out + cut).unwrap()) {
+        assert_eq!(read_frame(&mut peer), Some(frame(2, 1, FRAME_LEN, serial)));
+    }
+    eventually("it was completed", || fates(&engine, port) == (out + cut, 0, u64::from(sent) - out - cut));
+    engine.set_up(port, true).unwrap();
+    send(&engine, port, &mut source, 0..1);
+    assert_eq!(read_frame(&mut peer), Some(frame(2, 1, FRAME_LEN, 0)));
+}
+
+#[test]
 fn never_more_leaves_than_the_rate_allows() {
     const SLACK_MS: u64 = 20; // the engine's clock is up to one tick behind, at 100 Hz 10 ms
     let rate = Rate { bits_per_s: 4_000_000, burst_bytes: 10_000 };

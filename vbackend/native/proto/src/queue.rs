@@ -228,6 +228,21 @@ impl Queue {
         frames
     }
 
+    /// Forget everything but a frame that is partly written: half a frame on a stream must be completed. Returns how many
+    /// frames that were.
+    pub fn purge_whole(&mut self) -> usize {
+        if self.is_empty() || self.front == PREFIX_LEN + self.front_frame {
+            return self.purge();
+        }
+        let purged = self.frames - 1;
+        self.store.truncate(self.head + self.front);
+        self.metas.truncate(1);
+        self.metas.iter_mut().for_each(|meta| meta.frames = 1);
+        self.frames = 1;
+        self.frame_bytes = self.front_frame;
+        purged
+    }
+
     /// The queued frames as runs of [`Queue::wire`]. Only when no frame is partly written.
     pub fn runs(&self, runs: &mut Vec<Run>) {
         let wire = self.wire();

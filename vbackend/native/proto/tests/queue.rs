@@ -15,6 +15,7 @@ enum Step {
     Pop,
     Limits(usize, usize),
     Purge,
+    PurgeWhole,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -25,6 +26,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Pop),
         1 => (0usize..12, 0usize..1500).prop_map(|(frames, bytes)| Step::Limits(frames, bytes)),
         1 => Just(Step::Purge),
+        1 => Just(Step::PurgeWhole),
     ]
 }
 
@@ -89,6 +91,11 @@ proptest! {
                     prop_assert_eq!(queue.purge(), list.len());
                     list.clear();
                     written = 0;
+                }
+                Step::PurgeWhole => {
+                    let kept = usize::from(written > 0);
+                    prop_assert_eq!(queue.purge_whole(), list.len() - kept);
+                    list.truncate(kept);
                 }
             }
             let all: Vec<u8> = list.iter().flatten().copied().skip(written).collect();

@@ -107,11 +107,12 @@ impl Port {
         self.end_impairment();
     }
 
-    /// Change the admin state. A line that is cut loses what is on its way.
+    /// Change the admin state. A line that is cut loses what is on its way, and what waits for it.
     pub fn set_up(&mut self, up: bool) {
         self.up = up;
         if !up {
-            self.counters.tx.dropped(DropReason::PortDown, self.on_their_way());
+            let lost = self.on_their_way() + self.queue.purge_whole();
+            self.counters.tx.dropped(DropReason::PortDown, lost);
             self.purge_line();
         }
     }

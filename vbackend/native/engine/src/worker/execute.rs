@@ -33,10 +33,11 @@ impl Worker {
             Command::SetUp(id, up) => {
                 let port = self.port(id)?;
                 port.set_up(up);
-                port.publish();
                 if let (false, Some(segment)) = (up, &port.segment) {
                     lock(segment).flush(id);
                 }
+                self.flush(slot_of(id)); // it watches for what waits still
+                self.forward_generated();
             }
             Command::SetLimits(id, limits) => self.port(id)?.set_limits(limits),
             Command::SetRate(id, rate) => {
