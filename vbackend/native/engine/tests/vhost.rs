@@ -266,6 +266,23 @@ fn a_ring_that_lies_is_stopped_until_it_is_started_anew() {
 }
 
 #[test]
+fn frames_that_wait_follow_their_flow_to_another_pair() {
+    let engine = Engine::new(1, 1).unwrap();
+    let cable = engine.add_cable().unwrap();
+    let (port, mut to) = guest(&engine, cable, FEATURES);
+    let (_, mut from) = guest(&engine, cable, FEATURES);
+    let kicks = to.start_pair(&engine, port);
+    from.give(1, 2048);
+    to.offer_buffers(2, 8, 2048);
+    from.send(&frame(2, 1, 700, 0));
+    eventually("it waits for the first pair", || engine.counters(port).unwrap().tx.queued == 1);
+    to.offer_frame_on(3, &frame(1, 2, 60, 1));
+    (&kicks[1]).write_all(&1u64.to_ne_bytes()).unwrap();
+    eventually("it went", || engine.counters(port).unwrap().tx.queued == 0);
+    assert_eq!((to.used(0), to.used(2)), (0, 1));
+}
+
+#[test]
 fn a_ring_stops_where_it_is_and_goes_on_there() {
     let engine = Engine::new(1, 1).unwrap();
     let cable = engine.add_cable().unwrap();

@@ -88,7 +88,8 @@ pub struct Vhost {
     log: Option<DirtyLog>,
     log_call: Option<Call>,
     steering: Steering,
-    next: usize, // the pair whose turn to send it is
+    next: usize,    // the pair whose turn to send it is
+    blocked: usize, // the pair whose buffers frames wait for, while some do
     expected: usize,
     polling: Polling,
     more: bool, // there is work that no kick announces
@@ -121,6 +122,7 @@ impl Vhost {
             steering: Steering::default(),
             next: 0,
             expected: 0,
+            blocked: 0,
             polling: Polling { limit_us: busy_poll_us, since_us: 0 },
             more: false,
             room: false,

@@ -68,7 +68,8 @@ impl Vhost {
                         scratch
                             .lazy
                             .fill(&mut scratch.wire, Run::one(at, next - at - PREFIX_LEN, VnetHeader::PLAIN));
-                        self.steering.learn(&scratch.wire[at + PREFIX_LEN..next], pair);
+                        // Frames that wait may be of that flow.
+                        self.room |= self.steering.learn(&scratch.wire[at + PREFIX_LEN..next], pair);
                     }
                     at = next;
                 }

@@ -53,6 +53,9 @@ impl Vhost {
         let Some(pair) = self.pair_for(body.bytes) else { return Sent::No(DropReason::NoPeer) };
         let sent = self.rings[2 * pair].put(&self.memory, self.features, body, vnet, self.expected);
         self.expected = self.expected.saturating_sub(1);
+        if matches!(sent, Ok(Sent::Later)) {
+            self.blocked = pair;
+        }
         sent.unwrap_or_else(|error| {
             // What was put before it is given to the guest all the same.
             let log = self.log.as_ref().filter(|_| self.features.log_all());
@@ -76,14 +79,15 @@ impl Vhost {
         (0..pairs).find(|pair| live(*pair))
     }
 
-    /// Give the guest what was written. `waiting`: frames are left, so its next buffers are waited for, and those that
-    /// were too few are held: a kick then tells of others.
+    /// Give the guest what was written. `waiting`: frames are left, so the next buffers of the pair that the first one is for
+    /// are waited for, and those that were too few are held: a kick then tells of others. Other pairs may have buffers.
     fn finish(&mut self, waiting: bool) -> Result<(), End> {
         let log = self.log.as_ref().filter(|_| self.features.log_all());
         for (index, ring) in self.rings.iter_mut().enumerate().step_by(2) {
             if !ring.is_live() {
                 continue;
             }
+            let waiting = waiting && index == 2 * self.blocked;
             if ring.finish(&self.memory, log, waiting) {
                 self.stats.publish(index, ring.info());
             }
