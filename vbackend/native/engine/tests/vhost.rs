@@ -265,6 +265,35 @@ fn a_ring_that_lies_is_stopped_until_it_is_started_anew() {
     assert_eq!(received(&mut other), frame(2, 1, 700, 4));
 }
 
+/// Frames in front of a lie were forwarded, so they may not be found again.
+#[test]
+fn what_a_ring_gave_in_front_of_a_lie_comes_back() {
+    let engine = Engine::new(1, 1).unwrap();
+    let cable = engine.add_cable().unwrap();
+    let (port, mut liar) = guest(&engine, cable, FEATURES);
+    let (_, mut other) = guest(&engine, cable, FEATURES);
+    other.give(8, 2048);
+    for serial in 0..2 {
+        liar.offer_frame(&frame(2, 1, 700, serial));
+    }
+    liar.put_descriptor(1, 8, GUEST + MEMORY - 10, 100, 0, 0);
+    liar.offer(1, 8);
+    liar.kick(1);
+    for serial in 0..2 {
+        assert_eq!(received(&mut other), frame(2, 1, 700, serial));
+    }
+    eventually("the ring is stopped", || !engine.vhost_rings(port).unwrap()[1].running);
+    assert_eq!(liar.used(1), 2);
+    assert_balanced(&engine.counters(port).unwrap());
+
+    assert_eq!(engine.vhost_stop_ring(port, 1).unwrap(), Some(2), "where it stood");
+    assert_eq!(engine.vhost_stop_ring(port, 1).unwrap(), None);
+    liar.put_descriptor(1, 8, GUEST + Guest::buffer(1, 0), 12 + 700, 0, 0);
+    liar.start_ring(&engine, port, 1, 2);
+    received(&mut other);
+    assert_eq!(other.receive(), None, "no frame twice");
+}
+
 #[test]
 fn frames_that_wait_follow_their_flow_to_another_pair() {
     let engine = Engine::new(1, 1).unwrap();

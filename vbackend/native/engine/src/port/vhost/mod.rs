@@ -92,8 +92,9 @@ pub struct Vhost {
     blocked: usize, // the pair whose buffers frames wait for, while some do
     expected: usize,
     polling: Polling,
-    more: bool, // there is work that no kick announces
-    room: bool, // the guest may have given buffers that frames wait for
+    more: bool,         // there is work that no kick announces
+    room: bool,         // the guest may have given buffers that frames wait for
+    lies: Vec<Trouble>, // of rings that are stopped once what they gave before is done with
     troubles: Vec<Trouble>,
     stats: Arc<Stats>,
 }
@@ -121,11 +122,12 @@ impl Vhost {
             log_call: None,
             steering: Steering::default(),
             next: 0,
-            expected: 0,
             blocked: 0,
+            expected: 0,
             polling: Polling { limit_us: busy_poll_us, since_us: 0 },
             more: false,
             room: false,
+            lies: Vec::new(),
             troubles: Vec::new(),
             stats,
         })

@@ -9,7 +9,7 @@ use vbackend_proto::offload;
 use vbackend_proto::vnet::{VNET_HEADER_LEN, VnetHeader};
 use vbackend_proto::vring::Area;
 
-use super::Vhost;
+use super::{Trouble, Vhost};
 use crate::command::End;
 use crate::counters::Lane;
 use crate::port::lazy::{HEAD, LEAST};
@@ -79,20 +79,23 @@ impl Vhost {
         rx.frames_in += done as u64;
         ring.keep(done);
         match fetched {
-            Err(error) => self.fail(2 * pair + 1, error.text()),
+            Err(error) => self.lies.push(Trouble { ring: 2 * pair + 1, text: error.text() }),
             Ok(0) => {}
             Ok(_) => self.more = true, // until a look finds nothing
         }
         (at, frames + done)
     }
 
-    /// Give the guest its buffers back: nobody needs what is in them any more.
+    /// Give the guest its buffers back: nobody needs what is in them any more. Rings that lied behind them are stopped.
     pub fn release(&mut self) -> Result<(), End> {
         let log = self.log.as_ref().filter(|_| self.features.log_all());
         for (index, ring) in self.rings.iter_mut().enumerate().skip(1).step_by(2) {
             if ring.finish(&self.memory, log, false) {
                 self.stats.publish(index, ring.info());
             }
+        }
+        while let Some(Trouble { ring, text }) = self.lies.pop() {
+            self.fail(ring, text);
         }
         self.call_for_log();
         self.check_memory()

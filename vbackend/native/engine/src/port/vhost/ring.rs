@@ -51,6 +51,7 @@ pub struct Ring {
     frames: u64,
     batch: Batch<GuestArea>, // fetched and not completed; between turns those that are not enough for a frame
     lens: Vec<u32>,          // of the first chains of `batch`: bytes written into them
+    left: Option<u32>,       // where it stood when it was stopped for a lie, until somebody asks
     full: Option<usize>, // `batch` has all chains the ring can have, none used, with room for so many bytes
 }
 
@@ -65,7 +66,7 @@ impl Ring {
         features: Features,
         memory: &GuestMemory,
     ) -> Result<(), String> {
-        self.vring = None;
+        (self.vring, self.left) = (None, None);
         let packed = features.packed();
         let areas = translate(place, packed, memory)?;
         let config = Config {
@@ -89,13 +90,13 @@ impl Ring {
         self.call(memory);
     }
 
-    /// Stop; where the next start is to continue. None: it was not running.
+    /// Stop; where the next start is to continue. None: it was not running, nor stopped for a lie since this was asked.
     pub fn stop(&mut self) -> Option<u32> {
         self.areas = None;
         self.batch.clear();
         self.lens.clear();
         self.full = None;
-        self.vring.take().map(|mut vring| vring.stop())
+        self.vring.take().map(|mut vring| vring.stop()).or_else(|| self.left.take())
     }
 
     /// Whether it was started.
@@ -117,7 +118,7 @@ impl Ring {
                 true
             }
             _ => {
-                self.stop();
+                self.left = self.stop();
                 false
             }
         }
@@ -287,7 +288,7 @@ impl Ring {
 
     /// Stop for a lie, and tell the front-end.
     pub fn fail(&mut self) {
-        self.stop();
+        self.left = self.stop();
         if let Some(err) = &self.err {
             err.signal();
         }
