@@ -378,6 +378,47 @@ fn memory_that_is_taken_away_stops_the_rings_in_it() {
     });
 }
 
+/// Where the driver reads what the device wants to be told of.
+#[test]
+fn the_dirty_log_has_what_is_written_beside_buffers() {
+    const RING_PACKED: u64 = 1 << 34;
+    for packed in [0, RING_PACKED] {
+        let engine = Engine::new(1, 1).unwrap();
+        let cable = engine.add_cable().unwrap();
+        let (port, to) = guest(&engine, cable, FEATURES | LOG_ALL | packed);
+        let (_, mut from) = guest(&engine, cable, FEATURES);
+        let log = Guest::memory_file(GUEST / 4096 / 8 + MEMORY / 4096 / 8);
+        engine.vhost_set_log(port, log.metadata().unwrap().len(), 0, Some(&copy_of(&log))).unwrap();
+        let page = |at: u64| (GUEST + at) / 4096;
+        let dirty = |what: &str| {
+            let mut bits = vec![0; usize::try_from(log.metadata().unwrap().len()).unwrap()];
+            log.read_exact_at(&mut bits, 0).unwrap();
+            log.write_all_at(&vec![0; bits.len()], 0).unwrap();
+            let dirty = (0..bits.len() as u64 * 8)
+                .filter(|page| bits[usize::try_from(page / 8).unwrap()] & (1 << (page % 8)) != 0);
+            (what.to_owned(), dirty.collect::<Vec<_>>())
+        };
+        dirty("before");
+        from.send(&frame(2, 1, 60, 0));
+        eventually("it waits", || engine.counters(port).unwrap().tx.queued == 1);
+        let pages = dirty("kicks are wanted for buffers");
+        assert_eq!(pages.1, [page(0)], "{}", pages.0);
+        engine.vhost_enable_ring(port, 0, false).unwrap(); // the frame is dropped, and the next one finds no ring
+        engine.vhost_enable_ring(port, 0, true).unwrap();
+        dirty("again");
+        from.send(&frame(2, 1, 60, 1));
+        eventually("it waits", || engine.counters(port).unwrap().tx.queued == 1);
+        dirty("again");
+        for ring in [0, 1] {
+            engine.vhost_stop_ring(port, ring).unwrap();
+            let pages = dirty("stopped in order");
+            let expected = if packed == 0 { vec![] } else { vec![page(0x1000 * ring as u64)] };
+            assert_eq!(pages.1, expected, "{}, ring {ring}", pages.0);
+        }
+        drop(to);
+    }
+}
+
 #[test]
 fn the_dirty_log_has_the_pages_that_were_written() {
     let engine = Engine::new(1, 1).unwrap();

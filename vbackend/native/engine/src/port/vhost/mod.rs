@@ -193,7 +193,9 @@ impl Vhost {
                 self.rings[index].begin(&self.memory, log);
             }
             VhostCommand::Stop(index) => {
-                let base = self.ring(index)?.stop();
+                self.ring(index)?;
+                let log = self.log.as_ref().filter(|_| self.features.log_all());
+                let base = self.rings[index].stop(&self.memory, log);
                 self.publish(index);
                 return Ok(base.map_or(NOT_RUNNING, u64::from));
             }
@@ -229,8 +231,9 @@ impl Vhost {
     fn set_memory(&mut self, regions: Vec<Region>) -> Result<(), String> {
         let memory = GuestMemory::new(regions)
             .map_err(|at| format!("the region at {at:#x} overlaps with another one"))?;
+        let log = self.log.as_ref().filter(|_| self.features.log_all());
         for (index, ring) in self.rings.iter_mut().enumerate() {
-            if !ring.move_to(&memory) {
+            if !ring.move_to(&memory, &self.memory, log) {
                 self.troubles.push(Trouble { ring: index, text: "its memory was taken away" });
             }
         }
@@ -268,7 +271,8 @@ impl Vhost {
 
     /// A ring lied: stop it.
     fn fail(&mut self, ring: usize, text: &'static str) {
-        self.rings[ring].fail();
+        let log = self.log.as_ref().filter(|_| self.features.log_all());
+        self.rings[ring].fail(&self.memory, log);
         self.troubles.push(Trouble { ring, text });
         self.publish(ring);
     }

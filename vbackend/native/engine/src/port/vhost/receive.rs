@@ -112,18 +112,13 @@ impl Vhost {
                 (self.more, self.room) = (true, true);
             }
         }
-        if self.more {
-            self.want_no_kicks();
-            return;
-        }
+        let (wait, log) = (!self.more, self.log.as_ref().filter(|_| self.features.log_all()));
         for ring in self.rings.iter_mut().skip(1).step_by(2).filter(|ring| ring.is_live()) {
-            self.more |= ring.enable_kicks(&self.memory) || ring.kick.is_none();
-        }
-    }
-
-    fn want_no_kicks(&mut self) {
-        for ring in self.rings.iter_mut().skip(1).step_by(2).filter(|ring| ring.is_live()) {
-            ring.disable_kicks();
+            if wait {
+                self.more |= ring.enable_kicks(&self.memory, log) || ring.kick.is_none();
+            } else {
+                ring.disable_kicks(&self.memory, log);
+            }
         }
     }
 

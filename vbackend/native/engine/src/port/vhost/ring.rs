@@ -83,7 +83,7 @@ impl Ring {
 
     /// Begin to work after a start: call for what was completed before it, by somebody who may have died since.
     pub fn begin(&mut self, memory: &GuestMemory, log: Option<&DirtyLog>) {
-        self.disable_kicks();
+        self.disable_kicks(memory, None);
         if let Some(log) = log {
             self.log_ring(memory, log);
         }
@@ -91,12 +91,14 @@ impl Ring {
     }
 
     /// Stop; where the next start is to continue. None: it was not running, nor stopped for a lie since this was asked.
-    pub fn stop(&mut self) -> Option<u32> {
-        self.areas = None;
+    pub fn stop(&mut self, memory: &GuestMemory, log: Option<&DirtyLog>) -> Option<u32> {
+        let base = self.vring.as_mut().map(Vring::stop);
+        self.log_told(memory, log);
+        (self.vring, self.areas) = (None, None);
         self.batch.clear();
         self.lens.clear();
         self.full = None;
-        self.vring.take().map(|mut vring| vring.stop()).or_else(|| self.left.take())
+        base.or_else(|| self.left.take())
     }
 
     /// Whether it was started.
@@ -109,16 +111,16 @@ impl Ring {
         self.enabled && self.vring.is_some()
     }
 
-    /// Go on in other memory. False: the ring is not in it, and is stopped.
-    pub fn move_to(&mut self, memory: &GuestMemory) -> bool {
+    /// Go on in `new` memory. False: the ring is not in it, and is stopped.
+    pub fn move_to(&mut self, new: &GuestMemory, memory: &GuestMemory, log: Option<&DirtyLog>) -> bool {
         let (Some(vring), Some(place)) = (&mut self.vring, self.place) else { return true };
-        match translate(place, self.packed, memory) {
+        match translate(place, self.packed, new) {
             Ok(areas) if vring.set_areas(areas).is_ok() => {
                 self.areas = Some(areas);
                 true
             }
             _ => {
-                self.left = self.stop();
+                self.left = self.stop(memory, log);
                 false
             }
         }
@@ -152,15 +154,18 @@ impl Ring {
     }
 
     /// Want no kicks.
-    pub fn disable_kicks(&mut self) {
+    pub fn disable_kicks(&mut self, memory: &GuestMemory, log: Option<&DirtyLog>) {
         if let Some(vring) = &mut self.vring {
             vring.disable_kicks();
+            self.log_told(memory, log);
         }
     }
 
     /// Want a kick for the next chain; whether there is one already.
-    pub fn enable_kicks(&mut self, memory: &GuestMemory) -> bool {
-        self.vring.as_mut().is_some_and(|vring| vring.enable_kicks(memory))
+    pub fn enable_kicks(&mut self, memory: &GuestMemory, log: Option<&DirtyLog>) -> bool {
+        let is_there = self.vring.as_mut().is_some_and(|vring| vring.enable_kicks(memory));
+        self.log_told(memory, log);
+        is_there
     }
 
     /// Write a frame behind its header into chains of the guest. `expected`: frames to come in this turn, this one
@@ -286,9 +291,19 @@ impl Ring {
         }
     }
 
+    /// Note what was written beside completions.
+    #[inline]
+    fn log_told(&mut self, memory: &GuestMemory, log: Option<&DirtyLog>) {
+        if self.vring.as_mut().is_some_and(Vring::take_told)
+            && let (Some(areas), Some(log)) = (&self.areas, log)
+        {
+            log.mark(memory, &areas.device, areas.device.len());
+        }
+    }
+
     /// Stop for a lie, and tell the front-end.
-    pub fn fail(&mut self) {
-        self.left = self.stop();
+    pub fn fail(&mut self, memory: &GuestMemory, log: Option<&DirtyLog>) {
+        self.left = self.stop(memory, log);
         if let Some(err) = &self.err {
             err.signal();
         }

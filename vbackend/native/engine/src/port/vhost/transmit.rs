@@ -93,11 +93,11 @@ impl Vhost {
             }
             // Refilled buffers are announced only while frames wait for them.
             if waiting {
-                let look_again = ring.enable_kicks(&self.memory) || ring.kick.is_none();
+                let look_again = ring.enable_kicks(&self.memory, log) || ring.kick.is_none();
                 self.more |= look_again;
                 self.room |= look_again;
             } else {
-                ring.disable_kicks();
+                ring.disable_kicks(&self.memory, log);
             }
         }
         self.call_for_log();
