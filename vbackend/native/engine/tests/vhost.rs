@@ -15,6 +15,9 @@ use vbackend_engine::{Engine, Place};
 use vbackend_proto::drop_reason::DropReason;
 use vbackend_proto::impair::{Config, Probability};
 use vbackend_proto::segment::PortId;
+use vbackend_proto::shaper::Rate;
+use vbackend_proto::testing::flow::Flow;
+use vbackend_proto::vnet::{GSO_NONE, NEEDS_CSUM, VnetHeader};
 
 const FEATURES: u64 = VERSION_1 | MRG_RXBUF;
 
@@ -305,10 +308,49 @@ fn frames_that_wait_follow_their_flow_to_another_pair() {
     to.offer_buffers(2, 8, 2048);
     from.send(&frame(2, 1, 700, 0));
     eventually("it waits for the first pair", || engine.counters(port).unwrap().tx.queued == 1);
-    to.offer_frame_on(3, &frame(1, 2, 60, 1));
+    to.offer_frame_on(3, &VnetHeader::PLAIN, &frame(1, 2, 60, 1));
     (&kicks[1]).write_all(&1u64.to_ne_bytes()).unwrap();
     eventually("it went", || engine.counters(port).unwrap().tx.queued == 0);
     assert_eq!((to.used(0), to.used(2)), (0, 1));
+}
+
+/// A rate limit keeps them while the rings are stopped.
+#[test]
+fn frames_that_waited_for_a_driver_are_not_given_to_one_that_takes_less() {
+    const GUEST_CSUM: u64 = 1 << 1;
+    let engine = Engine::new(1, 1).unwrap();
+    let cable = engine.add_cable().unwrap();
+    let (port, mut to) = guest(&engine, cable, FEATURES | GUEST_CSUM);
+    let (_, mut from) = guest(&engine, cable, FEATURES);
+    engine.set_rate(port, Some(Rate { bits_per_s: 8, burst_bytes: 100 })).unwrap();
+    to.give(8, 2048);
+    let (partial, vnet) = Flow::udp().gso(&[5; 500], 1000);
+    let vnet = VnetHeader { gso_type: GSO_NONE, gso_size: 0, ..vnet };
+    for _ in 0..2 {
+        from.send_with(&vnet, &partial);
+    }
+    from.send(&frame(2, 1, 60, 0));
+    let header = |to: &mut Guest| {
+        let mut bytes = None;
+        eventually("a frame arrives", || {
+            bytes = to.take_buffer();
+            bytes.is_some()
+        });
+        (bytes.as_ref().unwrap()[0], bytes.unwrap().len())
+    };
+    assert_eq!(header(&mut to), (NEEDS_CSUM, 12 + partial.len()));
+    eventually("the others wait", || engine.counters(port).unwrap().tx.queued == 2);
+    for ring in [0, 1] {
+        engine.vhost_stop_ring(port, ring).unwrap();
+    }
+    engine.vhost_features(port, FEATURES).unwrap();
+    for ring in [0, 1] {
+        to.start_ring(&engine, port, ring, 0);
+    }
+    engine.set_rate(port, None).unwrap();
+    assert_eq!(header(&mut to), (0, 12 + 60));
+    let tx = engine.counters(port).unwrap().tx;
+    assert_eq!((tx.drops[DropReason::Offload as usize], balanced(&tx)), (1, true));
 }
 
 #[test]

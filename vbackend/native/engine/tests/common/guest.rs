@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 
 use vbackend_engine::{Engine, Place, RegionFile, RingPlace};
 use vbackend_proto::segment::PortId;
+use vbackend_proto::vnet::VnetHeader;
 
 pub const MEMORY: u64 = 1 << 20;
 pub const GUEST: u64 = 0x10_0000; // guest physical address of the file's beginning
@@ -186,16 +187,22 @@ impl Guest {
         self.kick(1);
     }
 
+    /// The same with another header than a plain one.
+    pub fn send_with(&mut self, vnet: &VnetHeader, frame: &[u8]) {
+        self.offer_frame_on(1, vnet, frame);
+        self.kick(1);
+    }
+
     /// Have a frame lie in the ring, without a kick.
     pub fn offer_frame(&mut self, frame: &[u8]) {
-        self.offer_frame_on(1, frame);
+        self.offer_frame_on(1, &VnetHeader::PLAIN, frame);
     }
 
     /// The same in another ring.
-    pub fn offer_frame_on(&mut self, ring: usize, frame: &[u8]) {
+    pub fn offer_frame_on(&mut self, ring: usize, vnet: &VnetHeader, frame: &[u8]) {
         let index = self.posted[ring] * 2 % SIZE;
         let at = Guest::buffer(ring, index);
-        self.put(at, &[0; 12]);
+        self.put(at, &vnet.emit());
         self.put(at + 12, frame);
         self.put_descriptor(ring, index, GUEST + at, 12, NEXT, index + 1);
         self.put_descriptor(ring, index + 1, GUEST + at + 12, u32::try_from(frame.len()).unwrap(), 0, 0);

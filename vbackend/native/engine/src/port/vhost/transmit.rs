@@ -43,6 +43,9 @@ impl Vhost {
     pub fn flush(&mut self, out: &mut Outgoing<'_>) -> Result<(), End> {
         self.expected = out.queue.len();
         out.each_queued(|frame, run| {
+            if !self.offloads.covers(&run.vnet) {
+                return Ok(Sent::No(DropReason::Offload)); // it waited for a driver that took more
+            }
             Ok(self.put(Body { bytes: frame, missing: None, len: frame.len() }, &run.vnet))
         })?;
         // What the rate limit holds waits for no buffers.
