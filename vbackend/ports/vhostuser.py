@@ -69,7 +69,7 @@ class VhostUserPort(Port):
     def ring_stopped(self, event: RingStopped) -> None:
         if self._control is None or event.session != self._engine_session:
             return
-        self._control.front.broken(event.ring, event.problem)
+        self._control.broken(event.ring, event.problem)
         log.warning("port %s: ring %d was stopped: %s", self.name, event.ring, event.problem)
 
     def vhost_snapshot(self) -> VhostSnapshot | None:

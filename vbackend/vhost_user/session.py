@@ -8,6 +8,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final, Protocol, assert_never
 
 from vbackend.errors import PeerError
@@ -97,6 +98,12 @@ class Session:
         self._loop = asyncio.get_running_loop()
         sock.setblocking(False)
         self._loop.add_reader(sock, self._readable)
+
+    def broken(self, ring: int, problem: str) -> None:
+        """The engine stopped a ring; its next kick starts it where it stood."""
+        self.front.broken(ring, problem)
+        with suppress(ValueError, OSError, RuntimeError):  # all is over, as the next event tells
+            self.front.stopped(ring, self._rings.vhost_stop_ring(self._port, ring))
 
     def pause(self) -> None:
         """Handle no more requests; the connection stays."""

@@ -246,6 +246,31 @@ async def test_closed_by_what_the_engine_reports(desk: Desk) -> None:
     assert desk.ends == [], "who closes it knows"
 
 
+async def test_a_ring_that_the_engine_stopped_goes_on_where_it_stood(desk: Desk) -> None:
+    desk.negotiate()
+    desk.say(R.SET_MEM_TABLE, table(ONE), fds=1)
+    desk.run(1)
+    await desk.settled()
+    desk.session.broken(1, "a lie")
+    desk.say(R.SET_VRING_KICK, u64(1), fds=1)
+    await desk.settled()
+    assert [call[2] for call in desk.rings.of("start_ring")] == [5, 9]
+    desk.session.broken(1, "a lie")
+    desk.say(R.GET_VRING_BASE, state(1, 0))
+    assert (await desk.hear(20))[12:] == state(1, 13)
+
+
+async def test_a_ring_and_its_session_that_the_engine_ended(desk: Desk) -> None:
+    desk.negotiate()
+    desk.say(R.SET_MEM_TABLE, table(ONE), fds=1)
+    desk.run(1)
+    await desk.settled()
+    desk.rings.fail["stop_ring"] = ValueError("the port has no vhost-user session")
+    desk.session.broken(1, "a lie")
+    desk.say(R.GET_VRING_BASE, state(1, 0))
+    assert (await desk.hear(20))[12:] == state(1, 5)
+
+
 async def test_closing_keeps_no_descriptors_of_half_a_message(desk: Desk) -> None:
     send(desk.peer, raw(R.SET_VRING_KICK, u64(0))[:14], [desk.peer.fileno()])
     await eventually(lambda: desk.session._reader._fds, "it came")

@@ -91,6 +91,7 @@ fn no_state_of_a_peer_keeps_a_worker_busy() {
     }
 
     guests_that_give_too_little(&engine);
+    a_guest_that_gives_to_one_pair_only(&engine);
 
     let (ours, theirs) = UnixStream::pair().unwrap();
     let port = engine.add_port(config()).unwrap();
@@ -134,4 +135,16 @@ fn guests_that_give_too_little(engine: &Engine) {
     eventually("nor for one that is stopped", || engine.counters(port).unwrap().tx.queued == 0);
     assert_idle("a guest whose ring is stopped");
     assert_balanced(&engine.counters(port).unwrap());
+}
+
+fn a_guest_that_gives_to_one_pair_only(engine: &Engine) {
+    let segment = engine.add_cable().unwrap();
+    let (_, mut source) = stream_port(engine, segment, config());
+    let port = engine.add_port(config()).unwrap();
+    engine.join(port, segment).unwrap();
+    let mut guest = Guest::start(engine, port, VERSION_1 | MRG_RXBUF);
+    let _kicks = guest.start_pair(engine, port);
+    guest.offer_buffers(2, 8, 2048);
+    stall(engine, port, &mut source, 1500);
+    assert_idle("frames wait for one pair and the other has buffers");
 }

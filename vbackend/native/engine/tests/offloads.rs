@@ -17,7 +17,7 @@ use vbackend_proto::impair::{Config, Decisions, Loss, Probability};
 use vbackend_proto::segment::PortId;
 use vbackend_proto::shaper::Rate;
 use vbackend_proto::testing::flow::Flow;
-use vbackend_proto::vnet::{GSO_UDP, VNET_HEADER_LEN, VnetHeader};
+use vbackend_proto::vnet::{GSO_NONE, GSO_UDP, VNET_HEADER_LEN, VnetHeader};
 
 const MSS: usize = 1448;
 
@@ -124,6 +124,26 @@ fn a_bad_header_costs_its_frame_only() {
     assert_eq!((drops[DropReason::BadOffload as usize], drops[DropReason::Offload as usize]), (1, 1));
 }
 
+/// Linux drivers/net/tun.c, tun_get_user(): it refuses a header that is said to be longer than the frame.
+#[test]
+fn the_host_hears_no_longer_hint_than_the_frame() {
+    let lab = lab(1, true);
+    let (other, theirs) = UnixDatagram::pair().unwrap();
+    lab.engine.detach(lab.stream.0).unwrap();
+    lab.engine.attach_tap(lab.stream.0, other.into(), true, true).unwrap();
+    let (partial, vnet) = Flow::tcp().gso(&data(100), MSS);
+    let (gso, gso_vnet) = Flow::tcp().gso(&data(9000), MSS);
+    for (frame, vnet) in
+        [(&partial, VnetHeader { gso_type: GSO_NONE, gso_size: 0, ..vnet }), (&gso, gso_vnet)]
+    {
+        for (said, heard) in [(0, 0), (54, 54), (u16::MAX, u16::try_from(frame.len()).unwrap())] {
+            let vnet = VnetHeader { hdr_len: said, ..vnet };
+            theirs.send(&[&vnet.emit(), &frame[..]].concat()).unwrap();
+            assert_eq!(lab.at_tap(), (frame.clone(), VnetHeader { hdr_len: heard, ..vnet }));
+        }
+    }
+}
+
 #[test]
 fn a_host_without_offloads_and_a_rate_limit_get_single_frames() {
     for (vnet_hdr, rate) in [(false, None), (true, Some(Rate { bits_per_s: 1 << 33, burst_bytes: 1 << 30 }))]
@@ -198,7 +218,7 @@ fn a_partial_checksum_is_complete_before_a_bit_is_flipped() {
     };
     let ((_, from), (port, to)) = (host(None), host(None));
     let (frame, vnet) = Flow::tcp().gso(&data(100), MSS);
-    let partial = VnetHeader { gso_type: vbackend_proto::vnet::GSO_NONE, gso_size: 0, ..vnet };
+    let partial = VnetHeader { gso_type: GSO_NONE, gso_size: 0, ..vnet };
     for (corrupt, plain) in [(0.0, false), (1e-12, true)] {
         let corrupt = Probability::new(corrupt).unwrap();
         let impairment = Config { delay_us: 10, corrupt, ..Config::NONE };

@@ -15,6 +15,9 @@ use vbackend_engine::{Engine, Place};
 use vbackend_proto::drop_reason::DropReason;
 use vbackend_proto::impair::{Config, Probability};
 use vbackend_proto::segment::PortId;
+use vbackend_proto::shaper::Rate;
+use vbackend_proto::testing::flow::Flow;
+use vbackend_proto::vnet::{GSO_NONE, NEEDS_CSUM, VnetHeader};
 
 const FEATURES: u64 = VERSION_1 | MRG_RXBUF;
 
@@ -265,6 +268,91 @@ fn a_ring_that_lies_is_stopped_until_it_is_started_anew() {
     assert_eq!(received(&mut other), frame(2, 1, 700, 4));
 }
 
+/// Frames in front of a lie were forwarded, so they may not be found again.
+#[test]
+fn what_a_ring_gave_in_front_of_a_lie_comes_back() {
+    let engine = Engine::new(1, 1).unwrap();
+    let cable = engine.add_cable().unwrap();
+    let (port, mut liar) = guest(&engine, cable, FEATURES);
+    let (_, mut other) = guest(&engine, cable, FEATURES);
+    other.give(8, 2048);
+    for serial in 0..2 {
+        liar.offer_frame(&frame(2, 1, 700, serial));
+    }
+    liar.put_descriptor(1, 8, GUEST + MEMORY - 10, 100, 0, 0);
+    liar.offer(1, 8);
+    liar.kick(1);
+    for serial in 0..2 {
+        assert_eq!(received(&mut other), frame(2, 1, 700, serial));
+    }
+    eventually("the ring is stopped", || !engine.vhost_rings(port).unwrap()[1].running);
+    assert_eq!(liar.used(1), 2);
+    assert_balanced(&engine.counters(port).unwrap());
+
+    assert_eq!(engine.vhost_stop_ring(port, 1).unwrap(), Some(2), "where it stood");
+    assert_eq!(engine.vhost_stop_ring(port, 1).unwrap(), None);
+    liar.put_descriptor(1, 8, GUEST + Guest::buffer(1, 0), 12 + 700, 0, 0);
+    liar.start_ring(&engine, port, 1, 2);
+    received(&mut other);
+    assert_eq!(other.receive(), None, "no frame twice");
+}
+
+#[test]
+fn frames_that_wait_follow_their_flow_to_another_pair() {
+    let engine = Engine::new(1, 1).unwrap();
+    let cable = engine.add_cable().unwrap();
+    let (port, mut to) = guest(&engine, cable, FEATURES);
+    let (_, mut from) = guest(&engine, cable, FEATURES);
+    let kicks = to.start_pair(&engine, port);
+    from.give(1, 2048);
+    to.offer_buffers(2, 8, 2048);
+    from.send(&frame(2, 1, 700, 0));
+    eventually("it waits for the first pair", || engine.counters(port).unwrap().tx.queued == 1);
+    to.offer_frame_on(3, &VnetHeader::PLAIN, &frame(1, 2, 60, 1));
+    (&kicks[1]).write_all(&1u64.to_ne_bytes()).unwrap();
+    eventually("it went", || engine.counters(port).unwrap().tx.queued == 0);
+    assert_eq!((to.used(0), to.used(2)), (0, 1));
+}
+
+/// A rate limit keeps them while the rings are stopped.
+#[test]
+fn frames_that_waited_for_a_driver_are_not_given_to_one_that_takes_less() {
+    const GUEST_CSUM: u64 = 1 << 1;
+    let engine = Engine::new(1, 1).unwrap();
+    let cable = engine.add_cable().unwrap();
+    let (port, mut to) = guest(&engine, cable, FEATURES | GUEST_CSUM);
+    let (_, mut from) = guest(&engine, cable, FEATURES);
+    engine.set_rate(port, Some(Rate { bits_per_s: 8, burst_bytes: 100 })).unwrap();
+    to.give(8, 2048);
+    let (partial, vnet) = Flow::udp().gso(&[5; 500], 1000);
+    let vnet = VnetHeader { gso_type: GSO_NONE, gso_size: 0, ..vnet };
+    for _ in 0..2 {
+        from.send_with(&vnet, &partial);
+    }
+    from.send(&frame(2, 1, 60, 0));
+    let header = |to: &mut Guest| {
+        let mut bytes = None;
+        eventually("a frame arrives", || {
+            bytes = to.take_buffer();
+            bytes.is_some()
+        });
+        (bytes.as_ref().unwrap()[0], bytes.unwrap().len())
+    };
+    assert_eq!(header(&mut to), (NEEDS_CSUM, 12 + partial.len()));
+    eventually("the others wait", || engine.counters(port).unwrap().tx.queued == 2);
+    for ring in [0, 1] {
+        engine.vhost_stop_ring(port, ring).unwrap();
+    }
+    engine.vhost_features(port, FEATURES).unwrap();
+    for ring in [0, 1] {
+        to.start_ring(&engine, port, ring, 0);
+    }
+    engine.set_rate(port, None).unwrap();
+    assert_eq!(header(&mut to), (0, 12 + 60));
+    let tx = engine.counters(port).unwrap().tx;
+    assert_eq!((tx.drops[DropReason::Offload as usize], balanced(&tx)), (1, true));
+}
+
 #[test]
 fn a_ring_stops_where_it_is_and_goes_on_there() {
     let engine = Engine::new(1, 1).unwrap();
@@ -330,6 +418,47 @@ fn memory_that_is_taken_away_stops_the_rings_in_it() {
         stopped += engine.drain_events().len();
         stopped == 2
     });
+}
+
+/// Where the driver reads what the device wants to be told of.
+#[test]
+fn the_dirty_log_has_what_is_written_beside_buffers() {
+    const RING_PACKED: u64 = 1 << 34;
+    for packed in [0, RING_PACKED] {
+        let engine = Engine::new(1, 1).unwrap();
+        let cable = engine.add_cable().unwrap();
+        let (port, to) = guest(&engine, cable, FEATURES | LOG_ALL | packed);
+        let (_, mut from) = guest(&engine, cable, FEATURES);
+        let log = Guest::memory_file(GUEST / 4096 / 8 + MEMORY / 4096 / 8);
+        engine.vhost_set_log(port, log.metadata().unwrap().len(), 0, Some(&copy_of(&log))).unwrap();
+        let page = |at: u64| (GUEST + at) / 4096;
+        let dirty = |what: &str| {
+            let mut bits = vec![0; usize::try_from(log.metadata().unwrap().len()).unwrap()];
+            log.read_exact_at(&mut bits, 0).unwrap();
+            log.write_all_at(&vec![0; bits.len()], 0).unwrap();
+            let dirty = (0..bits.len() as u64 * 8)
+                .filter(|page| bits[usize::try_from(page / 8).unwrap()] & (1 << (page % 8)) != 0);
+            (what.to_owned(), dirty.collect::<Vec<_>>())
+        };
+        dirty("before");
+        from.send(&frame(2, 1, 60, 0));
+        eventually("it waits", || engine.counters(port).unwrap().tx.queued == 1);
+        let pages = dirty("kicks are wanted for buffers");
+        assert_eq!(pages.1, [page(0)], "{}", pages.0);
+        engine.vhost_enable_ring(port, 0, false).unwrap(); // the frame is dropped, and the next one finds no ring
+        engine.vhost_enable_ring(port, 0, true).unwrap();
+        dirty("again");
+        from.send(&frame(2, 1, 60, 1));
+        eventually("it waits", || engine.counters(port).unwrap().tx.queued == 1);
+        dirty("again");
+        for ring in [0, 1] {
+            engine.vhost_stop_ring(port, ring).unwrap();
+            let pages = dirty("stopped in order");
+            let expected = if packed == 0 { vec![] } else { vec![page(0x1000 * ring as u64)] };
+            assert_eq!(pages.1, expected, "{}, ring {ring}", pages.0);
+        }
+        drop(to);
+    }
 }
 
 #[test]

@@ -107,7 +107,8 @@ impl Engine {
         self.vhost(port, VhostCommand::Start(ring, place)).map(drop)
     }
 
-    /// Stop a ring; the base to continue from, None when it was not running.
+    /// Stop a ring; the base to continue from, None when it was not running. Of one that was stopped for a lie this tells
+    /// it once.
     ///
     /// # Errors
     /// No such ring.

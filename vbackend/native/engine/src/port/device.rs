@@ -109,7 +109,10 @@ impl Tap {
             self.staging[VNET_HEADER_LEN..end].copy_from_slice(frame);
             sys::write(self.fd.as_fd(), &self.staging[..end])
         } else {
-            sys::write_two(self.fd.as_fd(), &run.vnet.emit(), frame)
+            // The host refuses a hint at more than there is (Linux drivers/net/tun.c, tun_get_user()).
+            let most = u16::try_from(frame.len()).unwrap_or(u16::MAX);
+            let vnet = VnetHeader { hdr_len: run.vnet.hdr_len.min(most), ..run.vnet };
+            sys::write_two(self.fd.as_fd(), &vnet.emit(), frame)
         };
         sent(result, frame.len())
     }

@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 
 use vbackend_engine::{Engine, Place, RegionFile, RingPlace};
 use vbackend_proto::segment::PortId;
+use vbackend_proto::vnet::VnetHeader;
 
 pub const MEMORY: u64 = 1 << 20;
 pub const GUEST: u64 = 0x10_0000; // guest physical address of the file's beginning
@@ -30,7 +31,7 @@ pub struct Guest {
     pub kicks: [File; 2],
     pub calls: [File; 2],
     pub errs: [File; 2],
-    posted: [u16; 2], // chains ever made available
+    posted: [u16; 4], // chains ever made available
     used: [u16; 2],   // chains seen back
 }
 
@@ -83,7 +84,7 @@ impl Guest {
             kicks: [eventfd(), eventfd()],
             calls: [eventfd(), eventfd()],
             errs: [eventfd(), eventfd()],
-            posted: [0; 2],
+            posted: [0; 4],
             used: [0; 2],
         };
         engine.vhost_features(port, features).unwrap();
@@ -149,14 +150,30 @@ impl Guest {
         (&self.kicks[ring]).write_all(&1u64.to_ne_bytes()).unwrap();
     }
 
+    /// Start a second pair of rings, 2 and 3; returns its kicks.
+    pub fn start_pair(&self, engine: &Engine, port: PortId) -> [File; 2] {
+        let kicks = [eventfd(), eventfd()];
+        for (ring, kick) in (2..).zip(&kicks) {
+            engine.vhost_set_kick(port, ring, Some(copy_of(kick))).unwrap();
+            self.start_ring(engine, port, ring, 0);
+            engine.vhost_enable_ring(port, ring, true).unwrap();
+        }
+        kicks
+    }
+
     /// Give `count` receive buffers of `len` bytes each.
     pub fn give(&mut self, count: u16, len: u32) {
-        for _ in 0..count {
-            let index = self.posted[0] % SIZE;
-            self.put_descriptor(0, index, GUEST + Guest::buffer(0, index), len, WRITE, 0);
-            self.offer(0, index);
-        }
+        self.offer_buffers(0, count, len);
         self.kick(0);
+    }
+
+    /// Have them lie in a ring, without a kick.
+    pub fn offer_buffers(&mut self, ring: usize, count: u16, len: u32) {
+        for _ in 0..count {
+            let index = self.posted[ring] % SIZE;
+            self.put_descriptor(ring, index, GUEST + Guest::buffer(ring, index), len, WRITE, 0);
+            self.offer(ring, index);
+        }
     }
 
     /// Whether the engine wants kicks of a ring (no `VIRTQ_USED_F_NO_NOTIFY`).
@@ -170,15 +187,26 @@ impl Guest {
         self.kick(1);
     }
 
+    /// The same with another header than a plain one.
+    pub fn send_with(&mut self, vnet: &VnetHeader, frame: &[u8]) {
+        self.offer_frame_on(1, vnet, frame);
+        self.kick(1);
+    }
+
     /// Have a frame lie in the ring, without a kick.
     pub fn offer_frame(&mut self, frame: &[u8]) {
-        let index = self.posted[1] * 2 % SIZE;
-        let at = Guest::buffer(1, index);
-        self.put(at, &[0; 12]);
+        self.offer_frame_on(1, &VnetHeader::PLAIN, frame);
+    }
+
+    /// The same in another ring.
+    pub fn offer_frame_on(&mut self, ring: usize, vnet: &VnetHeader, frame: &[u8]) {
+        let index = self.posted[ring] * 2 % SIZE;
+        let at = Guest::buffer(ring, index);
+        self.put(at, &vnet.emit());
         self.put(at + 12, frame);
-        self.put_descriptor(1, index, GUEST + at, 12, NEXT, index + 1);
-        self.put_descriptor(1, index + 1, GUEST + at + 12, u32::try_from(frame.len()).unwrap(), 0, 0);
-        self.offer(1, index);
+        self.put_descriptor(ring, index, GUEST + at, 12, NEXT, index + 1);
+        self.put_descriptor(ring, index + 1, GUEST + at + 12, u32::try_from(frame.len()).unwrap(), 0, 0);
+        self.offer(ring, index);
     }
 
     /// How many chains of a ring came back in all.

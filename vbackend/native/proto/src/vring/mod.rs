@@ -237,6 +237,13 @@ impl<A: Area> Vring<A> {
         either!(self, ring => ring.disable_kicks());
     }
 
+    /// Whether the device area was written since this was asked last, by anything but completions: by wishes for kicks, or
+    /// by a stop.
+    #[inline]
+    pub fn take_told(&mut self) -> bool {
+        either!(self, ring => ring.take_told())
+    }
+
     /// Where to go on, for `GET_VRING_BASE`: the first chain that was not completed.
     ///
     /// A split ring has its index. A packed one has slot and wrap counter (bit 15) twice: in the low half the next

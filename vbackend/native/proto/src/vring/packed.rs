@@ -98,6 +98,7 @@ pub struct Packed<A> {
     held: u16,                         // slots between the two
     passed: Option<u32>,               // slots completed since a call was last considered; None: it never was
     wish: Option<u16>,                 // what the flags say to the driver
+    told: bool,                        // the device area was written, but for a completion
     gap: Option<(Position, Position)>, // slots that came back before their time: once `used` is at the first, pass over them
 }
 
@@ -116,7 +117,8 @@ impl<A: Area> Packed<A> {
         let told = used;
         let used = resume(&areas, config.size).unwrap_or(told);
         let gap = gap(&areas, config.size, used, told);
-        let mut ring = Packed { areas, config, avail: used, used, held: 0, passed: None, wish: None, gap };
+        let mut ring =
+            Packed { areas, config, avail: used, used, held: 0, passed: None, wish: None, told: false, gap };
         areas.device.store(EVENT_POSITION, used.bits());
         ring.pass_gap();
         Ok(ring)
@@ -274,7 +276,13 @@ impl<A: Area> Packed<A> {
     fn tell(&mut self, wish: u16) {
         if self.wish.replace(wish) != Some(wish) {
             self.areas.device.store(EVENT_FLAGS, wish);
+            self.told = true;
         }
+    }
+
+    #[inline]
+    pub(super) fn take_told(&mut self) -> bool {
+        std::mem::take(&mut self.told)
     }
 
     /// Whoever is next gets all kicks, until it says what it wants. With a gap ahead, it finds the ring as after a death.
@@ -282,6 +290,7 @@ impl<A: Area> Packed<A> {
         self.tell(EVENT_ENABLE);
         if self.gap.is_none() {
             self.areas.device.store(EVENT_POSITION, NOWHERE);
+            self.told = true;
         }
     }
 

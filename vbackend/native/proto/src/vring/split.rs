@@ -28,12 +28,22 @@ pub struct Split<A> {
     next_used: u16,      // the next chain to complete; also in shared memory
     called: Option<u16>, // `next_used` when a call was last considered
     kicks: Option<bool>, // what the flags say to the driver
+    told: bool,          // they, or the event index, were written
 }
 
 impl<A: Area> Split<A> {
     pub(super) fn new(config: Config, areas: Areas<A>) -> Split<A> {
         let used = areas.device.load(INDEX);
-        Split { areas, config, next_avail: used, seen: used, next_used: used, called: None, kicks: None }
+        Split {
+            areas,
+            config,
+            next_avail: used,
+            seen: used,
+            next_used: used,
+            called: None,
+            kicks: None,
+            told: false,
+        }
     }
 
     pub(super) fn set_areas(&mut self, areas: Areas<A>) {
@@ -166,6 +176,7 @@ impl<A: Area> Split<A> {
         if self.config.event_idx {
             let event = RING + USED_LEN * usize::from(self.config.size);
             self.areas.device.store(event, self.next_avail);
+            self.told = true;
         } else {
             self.set_flags(true);
         }
@@ -184,7 +195,13 @@ impl<A: Area> Split<A> {
     fn set_flags(&mut self, kicks: bool) {
         if self.kicks.replace(kicks) != Some(kicks) {
             self.areas.device.store(FLAGS, if kicks { 0 } else { NO_NOTIFY });
+            self.told = true;
         }
+    }
+
+    #[inline]
+    pub(super) fn take_told(&mut self) -> bool {
+        std::mem::take(&mut self.told)
     }
 
     pub(super) fn base(&self) -> u32 {

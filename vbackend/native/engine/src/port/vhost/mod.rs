@@ -88,11 +88,13 @@ pub struct Vhost {
     log: Option<DirtyLog>,
     log_call: Option<Call>,
     steering: Steering,
-    next: usize, // the pair whose turn to send it is
+    next: usize,    // the pair whose turn to send it is
+    blocked: usize, // the pair whose buffers frames wait for, while some do
     expected: usize,
     polling: Polling,
-    more: bool, // there is work that no kick announces
-    room: bool, // the guest may have given buffers that frames wait for
+    more: bool,         // there is work that no kick announces
+    room: bool,         // the guest may have given buffers that frames wait for
+    lies: Vec<Trouble>, // of rings that are stopped once what they gave before is done with
     troubles: Vec<Trouble>,
     stats: Arc<Stats>,
 }
@@ -120,10 +122,12 @@ impl Vhost {
             log_call: None,
             steering: Steering::default(),
             next: 0,
+            blocked: 0,
             expected: 0,
             polling: Polling { limit_us: busy_poll_us, since_us: 0 },
             more: false,
             room: false,
+            lies: Vec::new(),
             troubles: Vec::new(),
             stats,
         })
@@ -189,7 +193,9 @@ impl Vhost {
                 self.rings[index].begin(&self.memory, log);
             }
             VhostCommand::Stop(index) => {
-                let base = self.ring(index)?.stop();
+                self.ring(index)?;
+                let log = self.log.as_ref().filter(|_| self.features.log_all());
+                let base = self.rings[index].stop(&self.memory, log);
                 self.publish(index);
                 return Ok(base.map_or(NOT_RUNNING, u64::from));
             }
@@ -225,8 +231,9 @@ impl Vhost {
     fn set_memory(&mut self, regions: Vec<Region>) -> Result<(), String> {
         let memory = GuestMemory::new(regions)
             .map_err(|at| format!("the region at {at:#x} overlaps with another one"))?;
+        let log = self.log.as_ref().filter(|_| self.features.log_all());
         for (index, ring) in self.rings.iter_mut().enumerate() {
-            if !ring.move_to(&memory) {
+            if !ring.move_to(&memory, &self.memory, log) {
                 self.troubles.push(Trouble { ring: index, text: "its memory was taken away" });
             }
         }
@@ -264,7 +271,8 @@ impl Vhost {
 
     /// A ring lied: stop it.
     fn fail(&mut self, ring: usize, text: &'static str) {
-        self.rings[ring].fail();
+        let log = self.log.as_ref().filter(|_| self.features.log_all());
+        self.rings[ring].fail(&self.memory, log);
         self.troubles.push(Trouble { ring, text });
         self.publish(ring);
     }

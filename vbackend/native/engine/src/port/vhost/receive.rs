@@ -9,7 +9,7 @@ use vbackend_proto::offload;
 use vbackend_proto::vnet::{VNET_HEADER_LEN, VnetHeader};
 use vbackend_proto::vring::Area;
 
-use super::Vhost;
+use super::{Trouble, Vhost};
 use crate::command::End;
 use crate::counters::Lane;
 use crate::port::lazy::{HEAD, LEAST};
@@ -65,10 +65,9 @@ impl Vhost {
             match take_chain(chain_len, parts, header_len, scratch, at) {
                 Ok(next) => {
                     if learns {
-                        scratch
-                            .lazy
-                            .fill(&mut scratch.wire, Run::one(at, next - at - PREFIX_LEN, VnetHeader::PLAIN));
-                        self.steering.learn(&scratch.wire[at + PREFIX_LEN..next], pair);
+                        let body = at + PREFIX_LEN;
+                        // Frames that wait may be of that flow.
+                        self.room |= self.steering.learn(&scratch.wire[body..next.min(body + HEAD)], pair);
                     }
                     at = next;
                 }
@@ -78,20 +77,23 @@ impl Vhost {
         rx.frames_in += done as u64;
         ring.keep(done);
         match fetched {
-            Err(error) => self.fail(2 * pair + 1, error.text()),
+            Err(error) => self.lies.push(Trouble { ring: 2 * pair + 1, text: error.text() }),
             Ok(0) => {}
             Ok(_) => self.more = true, // until a look finds nothing
         }
         (at, frames + done)
     }
 
-    /// Give the guest its buffers back: nobody needs what is in them any more.
+    /// Give the guest its buffers back: nobody needs what is in them any more. Rings that lied behind them are stopped.
     pub fn release(&mut self) -> Result<(), End> {
         let log = self.log.as_ref().filter(|_| self.features.log_all());
         for (index, ring) in self.rings.iter_mut().enumerate().skip(1).step_by(2) {
             if ring.finish(&self.memory, log, false) {
                 self.stats.publish(index, ring.info());
             }
+        }
+        while let Some(Trouble { ring, text }) = self.lies.pop() {
+            self.fail(ring, text);
         }
         self.call_for_log();
         self.check_memory()
@@ -108,18 +110,13 @@ impl Vhost {
                 (self.more, self.room) = (true, true);
             }
         }
-        if self.more {
-            self.want_no_kicks();
-            return;
-        }
+        let (wait, log) = (!self.more, self.log.as_ref().filter(|_| self.features.log_all()));
         for ring in self.rings.iter_mut().skip(1).step_by(2).filter(|ring| ring.is_live()) {
-            self.more |= ring.enable_kicks(&self.memory) || ring.kick.is_none();
-        }
-    }
-
-    fn want_no_kicks(&mut self) {
-        for ring in self.rings.iter_mut().skip(1).step_by(2).filter(|ring| ring.is_live()) {
-            ring.disable_kicks();
+            if wait {
+                self.more |= ring.enable_kicks(&self.memory, log) || ring.kick.is_none();
+            } else {
+                ring.disable_kicks(&self.memory, log);
+            }
         }
     }
 
@@ -171,6 +168,52 @@ fn copy_out(parts: &[GuestArea], header: &mut [u8], frame: &mut [u8]) {
             at += here;
         } else if at == frame.len() && head == header.len() {
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::FileExt;
+
+    use super::super::{RingPlace, VhostCommand};
+    use super::*;
+    use crate::counters::Counters;
+    use crate::sys::{Place, Region};
+
+    const GUEST: u64 = 0x10_0000;
+    const USER: u64 = 0x7f00_0000_0000;
+
+    /// Long frames stay in the guest's memory, with several pairs too: the flow is told by their heads.
+    #[test]
+    fn the_bodies_of_long_frames_are_not_copied() {
+        let path = std::env::temp_dir().join(format!("vbackend-lazy-{}", std::process::id()));
+        let file = File::options().create_new(true).read(true).write(true).open(&path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        file.set_len(0x4000).unwrap();
+        let place = Place { guest: GUEST, size: 0x4000, user: USER };
+        let len = 12 + 1514u32;
+        let descriptor = [&(GUEST + 0x2000).to_le_bytes()[..], &len.to_le_bytes(), &[0; 4]].concat();
+        file.write_all_at(&descriptor, 0).unwrap();
+        file.write_all_at(&1u16.to_le_bytes(), 0x402).unwrap(); // one chain is available
+        for (pair, pairs) in [(0, 1), (1, 2)] {
+            let mut vhost = Vhost::new(0, std::sync::Arc::default()).unwrap();
+            let region = Region::map(place, file.as_fd(), 0).unwrap();
+            vhost.execute(VhostCommand::Features(1 << 32)).unwrap();
+            vhost.execute(VhostCommand::SetMemory(vec![region])).unwrap();
+            for ring in 0..2 * pairs {
+                vhost.execute(VhostCommand::SetCall(ring, None)).unwrap();
+            }
+            let (descriptors, driver, device) = (USER, USER + 0x400, USER + 0x800);
+            let ring = RingPlace { size: 4, base: 0, descriptors, driver, device };
+            vhost.execute(VhostCommand::Start(2 * pair + 1, ring)).unwrap();
+            vhost.execute(VhostCommand::Enable(2 * pair + 1, true)).unwrap();
+            let (mut scratch, mut counters) = (Scratch::new(), Counters::ZERO);
+            vhost.receive(&mut scratch, &mut counters.rx).unwrap();
+            assert_eq!((counters.rx.frames_in, scratch.runs.len()), (1, 1));
+            assert!(scratch.lazy.is_missing_in(&scratch.runs), "{pairs} pairs");
         }
     }
 }

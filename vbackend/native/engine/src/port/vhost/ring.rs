@@ -51,6 +51,7 @@ pub struct Ring {
     frames: u64,
     batch: Batch<GuestArea>, // fetched and not completed; between turns those that are not enough for a frame
     lens: Vec<u32>,          // of the first chains of `batch`: bytes written into them
+    left: Option<u32>,       // where it stood when it was stopped for a lie, until somebody asks
     full: Option<usize>, // `batch` has all chains the ring can have, none used, with room for so many bytes
 }
 
@@ -65,7 +66,7 @@ impl Ring {
         features: Features,
         memory: &GuestMemory,
     ) -> Result<(), String> {
-        self.vring = None;
+        (self.vring, self.left) = (None, None);
         let packed = features.packed();
         let areas = translate(place, packed, memory)?;
         let config = Config {
@@ -82,20 +83,22 @@ impl Ring {
 
     /// Begin to work after a start: call for what was completed before it, by somebody who may have died since.
     pub fn begin(&mut self, memory: &GuestMemory, log: Option<&DirtyLog>) {
-        self.disable_kicks();
+        self.disable_kicks(memory, None);
         if let Some(log) = log {
             self.log_ring(memory, log);
         }
         self.call(memory);
     }
 
-    /// Stop; where the next start is to continue. None: it was not running.
-    pub fn stop(&mut self) -> Option<u32> {
-        self.areas = None;
+    /// Stop; where the next start is to continue. None: it was not running, nor stopped for a lie since this was asked.
+    pub fn stop(&mut self, memory: &GuestMemory, log: Option<&DirtyLog>) -> Option<u32> {
+        let base = self.vring.as_mut().map(Vring::stop);
+        self.log_told(memory, log);
+        (self.vring, self.areas) = (None, None);
         self.batch.clear();
         self.lens.clear();
         self.full = None;
-        self.vring.take().map(|mut vring| vring.stop())
+        base.or_else(|| self.left.take())
     }
 
     /// Whether it was started.
@@ -108,16 +111,16 @@ impl Ring {
         self.enabled && self.vring.is_some()
     }
 
-    /// Go on in other memory. False: the ring is not in it, and is stopped.
-    pub fn move_to(&mut self, memory: &GuestMemory) -> bool {
+    /// Go on in `new` memory. False: the ring is not in it, and is stopped.
+    pub fn move_to(&mut self, new: &GuestMemory, memory: &GuestMemory, log: Option<&DirtyLog>) -> bool {
         let (Some(vring), Some(place)) = (&mut self.vring, self.place) else { return true };
-        match translate(place, self.packed, memory) {
+        match translate(place, self.packed, new) {
             Ok(areas) if vring.set_areas(areas).is_ok() => {
                 self.areas = Some(areas);
                 true
             }
             _ => {
-                self.stop();
+                self.left = self.stop(memory, log);
                 false
             }
         }
@@ -151,15 +154,18 @@ impl Ring {
     }
 
     /// Want no kicks.
-    pub fn disable_kicks(&mut self) {
+    pub fn disable_kicks(&mut self, memory: &GuestMemory, log: Option<&DirtyLog>) {
         if let Some(vring) = &mut self.vring {
             vring.disable_kicks();
+            self.log_told(memory, log);
         }
     }
 
     /// Want a kick for the next chain; whether there is one already.
-    pub fn enable_kicks(&mut self, memory: &GuestMemory) -> bool {
-        self.vring.as_mut().is_some_and(|vring| vring.enable_kicks(memory))
+    pub fn enable_kicks(&mut self, memory: &GuestMemory, log: Option<&DirtyLog>) -> bool {
+        let is_there = self.vring.as_mut().is_some_and(|vring| vring.enable_kicks(memory));
+        self.log_told(memory, log);
+        is_there
     }
 
     /// Write a frame behind its header into chains of the guest. `expected`: frames to come in this turn, this one
@@ -285,9 +291,19 @@ impl Ring {
         }
     }
 
+    /// Note what was written beside completions.
+    #[inline]
+    fn log_told(&mut self, memory: &GuestMemory, log: Option<&DirtyLog>) {
+        if self.vring.as_mut().is_some_and(Vring::take_told)
+            && let (Some(areas), Some(log)) = (&self.areas, log)
+        {
+            log.mark(memory, &areas.device, areas.device.len());
+        }
+    }
+
     /// Stop for a lie, and tell the front-end.
-    pub fn fail(&mut self) {
-        self.stop();
+    pub fn fail(&mut self, memory: &GuestMemory, log: Option<&DirtyLog>) {
+        self.left = self.stop(memory, log);
         if let Some(err) = &self.err {
             err.signal();
         }

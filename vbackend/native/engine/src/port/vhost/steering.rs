@@ -13,9 +13,10 @@ impl Default for Steering {
 }
 
 impl Steering {
-    /// The guest sent a frame on `pair`.
-    pub fn learn(&mut self, frame: &[u8], pair: usize) {
-        self.0[flow(frame)] = u8::try_from(pair).unwrap_or(0);
+    /// The guest sent a frame on `pair`; whether its flow was on another one before.
+    pub fn learn(&mut self, frame: &[u8], pair: usize) -> bool {
+        let pair = u8::try_from(pair).unwrap_or(0);
+        std::mem::replace(&mut self.0[flow(frame)], pair) != pair
     }
 
     /// The pair for a frame to the guest; 0 for flows it has not sent on.
@@ -62,7 +63,8 @@ mod tests {
         let mut steering = Steering::default();
         for port in 1000..1016 {
             let pair = usize::from(port % 4);
-            steering.learn(&frame(port, false), pair);
+            assert_eq!(steering.learn(&frame(port, false), pair), pair != 0);
+            assert!(!steering.learn(&frame(port, false), pair));
             assert_eq!(steering.pair(&frame(port, true)), pair);
         }
     }

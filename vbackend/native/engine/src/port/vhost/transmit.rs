@@ -43,6 +43,9 @@ impl Vhost {
     pub fn flush(&mut self, out: &mut Outgoing<'_>) -> Result<(), End> {
         self.expected = out.queue.len();
         out.each_queued(|frame, run| {
+            if !self.offloads.covers(&run.vnet) {
+                return Ok(Sent::No(DropReason::Offload)); // it waited for a driver that took more
+            }
             Ok(self.put(Body { bytes: frame, missing: None, len: frame.len() }, &run.vnet))
         })?;
         // What the rate limit holds waits for no buffers.
@@ -53,6 +56,9 @@ impl Vhost {
         let Some(pair) = self.pair_for(body.bytes) else { return Sent::No(DropReason::NoPeer) };
         let sent = self.rings[2 * pair].put(&self.memory, self.features, body, vnet, self.expected);
         self.expected = self.expected.saturating_sub(1);
+        if matches!(sent, Ok(Sent::Later)) {
+            self.blocked = pair;
+        }
         sent.unwrap_or_else(|error| {
             // What was put before it is given to the guest all the same.
             let log = self.log.as_ref().filter(|_| self.features.log_all());
@@ -76,24 +82,25 @@ impl Vhost {
         (0..pairs).find(|pair| live(*pair))
     }
 
-    /// Give the guest what was written. `waiting`: frames are left, so its next buffers are waited for, and those that
-    /// were too few are held: a kick then tells of others.
+    /// Give the guest what was written. `waiting`: frames are left, so the next buffers of the pair that the first one is for
+    /// are waited for, and those that were too few are held: a kick then tells of others. Other pairs may have buffers.
     fn finish(&mut self, waiting: bool) -> Result<(), End> {
         let log = self.log.as_ref().filter(|_| self.features.log_all());
         for (index, ring) in self.rings.iter_mut().enumerate().step_by(2) {
             if !ring.is_live() {
                 continue;
             }
+            let waiting = waiting && index == 2 * self.blocked;
             if ring.finish(&self.memory, log, waiting) {
                 self.stats.publish(index, ring.info());
             }
             // Refilled buffers are announced only while frames wait for them.
             if waiting {
-                let look_again = ring.enable_kicks(&self.memory) || ring.kick.is_none();
+                let look_again = ring.enable_kicks(&self.memory, log) || ring.kick.is_none();
                 self.more |= look_again;
                 self.room |= look_again;
             } else {
-                ring.disable_kicks();
+                ring.disable_kicks(&self.memory, log);
             }
         }
         self.call_for_log();
