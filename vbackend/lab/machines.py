@@ -218,8 +218,15 @@ class Machines:
     async def _build(self, name: str, recipe: str, now: VmNow) -> BuiltImage:
         loop = asyncio.get_running_loop()
 
+        def show(text: str) -> None:
+            if self.vms.get(name) is shown[0]:  # else nobody waits for it any more
+                shown[0] = replace(now, reason=f"image {recipe}: {text}")
+                self._set(name, shown[0])
+
         def say(text: str) -> None:
-            loop.call_soon_threadsafe(self._set, name, replace(now, reason=f"image {recipe}: {text}"))
+            loop.call_soon_threadsafe(show, text)
+
+        shown = [now]
 
         try:
             return await asyncio.to_thread(build_image, recipe, progress=say)

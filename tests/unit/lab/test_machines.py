@@ -1,7 +1,8 @@
 """The VMs of a lab: their states, their records, and what a successor takes over; without QEMU (fake_qemu.py)."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,27 @@ async def test_a_start_that_fails_leaves_nothing(yard: Yard, vm: Vm, words: str)
     with pytest.raises(VbackendError, match=words):
         await machines.start("a", Machine(vm))
     assert (machines.vms, yard.folder.vm_names(), find_qemus(yard.folder.root)) == ({}, [], {})
+
+
+async def test_a_build_that_nobody_waits_for_any_more(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(_: str, progress: Callable[[str], None]) -> None:
+        progress("unpacks")
+        go_on.wait(20)
+        progress("packs")
+        loop.call_soon_threadsafe(done.set)
+
+    go_on, done, loop = threading.Event(), asyncio.Event(), asyncio.get_running_loop()
+    monkeypatch.setattr(module, "build_image", build)
+    machines = yard.machines()
+    starting = asyncio.create_task(machines.start("a", Machine(Vm(image="small"))))
+    await eventually(
+        lambda: "a" in machines.vms and machines.vms["a"].reason == "image small: unpacks", "it is told"
+    )
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    go_on.set()
+    await done.wait()
+    assert machines.vms == {}
 
 
 async def test_halted_and_started_again(yard: Yard, machine: Machine) -> None:
