@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -14,12 +14,13 @@ from tests.support.run import wait_until
 from vbackend.errors import ConfigError, PeerError, VbackendError
 from vbackend.images import BuiltImage
 from vbackend.lab import machines as module
+from vbackend.lab.guest import Guest
 from vbackend.lab.machines import Machines, VmNow, kill_qemus
 from vbackend.lab.model import Nic, Vm
 from vbackend.lab.picture import Machine
 from vbackend.lab.process import find_qemus
 from vbackend.lab.state import LabFolder
-from vbackend.lab.vm import Host
+from vbackend.lab.vm import Card, Host
 from vbackend.qemu.version import QemuVersion
 
 NIC = Nic(mac="02:00:00:00:00:01")
@@ -207,6 +208,25 @@ async def test_a_record_says_more_than_there_is(yard: Yard, machine: Machine) ->
     second = yard.machines()
     await second.take_over()
     assert second.now("a").machine == machine
+
+
+async def test_a_guest_that_ends_while_it_is_taken_over(
+    yard: Yard, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def clean(guest: Guest, known: Mapping[str, Card]) -> set[str]:
+        if guest.name == "a":
+            guest.process.kill()
+            await guest.process.wait()
+        return await really_clean(guest, known)
+
+    really_clean = Guest.clean_cards
+    first = yard.machines()
+    await asyncio.gather(*(first.start(name, machine) for name in "ab"))
+    await first.leave()
+    monkeypatch.setattr(Guest, "clean_cards", clean)
+    second = yard.machines()
+    await second.take_over()
+    assert list(second.vms) == yard.folder.vm_names() == ["b"]
 
 
 async def test_every_qemu_of_a_lab_is_killed(yard: Yard, machine: Machine) -> None:
