@@ -189,7 +189,7 @@ class Guest:
 
     async def cards(self) -> set[str]:
         """Names of the cards that are plugged in."""
-        found = await self.qmp.execute("qom-list", {"path": "/machine/peripheral"})
+        found = await self.qmp.execute("qom-list", {"path": "/machine/peripheral"}, timeout=_MONITOR_S)
         prefix = device_id("")
         names = [cast(str, each["name"]) for each in cast(list[dict[str, Any]], found)]
         return {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
@@ -324,7 +324,11 @@ class Guest:
             matching=lambda event: (_data(event)["id"], _data(event)["status"]) == (job, "concluded"),
         ) as concluded:
             await self.qmp.execute(command, words)
-            await self._while_it_runs(asyncio.wait_for(concluded.get(), _SNAPSHOT_S))
+            try:
+                await self._while_it_runs(asyncio.wait_for(concluded.get(), _SNAPSHOT_S))
+            except TimeoutError:
+                what = f"VM {self.name!r}: {command} {tag}: not done in {_SNAPSHOT_S:g} s"
+                raise HostError(f"{what}; take less memory or a faster disk") from None
         jobs = cast(list[dict[str, Any]], await self.qmp.execute("query-jobs"))
         problem = next((each.get("error") for each in jobs if each["id"] == job), None)
         await self.qmp.execute("job-dismiss", {"id": job})
@@ -336,7 +340,7 @@ async def _connect(path: Path, process: Process, what: str) -> socket.socket:
     """Connect to a socket that QEMU will make. VbackendError: QEMU ended, or is silent."""
     deadline = asyncio.get_running_loop().time() + _MONITOR_S
     while True:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             sock.connect(socket_address(str(path)))
         except (FileNotFoundError, ConnectionRefusedError, BlockingIOError) as error:

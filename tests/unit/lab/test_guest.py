@@ -1,8 +1,10 @@
 """One running VM, against a program that passes for QEMU (tests/support/fake_qemu.py)."""
 
 import asyncio
+import contextlib
 import json
 import shutil
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest_asyncio
 
 from tests.support.fake_qemu import fake_qemu
 from vbackend.errors import ConfigError, HostError, PeerError, VbackendError
+from vbackend.lab import guest as module
 from vbackend.lab.guest import Guest
 from vbackend.lab.model import Nic, Vm
 from vbackend.lab.names import VmPlace
@@ -157,6 +160,39 @@ async def test_snapshots(yard: Yard) -> None:
         await guest.restore("other")
     with pytest.raises(HostError, match="snapshot-save broken: no space"):
         await guest.save("broken")
+
+
+async def test_a_snapshot_that_takes_too_long(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nothing(*_: object) -> None:
+        """It is begun, and never concluded."""
+
+    guest = await yard.start(Vm(disk="/d"))
+    vmstate_file(yard.place).touch()
+    monkeypatch.setattr(module, "_SNAPSHOT_S", 0.05)
+    with monkeypatch.context() as patch:
+        execute = guest.qmp.execute
+        patch.setattr(
+            guest.qmp,
+            "execute",
+            lambda name, *more: (nothing if "snapshot" in name else execute)(name, *more),
+        )
+        with pytest.raises(HostError, match=r"VM 'r1': snapshot-delete clean: not done in 0.05 s; take less"):
+            await guest.save("clean")
+
+
+async def test_a_socket_that_others_wait_at(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a QEMU that is stopped, or that talks to somebody else."""
+    guest = await yard.start(Vm(disk="/d"))
+    monkeypatch.setattr(module, "_MONITOR_S", 0.05)
+    path = yard.folder / "busy.sock"
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.ExitStack() as stack:
+        listener.bind(str(path))
+        listener.listen(0)
+        stack.enter_context(await module._connect(path, guest.process, "its port"))
+        with pytest.raises(
+            VbackendError, match=r"its port does not answer at .*busy.sock: Resource temporarily"
+        ):
+            await module._connect(path, guest.process, "its port")
 
 
 async def test_what_runs_in_a_guest_that_is_set_back_fails(yard: Yard) -> None:
