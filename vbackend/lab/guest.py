@@ -69,7 +69,7 @@ class Guest:
         for stale in (place.qmp, place.agent, place.console, place.pid):
             stale.unlink(missing_ok=True)
         place.qemu_log.write_bytes(b"")
-        place.command.write_text(shlex.join(command) + "\n")
+        place.command.write_bytes(os.fsencode(shlex.join(command)) + b"\n")
         process = Process.spawn(command, place.qemu_log, os.environ)
         try:
             return await cls._connected(name, place, process, has_agent=has_agent)

@@ -82,7 +82,7 @@ class Recordings:
             await self.stop(file)
 
     def _open(self, name: str) -> BinaryIO:
-        begun = self._begun.read_text().splitlines() if self._begun.exists() else []
+        begun = self._begun.read_text(encoding="utf-8").splitlines() if self._begun.exists() else []
         try:
             again = name in begun and Path(name).exists()
             file: BinaryIO = Path(name).open("r+b" if again else "wb", buffering=0)  # noqa: SIM115 (closed by _copy)

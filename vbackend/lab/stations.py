@@ -49,7 +49,7 @@ class Stations:
             service.switch.addresses,
             services_of(service, mac_octets(gateway_mac(self._folder.name, switch)), self._servers),
             segment=switch,
-            leases=await asyncio.to_thread(leases.read_text) if leases.exists() else None,
+            leases=await asyncio.to_thread(leases.read_text, "utf-8") if leases.exists() else None,
         )
         station.subscribe(lambda _: replace_file(leases, station.leases_json()))
         await station.start()

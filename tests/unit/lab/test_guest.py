@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import shutil
 import socket
 from collections.abc import AsyncIterator
@@ -215,6 +216,15 @@ async def test_no_agent(yard: Yard) -> None:
         guest.reach_agent()
     await guest.reset()
     assert yard.sent()[-1] == ["system_reset", {}]
+
+
+async def test_a_path_that_is_no_text(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"gr\xfcn")
+    folder.mkdir()
+    yard = Yard(folder)
+    guest = await yard.start(Vm(disk="/d"))
+    await guest.stop()
+    assert b"gr\xfcn" in yard.place.command.read_bytes()
 
 
 async def test_stop(yard: Yard) -> None:
