@@ -15,7 +15,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar, cast
 
-from vbackend.errors import ConfigError, HostError, PeerError, VbackendError
+from vbackend.errors import ConfigError, HostError, PeerError, VbackendError, one_line
 from vbackend.lab.names import VmPlace
 from vbackend.lab.process import Process
 from vbackend.lab.vm import (
@@ -177,9 +177,9 @@ class Guest:
                     done.append(call)
                 if self.agent is not None:
                     await self._demand(configure_script({nic: card}), f"its new card {nic}")
-            except BaseException:
+            except BaseException as error:
                 if done:
-                    await self._unplug(nic, card)
+                    await self._unplug_failed(nic, card, error)
                 raise
 
     async def unplug(self, nic: str, card: Card) -> None:
@@ -300,6 +300,15 @@ class Guest:
             await self._if_there("chardev-remove", f"{netdev_id(nic)}-socket")
         else:
             card.socket.unlink(missing_ok=True)
+
+    async def _unplug_failed(self, nic: str, card: Card, why: BaseException) -> None:
+        """After `why`, which is what matters should this fail too."""
+        try:
+            await self._unplug(nic, card)
+        except VbackendError as error:
+            if isinstance(why, Exception):
+                raise PeerError(f"{one_line(why)}; and what was plugged in stays: {one_line(error)}") from why
+            log.warning("VM %s: card %s stays plugged in: %s", self.name, nic, error)
 
     async def _if_there(self, command: str, ident: str) -> None:
         with contextlib.suppress(QmpCommandError):

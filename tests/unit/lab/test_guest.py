@@ -140,6 +140,21 @@ async def test_a_card_that_cannot_be_plugged_in_leaves_nothing(yard: Yard) -> No
     ]
 
 
+async def test_a_guest_that_ends_while_a_card_is_plugged_in(yard: Yard) -> None:
+    async def execute(name: str, *more: object, **options: object) -> object:
+        if name == "device_add":
+            guest.process.kill()
+            await guest.process.wait()
+        return await really(name, *more, **options)  # type: ignore[arg-type]
+
+    guest = await yard.start(Vm(disk="/d"))
+    really, guest.qmp.execute = guest.qmp.execute, execute  # type: ignore[assignment, method-assign]
+    with pytest.raises(
+        VbackendError, match=r"gone, device_add was not answered.*and what was plugged in stays"
+    ):
+        await guest.plug("eth1", yard.card("eth1"), yard.host)
+
+
 async def test_half_a_card_is_removed(yard: Yard) -> None:
     guest = await yard.start(Vm(disk="/d"), {"eth0": yard.card("eth0")})
     known = {"eth0": yard.card("eth0"), "eth1": yard.card("eth1")}
