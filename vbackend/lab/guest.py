@@ -230,7 +230,10 @@ class Guest:
         if tag not in tags:  # QEMU would stop the guest before it sees that
             there = ", ".join(tags) or "none"
             raise ConfigError(f"VM {self.name!r} has no snapshot {tag!r}; there are {there}")
-        await self._snapshot("snapshot-load", tag)
+        try:
+            await self._snapshot("snapshot-load", tag)
+        except HostError as error:  # QEMU has stopped the guest before it tried
+            raise HostError(f"{error}; the guest stands still now, vm-restart starts it anew") from None
         if self.agent is not None:
             self.agent.set_back()
 

@@ -176,6 +176,11 @@ async def test_snapshots(yard: Yard) -> None:
         await guest.restore("other")
     with pytest.raises(HostError, match="snapshot-save broken: no space"):
         await guest.save("broken")
+    await guest.save("spoiled")
+    with pytest.raises(
+        HostError, match="snapshot-load spoiled: no space; the guest stands still now, vm-restart"
+    ):
+        await guest.restore("spoiled")
 
 
 async def test_a_snapshot_that_takes_too_long(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
