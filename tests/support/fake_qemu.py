@@ -80,7 +80,7 @@ async def qmp(reader, writer):
             if command == "snapshot-save":
                 snapshots.append(args["tag"])
             jobs[:] = [{"id": args["job-id"], "status": "concluded"}]
-            if args["tag"] == "broken" and command == "snapshot-save":
+            if (args["tag"], command) in (("broken", "snapshot-save"), ("spoiled", "snapshot-load")):
                 jobs[0]["error"] = "no space"
             events.append(("JOB_STATUS_CHANGE", {"id": args["job-id"], "status": "concluded"}))
         send(**{"return": answer}, **({"id": request["id"]} if "id" in request else {}))

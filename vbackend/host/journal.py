@@ -5,6 +5,8 @@ process holds its lock, so a recycled process number means nothing. Rule: a chan
 crossed out after it is undone, so a kill leaves a line too many, never one too few.
 """
 
+import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -12,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Final, TextIO
+from typing import BinaryIO, Final
 
 from vbackend.errors import VbackendError
 from vbackend.host.changes import AnyChange, parse_change
@@ -36,7 +38,7 @@ class Journal:
 
     def __init__(self, directory: Path | None = None) -> None:
         self.directory: Final = journal_dir() if directory is None else directory
-        self._file: TextIO | None = None
+        self._file: BinaryIO | None = None
         self._path: Path | None = None
         self._changes: list[AnyChange] = []
         self._warned = False
@@ -50,8 +52,7 @@ class Journal:
         try:
             if self._file is None:
                 self._file = self._create()
-            self._file.write(change.model_dump_json() + "\n")
-            self._file.flush()
+            self._write(change.model_dump_json())
         except OSError as error:
             if not self._warned:
                 self._warned = True
@@ -68,8 +69,8 @@ class Journal:
             return
         self._changes.remove(change)
         if self._file is not None:
-            self._file.write(f"{_UNDONE}{change.model_dump_json()}\n")
-            self._file.flush()
+            with contextlib.suppress(OSError):  # a line too many
+                self._write(f"{_UNDONE}{change.model_dump_json()}")
             if not self._changes:
                 self.close()
 
@@ -86,12 +87,19 @@ class Journal:
         """What is not undone yet, oldest first."""
         return tuple(self._changes)
 
-    def _create(self) -> TextIO:
+    def _write(self, line: str) -> None:
+        """A line of its own, also behind one that was cut short when there was no space."""
+        assert self._file is not None, "it is open while there are changes"
+        data = f"\n{line}\n".encode()
+        if self._file.write(data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _create(self) -> BinaryIO:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self.directory / f"{os.getpid()}-{uuid.uuid4().hex[:8]}{_SUFFIX}"
         # Locked before it has its name: a sweep never sees it unlocked.
         hidden = path.with_suffix(".new")
-        file = hidden.open("w")
+        file = hidden.open("wb", buffering=0)
         fcntl.flock(file, fcntl.LOCK_EX)
         hidden.rename(path)
         self._path = path
@@ -101,7 +109,7 @@ class Journal:
 def still_made(lines: Iterable[str]) -> list[AnyChange]:
     """The changes that are not undone, newest first. Pure; a line that was cut short by the kill is skipped."""
     changes: list[AnyChange] = []
-    for line in lines:
+    for line in filter(None, lines):
         try:
             change = parse_change(line.removeprefix(_UNDONE))
         except ValueError:
@@ -135,7 +143,7 @@ def sweep(undo: Callable[[AnyChange], bool], directory: Path) -> int:
     swept = 0
     for path in sorted(directory.glob(f"*{_SUFFIX}")):
         try:
-            with path.open("r+") as file:
+            with path.open("r+", encoding="utf-8", errors="replace") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.fstat(file.fileno()).st_nlink == 0:  # another sweep was faster
                     continue

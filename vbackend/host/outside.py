@@ -83,10 +83,12 @@ class Outside:
         except (OSError, TimeoutError) as error:
             self._ended = None
             raise HostError(f"cannot run {command[0]}: its keeper does not answer ({error})") from error
+        except asyncio.CancelledError:
+            await self.stop()  # nobody hears of it
+            raise
         finally:
             self._answer = None
         if "error" in answer:
-            self._ended = None
             raise HostError(f"cannot run {answer['error']}")
         return ended
 
@@ -124,6 +126,9 @@ class Outside:
             self._keeper.poll()
             return
         told = json.loads(message)
+        if "error" in told:
+            self._settle(self._ended, told["error"])
+            self._ended = None
         if "ended" not in told:
             self._settle(self._answer, told)
         elif self._ended is not None:

@@ -168,6 +168,8 @@ def unpack(archive: Path, folder: Path) -> None:
     tar = ["tar", "--extract", "--keep-directory-symlink", "--no-same-owner", "--directory", str(folder)]
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE) as source:
         done = subprocess.run(tar, stdin=source.stdout, capture_output=True, text=True, check=False)
+        assert source.stdout is not None, "it is a pipe"
+        source.stdout.close()  # else it would wait for a tar that has failed to read on
         status = source.wait()
     if status != 0 or done.returncode != 0:
         raise HostError(f"cannot unpack {archive.name} into {folder}: {_complaint(done)}")

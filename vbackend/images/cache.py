@@ -22,6 +22,8 @@ __all__ = ["ImageCache", "content_key", "default_cache"]
 
 KEY_DIGITS: Final = 20
 UNUSED_S: Final = 30 * 24 * 3600
+ABANDONED_S: Final = 24 * 3600  # no build takes so long
+_WORKSPACE: Final = ".build-"
 
 
 def default_cache() -> Path:
@@ -67,7 +69,7 @@ class ImageCache:
     @contextlib.contextmanager
     def workspace(self) -> Iterator[Path]:
         """An empty folder on the cache's file system, removed at the end."""
-        with self._disk_errors(), tempfile.TemporaryDirectory(prefix=".build-", dir=self.images) as folder:
+        with self._disk_errors(), tempfile.TemporaryDirectory(prefix=_WORKSPACE, dir=self.images) as folder:
             yield Path(folder)
 
     def publish(self, built: Path, name: str, key: str) -> Path:
@@ -101,9 +103,13 @@ class ImageCache:
             Path(file.name).rename(self._note(name))
 
     def prune(self, name: str, now: float) -> None:
-        """Remove images of this name that were not used for a month. Under the lock."""
+        """Remove images of this name that were not used for a month, and what killed builders left. Under the lock."""
         of_name = re.compile(rf"{re.escape(name)}-[0-9a-f]{{{KEY_DIGITS}}}")
         for folder in self.images.iterdir():
+            if folder.name.startswith(_WORKSPACE):
+                with contextlib.suppress(FileNotFoundError):  # its builder ends just now
+                    if now - folder.stat().st_mtime > ABANDONED_S:
+                        shutil.rmtree(folder, ignore_errors=True)
             if not of_name.fullmatch(folder.name):
                 continue
             if folder.is_symlink():

@@ -2,14 +2,16 @@
 
 `World` is what can be changed; apply knows nothing else of it. Rules: a World's method that raises or is cancelled has
 taken its own half back; an undo that fails is told, and the rest of the undo goes on; being cancelled is a failure like
-others, and is waited out.
+others, and is waited out. Only what may take long is cancelled: the others are short, and most of them take away what
+no half of them could give back.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, assert_never
+from typing import Any, Final, Literal, Protocol, assert_never
 
 from vbackend.errors import VbackendError, one_line
 from vbackend.lab.plan import groups
@@ -37,6 +39,8 @@ __all__ = ["ApplyError", "Failure", "OnProgress", "Progress", "World", "apply", 
 
 
 log = logging.getLogger(__name__)
+
+_LONG: Final = (StartVm, AddNic, StartService, StartCapture)  # they wait for others
 
 
 class World(Protocol):
@@ -125,7 +129,10 @@ async def _together(
     async def one(step: Step) -> None:
         on_progress(Progress(step, "begin"))
         try:
-            await carry_out(step, world)
+            if isinstance(step, _LONG):
+                await carry_out(step, world)
+            else:
+                await _to_its_end(carry_out(step, world))
         except asyncio.CancelledError:
             on_progress(Progress(step, "failed", error="cancelled"))
             raise
@@ -148,6 +155,15 @@ async def _together(
         raise broken[0]  # by on_progress
     if not failures:  # but the world may have cancelled itself
         failures += [(step, "cancelled") for step, task in zip(group, tasks, strict=True) if task.cancelled()]
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Whoever cancels this waits for it; `_wait` has not forgotten that it did."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait((task,))
+    task.result()
 
 
 async def _wait(tasks: Sequence[asyncio.Future[None]]) -> bool:

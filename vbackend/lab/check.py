@@ -53,7 +53,7 @@ def host_problems(lab: Lab) -> Iterator[tuple[Where, str]]:
 def _files(lab: Lab) -> Iterator[tuple[Where, str]]:
     """What VMs boot or are given, and where captures go to."""
     for number, capture in enumerate(lab.capture):
-        if not _mode(capture.file)[0] and (what := _no_place(capture.file)):
+        if what := _no_target(capture.file):
             yield ("capture", number, "file"), what
     for name, vm in lab.vm.items():
         if vm.image is not None:
@@ -80,7 +80,7 @@ def _ports(lab: Lab) -> Iterator[tuple[Where, str]]:
         except (ConfigError, HostError) as error:
             yield where, f"{end!r}: {error}"
         path = _made_path(spec)
-        if path is not None and not path.startswith("@") and (what := _no_place(path)):
+        if path is not None and not path.startswith("@") and (what := _no_place(path) or _taken(spec, path)):
             yield where, f"{end!r}: {what}"
 
 
@@ -104,6 +104,16 @@ def _no_file(file: str, access: int) -> str:
     return "" if os.access(file, access) else f"no permission for {file!r}; see its owner and mode"
 
 
+def _no_target(file: str) -> str:
+    """What is wrong with a file that is to be written, whether there is one or not; "": nothing."""
+    mode, _ = _mode(file)
+    if not mode:
+        return _no_place(file)
+    if not stat.S_ISREG(mode):
+        return f"{file!r} is no file; give another name"
+    return "" if os.access(file, os.W_OK) else f"no permission to write {file!r}; see its owner and mode"
+
+
 def _no_place(file: str) -> str:
     """What is wrong with the folder of a file that is to be made; "": nothing."""
     folder = str(Path(file).parent)
@@ -112,6 +122,17 @@ def _no_place(file: str) -> str:
         return f"there is no folder {folder!r}{why}; make it first"
     may = os.access(folder, os.W_OK | os.X_OK)
     return "" if may else f"no permission to write to folder {folder!r}; see its owner and mode"
+
+
+def _taken(spec: PortSpec, path: str) -> str:
+    """What is in the way of a socket; "": nothing, for another socket is judged when it is bound."""
+    try:
+        mode = Path(path).lstat().st_mode
+    except OSError:
+        return ""
+    if isinstance(spec, VdeSpec):
+        return "" if stat.S_ISDIR(mode) else f"{path!r} is no folder; remove it or choose another path"
+    return "" if stat.S_ISSOCK(mode) else f"{path!r} is no socket; remove it or choose another path"
 
 
 def _mode(path: str) -> tuple[int, str]:

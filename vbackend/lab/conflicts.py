@@ -230,6 +230,15 @@ def _forwards(lab: Lab, now: Picture) -> Iterator[tuple[Where, str]]:
             except ConfigError as error:
                 yield where, str(error)
                 continue
+            known, served = targets, nat.config.versions if nat is not None else ()
+            targets = tuple(target for target in known if target.version in served)
+            if not targets:
+                family = f"IPv{known[0].version}"
+                yield (
+                    where,
+                    f"{forward.host} has an {family} address, and the NAT none; give it one in nat.addr",
+                )
+                continue
             everywhere = forward.listen is None or forward.listen.is_unspecified
             for target in targets:
                 key = (forward.protocol, forward.port, target.version, None if everywhere else forward.listen)
@@ -252,8 +261,13 @@ def _guest_addresses(now: Picture, service: Service, vm: str) -> list[IPAddress]
 def _held(lab: Lab, _now: Picture) -> Iterator[tuple[Where, str]]:
     claims = []
     for where, end in lab.placed():
-        if not is_vm_end(end) and (what := _opened(parse_port(end))) is not None:
+        if is_vm_end(end):
+            continue
+        spec = parse_port(end)
+        if (what := _opened(spec)) is not None:
             claims.append(_Claim(what, end_name(end), where))
+        if isinstance(spec, TapSpec) and spec.bridge is not None:  # which others may be on, too
+            claims.append(_Claim(_device(spec.bridge, spec.netns), f"bridge {spec.bridge}", where))
     yield from _twice(claims, "and is for one end only; name another")
 
 
@@ -261,7 +275,7 @@ def _opened(spec: PortSpec) -> str | None:
     """The thing of the host that a port has for itself."""
     match spec:
         case TapSpec() | TunSpec():
-            return f"device {spec.ifname}" + ("" if spec.netns is None else f" of namespace {spec.netns}")
+            return _device(spec.ifname, spec.netns)
         case StreamSpec(dial=False) | VhostUserSpec(dial=False) | UnitSpec(address=UnixAddress()):
             return None if spec.address is None else _place(spec.address, "TCP")
         case DgramUnixSpec() | DgramUdpSpec():
@@ -270,6 +284,10 @@ def _opened(spec: PortSpec) -> str | None:
             return f"directory {spec.directory}"
         case _:
             return None
+
+
+def _device(name: str, netns: str | None) -> str:
+    return f"device {name}" + ("" if netns is None else f" of namespace {netns}")
 
 
 def _place(address: UnixAddress | TcpAddress, protocol: str) -> str | None:

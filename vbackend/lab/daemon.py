@@ -110,6 +110,9 @@ class LabDaemon:
                 self._now = await self._world.take_over()
                 stack.push_async_callback(self._world.close)
                 stack.push_async_callback(self._relays.close)
+                stack.push_async_callback(
+                    self._server.close
+                )  # first: what is being changed is undone while it can be
                 await self._server.serve(self._backend, self._end.set, lab_commands(self))
                 log.info("lab %s: %d guests taken over", self._folder.name, len(self._now.vms))
                 if wanted is not None:
@@ -184,8 +187,7 @@ class LabDaemon:
         self._applying += 1
         try:
             async with self._turn:
-                if self._end.is_set():
-                    raise HostError(f"lab {self._folder.name!r} is being taken down; try again")
+                self._check_going_on()
                 await self._world.machines.notice_ends()
                 self._now = self._seen()
                 await self._apply(self._wanted(lab), file)
@@ -255,8 +257,13 @@ class LabDaemon:
         self, cable: str, up: bool | None, forward: Impair | None, back: Impair | None
     ) -> None:
         async with self._turn:
+            self._check_going_on()
             lab = self._wanted(None)
             await self._apply(_with_cable(lab, cable, up, forward, back), None)
+
+    def _check_going_on(self) -> None:
+        if self._end.is_set():
+            raise HostError(f"lab {self._folder.name!r} is being taken down; try again")
 
     async def _apply(self, wanted: Lab, file: str | None) -> None:
         before, file = self._record.running, file or self._record.file
@@ -265,7 +272,7 @@ class LabDaemon:
         try:
             await apply(plan(self._now, wanted), self._world, self._progress)
         except BaseException:
-            if before is not None and not self._healed and before != wanted:
+            if before is not None and not self._healed and before != wanted and not self._end.is_set():
                 await self._heal(before)
             if before is not None:
                 self._folder.write(LabRecord(file=self._record.file, running=before))

@@ -2,11 +2,12 @@
 its own.
 """
 
+import logging
 from dataclasses import replace
 from typing import Final
 
 from vbackend.backend import Backend
-from vbackend.errors import ConfigError
+from vbackend.errors import ConfigError, VbackendError
 from vbackend.host.nat import Nat
 from vbackend.host.outside import Outside
 from vbackend.host.ruleset import LookUp, NatConfig, gateway_port
@@ -18,6 +19,8 @@ from vbackend.ports.parse import parse_port
 from vbackend.ports.spec import TapSpec
 
 __all__ = ["Gateways", "gateway_name"]
+
+log = logging.getLogger(__name__)
 
 
 def gateway_name(switch: str) -> str:
@@ -57,6 +60,8 @@ class Gateways:
             self._running.pop(switch, None)
             await nat.stop()
             await self._backend.remove_port(gateway_name(switch))
+            if self._uplink is None and self._running:
+                await self._lead_others_out()
             raise
 
     async def stop(self, switch: str) -> None:
@@ -71,6 +76,13 @@ class Gateways:
         """Stop them all."""
         for switch in list(self._running):
             await self.stop(switch)
+
+    async def _lead_others_out(self) -> None:
+        """Give those that ran before their uplink again."""
+        try:
+            await self._lead_out()
+        except (VbackendError, OSError) as error:
+            log.error("the NATs of %s have no uplink any more: %s", ", ".join(self._running), error)
 
     async def _lead_out(self) -> None:
         """One uplink with the forwards of all, as long as there is one."""

@@ -15,7 +15,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar, cast
 
-from vbackend.errors import ConfigError, HostError, PeerError, VbackendError
+from vbackend.errors import ConfigError, HostError, PeerError, VbackendError, one_line
 from vbackend.lab.names import VmPlace
 from vbackend.lab.process import Process
 from vbackend.lab.vm import (
@@ -69,7 +69,7 @@ class Guest:
         for stale in (place.qmp, place.agent, place.console, place.pid):
             stale.unlink(missing_ok=True)
         place.qemu_log.write_bytes(b"")
-        place.command.write_text(shlex.join(command) + "\n")
+        place.command.write_bytes(os.fsencode(shlex.join(command)) + b"\n")
         process = Process.spawn(command, place.qemu_log, os.environ)
         try:
             return await cls._connected(name, place, process, has_agent=has_agent)
@@ -177,9 +177,9 @@ class Guest:
                     done.append(call)
                 if self.agent is not None:
                     await self._demand(configure_script({nic: card}), f"its new card {nic}")
-            except BaseException:
+            except BaseException as error:
                 if done:
-                    await self._unplug(nic, card)
+                    await self._unplug_failed(nic, card, error)
                 raise
 
     async def unplug(self, nic: str, card: Card) -> None:
@@ -189,7 +189,7 @@ class Guest:
 
     async def cards(self) -> set[str]:
         """Names of the cards that are plugged in."""
-        found = await self.qmp.execute("qom-list", {"path": "/machine/peripheral"})
+        found = await self.qmp.execute("qom-list", {"path": "/machine/peripheral"}, timeout=_MONITOR_S)
         prefix = device_id("")
         names = [cast(str, each["name"]) for each in cast(list[dict[str, Any]], found)]
         return {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
@@ -230,7 +230,10 @@ class Guest:
         if tag not in tags:  # QEMU would stop the guest before it sees that
             there = ", ".join(tags) or "none"
             raise ConfigError(f"VM {self.name!r} has no snapshot {tag!r}; there are {there}")
-        await self._snapshot("snapshot-load", tag)
+        try:
+            await self._snapshot("snapshot-load", tag)
+        except HostError as error:  # QEMU has stopped the guest before it tried
+            raise HostError(f"{error}; the guest stands still now, vm-restart starts it anew") from None
         if self.agent is not None:
             self.agent.set_back()
 
@@ -301,6 +304,15 @@ class Guest:
         else:
             card.socket.unlink(missing_ok=True)
 
+    async def _unplug_failed(self, nic: str, card: Card, why: BaseException) -> None:
+        """After `why`, which is what matters should this fail too."""
+        try:
+            await self._unplug(nic, card)
+        except VbackendError as error:
+            if isinstance(why, Exception):
+                raise PeerError(f"{one_line(why)}; and what was plugged in stays: {one_line(error)}") from why
+            log.warning("VM %s: card %s stays plugged in: %s", self.name, nic, error)
+
     async def _if_there(self, command: str, ident: str) -> None:
         with contextlib.suppress(QmpCommandError):
             await self.qmp.execute(command, {"id": ident})
@@ -324,7 +336,11 @@ class Guest:
             matching=lambda event: (_data(event)["id"], _data(event)["status"]) == (job, "concluded"),
         ) as concluded:
             await self.qmp.execute(command, words)
-            await self._while_it_runs(asyncio.wait_for(concluded.get(), _SNAPSHOT_S))
+            try:
+                await self._while_it_runs(asyncio.wait_for(concluded.get(), _SNAPSHOT_S))
+            except TimeoutError:
+                what = f"VM {self.name!r}: {command} {tag}: not done in {_SNAPSHOT_S:g} s"
+                raise HostError(f"{what}; take less memory or a faster disk") from None
         jobs = cast(list[dict[str, Any]], await self.qmp.execute("query-jobs"))
         problem = next((each.get("error") for each in jobs if each["id"] == job), None)
         await self.qmp.execute("job-dismiss", {"id": job})
@@ -336,7 +352,7 @@ async def _connect(path: Path, process: Process, what: str) -> socket.socket:
     """Connect to a socket that QEMU will make. VbackendError: QEMU ended, or is silent."""
     deadline = asyncio.get_running_loop().time() + _MONITOR_S
     while True:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             sock.connect(socket_address(str(path)))
         except (FileNotFoundError, ConnectionRefusedError, BlockingIOError) as error:

@@ -8,6 +8,7 @@ locate.py the lines.
 import copy
 import difflib
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -64,7 +65,12 @@ def load_lab(path: Path, *, host: bool = True) -> Lab:
     LabError: it cannot be read, or is wrong, or (with `host`) wants what this host has not: files, for instance.
     """
     try:
-        text = path.read_text()
+        os.fsencode(path.absolute()).decode()  # the lab has it, and is kept as JSON
+    except UnicodeDecodeError:
+        what = "has a path that is not in UTF-8; move it to another folder, or rename it"
+        raise LabError((Problem(ascii(str(path)), None, (), what),)) from None
+    try:
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise LabError((Problem(str(path), None, (), f"cannot be read: {error.strerror}"),)) from None
     except UnicodeDecodeError as error:

@@ -218,8 +218,15 @@ class Machines:
     async def _build(self, name: str, recipe: str, now: VmNow) -> BuiltImage:
         loop = asyncio.get_running_loop()
 
+        def show(text: str) -> None:
+            if self.vms.get(name) is shown[0]:  # else nobody waits for it any more
+                shown[0] = replace(now, reason=f"image {recipe}: {text}")
+                self._set(name, shown[0])
+
         def say(text: str) -> None:
-            loop.call_soon_threadsafe(self._set, name, replace(now, reason=f"image {recipe}: {text}"))
+            loop.call_soon_threadsafe(show, text)
+
+        shown = [now]
 
         try:
             return await asyncio.to_thread(build_image, recipe, progress=say)
@@ -231,18 +238,23 @@ class Machines:
 
     async def _take_over(self, name: str, pid: int | None) -> None:
         record, guest = self._folder.read_vm(name), None
-        place = self._folder.vm(name)
+        place, there = self._folder.vm(name), set[str]()
         if pid is not None and record is not None and record.ready:
             guest = await Guest.adopt(name, pid, place, has_agent=record.machine.vm.has_agent)
+        if guest is not None and record is not None:
+            cards = {nic: self._card(name, nic, config) for nic, config in record.machine.nics.items()}
+            try:
+                there = await guest.clean_cards(cards)
+            except VbackendError as error:
+                log.warning("VM %s: %s", name, one_line(error))
+                await guest.leave()
+                guest = None
         if guest is None or record is None:
             if pid is not None:
                 log.warning("VM %s: it cannot be taken over, so it is ended", name)
                 await asyncio.to_thread(_kill, {place.pid: pid})
             self._folder.remove_vm(name)
             return
-        there = await guest.clean_cards(
-            {nic: self._card(name, nic, config) for nic, config in record.machine.nics.items()}
-        )
         nics = {nic: config for nic, config in record.machine.nics.items() if nic in there}
         now = VmNow(Machine(record.machine.vm, nics), "running", since=record.since, guest=guest)
         if guest.agent is not None:

@@ -5,6 +5,7 @@ lab's folder lies is control/place.py's.
 """
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -51,7 +52,7 @@ def tap_mac(lab: str, ifname: str) -> str:
 
 def socket_path(path: Path) -> Path:
     """The path, when a Unix socket can lie there. ConfigError: it is too long."""
-    length = len(str(path).encode())
+    length = len(os.fsencode(path))
     if length > UNIX_PATH_MAX:
         raise ConfigError(
             f"socket {str(path)!r}: the path has {length} bytes, {UNIX_PATH_MAX} fit; "

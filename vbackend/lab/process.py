@@ -23,8 +23,9 @@ _PROC: Final = Path("/proc")
 
 def find_qemus(folder: Path, uid: int | None = None) -> dict[Path, int]:
     """The QEMUs of a user, None: of this one, with a pid file anywhere below `folder`: its path, and the number of the
-    living process."""
+    living process. Also those that know the folder by another name, through a symbolic link."""
     mine, found = os.getuid() if uid is None else uid, {}
+    real = _real(folder)
     for entry in _PROC.iterdir():
         if not entry.name.isdigit():
             continue
@@ -32,8 +33,8 @@ def find_qemus(folder: Path, uid: int | None = None) -> dict[Path, int]:
             if entry.stat().st_uid != mine:
                 continue
             path = _pidfile((entry / "cmdline").read_bytes())
-            if path is not None and path.is_relative_to(folder):
-                found[path] = int(entry.name)
+            if path is not None and path.is_relative_to(real):
+                found[folder / path.relative_to(real)] = int(entry.name)
     return found
 
 
@@ -41,7 +42,13 @@ def _pidfile(cmdline: bytes) -> Path | None:
     words = cmdline.split(b"\0")
     if b"-pidfile" not in words[:-1]:
         return None
-    return Path(os.fsdecode(words[words.index(b"-pidfile") + 1]))
+    path = Path(os.fsdecode(words[words.index(b"-pidfile") + 1]))
+    return _real(path) if path.is_absolute() else None
+
+
+def _real(path: Path) -> Path:
+    """Not Path.resolve, which raises where links are in a circle."""
+    return Path(os.path.realpath(path))
 
 
 class Process:
@@ -82,7 +89,7 @@ class Process:
         except ProcessLookupError:
             return None
         try:
-            same = _pidfile((_PROC / str(pid) / "cmdline").read_bytes()) == mark
+            same = _pidfile((_PROC / str(pid) / "cmdline").read_bytes()) == _real(mark)
         except OSError:
             same = False
         if not same:

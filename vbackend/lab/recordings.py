@@ -5,8 +5,10 @@ append a section to it. What a killed daemon wrote of a block is cut off first.
 """
 
 import asyncio
+import errno
 import logging
 import os
+import stat
 import struct
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -50,7 +52,7 @@ class Recordings:
 
     async def start(self, capture: Capture) -> None:
         """HostError: the file cannot be written. ConfigError: no such link, not a filter."""
-        file = self._open(capture.file)
+        file, writer = self._open(capture.file), None
         try:
             place = await self._backend.capture(
                 links=capture.links, expression=capture.filter, beside=str(self._folder.control)
@@ -59,9 +61,11 @@ class Recordings:
             async with asyncio.timeout(_END_S):
                 file.write(await reader.readexactly(_BLOCK.size))  # from now on every frame is recorded
         except BaseException:
+            if writer is not None:
+                writer.close()
             file.close()
             raise
-        task = asyncio.create_task(_copy(reader, file), name=f"capture {capture.file}")
+        task = asyncio.create_task(_copy(reader, file, capture.file), name=f"capture {capture.file}")
         self._running[capture.file] = (writer, task)
 
     async def stop(self, file: str) -> None:
@@ -72,9 +76,7 @@ class Recordings:
         await asyncio.wait((task,), timeout=_END_S)
         task.cancel()
         writer.close()
-        for error in await asyncio.gather(task, return_exceptions=True):
-            if isinstance(error, OSError):
-                log.error("capture %s: %s", file, error.strerror)
+        await asyncio.gather(task, return_exceptions=True)
 
     async def close(self) -> None:
         """Stop them all."""
@@ -82,10 +84,10 @@ class Recordings:
             await self.stop(file)
 
     def _open(self, name: str) -> BinaryIO:
-        begun = self._begun.read_text().splitlines() if self._begun.exists() else []
+        begun = self._begun.read_text(encoding="utf-8").splitlines() if self._begun.exists() else []
         try:
             again = name in begun and Path(name).exists()
-            file: BinaryIO = Path(name).open("r+b" if again else "wb", buffering=0)  # noqa: SIM115 (closed by _copy)
+            file = _opened(name, anew=not again)
             end = whole_length(file) if again else 0
             file.truncate(end)
             file.seek(end)
@@ -95,9 +97,25 @@ class Recordings:
         return file
 
 
-async def _copy(reader: asyncio.StreamReader, file: BinaryIO) -> None:
-    with file:
-        while data := await reader.read(_CHUNK):
-            view = memoryview(data)
-            while view:
-                view = view[file.write(view) :]
+def _opened(name: str, *, anew: bool) -> BinaryIO:
+    """Without waiting for somebody who reads, should it be a named pipe: that fails."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC if anew else os.O_RDWR
+    fd = os.open(name, flags | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "it is no file")
+        return os.fdopen(fd, "wb" if anew else "r+b", buffering=0)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+async def _copy(reader: asyncio.StreamReader, file: BinaryIO, name: str) -> None:
+    try:
+        with file:
+            while data := await reader.read(_CHUNK):
+                view = memoryview(data)
+                while view:
+                    view = view[file.write(view) :]
+    except OSError as error:
+        log.error("capture %s: what comes from now on is lost: %s", name, error.strerror)

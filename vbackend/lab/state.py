@@ -178,10 +178,15 @@ def _read(path: Path, model: type[M]) -> M | None:
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write a file so that it appears whole. HostError: impossible."""
+    """Write a file, in UTF-8 whatever the locale is, so that it appears whole. HostError: impossible."""
     try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".new-", delete=False) as file:
-            file.write(text)
-        Path(file.name).replace(path)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as file:
+            try:
+                file.write(text.encode())
+                file.flush()
+                Path(file.name).replace(path)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
     except OSError as error:
         raise HostError(f"cannot keep the lab's state in {path}: {error.strerror}") from None

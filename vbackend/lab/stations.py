@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from vbackend.backend import Backend
+from vbackend.errors import HostError
 from vbackend.lab.names import gateway_mac, mac_octets, station_mac
 from vbackend.lab.served import services_of
 from vbackend.lab.state import LabFolder, replace_file
@@ -49,9 +50,9 @@ class Stations:
             service.switch.addresses,
             services_of(service, mac_octets(gateway_mac(self._folder.name, switch)), self._servers),
             segment=switch,
-            leases=await asyncio.to_thread(leases.read_text) if leases.exists() else None,
+            leases=await asyncio.to_thread(leases.read_text, "utf-8") if leases.exists() else None,
         )
-        station.subscribe(lambda _: replace_file(leases, station.leases_json()))
+        station.subscribe(lambda _: _keep(leases, station))
         await station.start()
         self._running[switch] = station
 
@@ -70,3 +71,11 @@ class Stations:
 
     def _leases(self, switch: str) -> Path:
         return self._folder.root / f"leases-{switch}.json"
+
+
+def _keep(leases: Path, station: Station) -> None:
+    """What cannot be kept costs nobody the services: who has such an address keeps it (services/dhcp4.py)."""
+    try:
+        replace_file(leases, station.leases_json())
+    except HostError as error:
+        log.warning("%s: a successor will not know its leases: %s", station.name, error)

@@ -16,8 +16,9 @@ from qemu.qmp import EventListener, ExecuteError, Message, QMPClient, QMPError
 
 from vbackend.errors import VbackendError
 
-__all__ = ["Qmp", "QmpCommandError", "QmpError"]
+__all__ = ["ANSWER_S", "Qmp", "QmpCommandError", "QmpError"]
 
+ANSWER_S: Final = 60.0  # the monitor stands still while QEMU writes a snapshot
 Event = Mapping[str, Any]
 
 
@@ -54,12 +55,17 @@ class Qmp:
             raise QmpError(f"QEMU's monitor does not answer: {error or 'silence'}") from error
         return cls(client)
 
-    async def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> object:
-        """Send a command and return its value. QmpCommandError: refused; QmpError: the monitor is gone."""
+    async def execute(
+        self, command: str, arguments: Mapping[str, object] | None = None, *, timeout: float = ANSWER_S
+    ) -> object:
+        """Send a command and return its value. QmpCommandError: refused; QmpError: the monitor is gone, or silent."""
         try:
-            return await self._client.execute(command, arguments)
+            async with asyncio.timeout(timeout):
+                return await self._client.execute(command, arguments)
         except ExecuteError as error:
             raise QmpCommandError(command, error) from error
+        except TimeoutError as error:
+            raise QmpError(f"QEMU's monitor hangs, {command} was not answered in {timeout:g} s") from error
         except (QMPError, EOFError, OSError) as error:
             raise QmpError(f"QEMU's monitor is gone, {command} was not answered: {error}") from error
 

@@ -1,6 +1,7 @@
 """The journal's file and the sweep, with changes that are only recorded."""
 
 import logging
+import resource
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,32 @@ def test_without_a_directory_there_is_a_warning(tmp_path: Path, caplog: pytest.L
     journal.forget(change(1))
     journal.close()
     assert sweep(lambda _: True, tmp_path / "none") == 0
+
+
+def test_a_disk_that_is_full_for_a_while(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What is undone meanwhile is undone; and the line that was cut short spoils no other."""
+    journal = Journal(tmp_path)
+    journal.record(change(1))
+    (path,) = files(tmp_path)
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20, unlimited[1]))
+    try:
+        journal.record(change(2))
+        journal.forget(change(2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert "File too large" in caplog.text or "No space left" in caplog.text
+    assert journal.changes == (change(1),)
+    journal.record(change(3))
+    assert still_made(path.read_text().splitlines()) == [change(3), change(1)]
+    journal.close()
+
+
+def test_a_journal_with_garbage(tmp_path: Path) -> None:
+    left_by_a_dead_process(tmp_path, change(1))
+    (path,) = files(tmp_path)
+    path.write_bytes(b"\xff\n" + path.read_bytes())
+    assert sweep(lambda each: each == change(1), tmp_path) == 1
 
 
 @pytest.mark.parametrize(

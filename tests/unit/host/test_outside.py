@@ -50,6 +50,16 @@ async def test_what_cannot_be_run(outside: Outside) -> None:
     await outside.run(["true"])
 
 
+@pytest.mark.parametrize("command", ["sleep 60", "/no/such/program"])
+async def test_cancelled_before_the_answer(outside: Outside, command: str) -> None:
+    running = asyncio.ensure_future(outside.run(command.split()))
+    await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await outside.run(["true"])
+
+
 async def test_the_keeper_is_killed(caplog: pytest.LogCaptureFixture) -> None:
     before = children()
     outside = Outside()

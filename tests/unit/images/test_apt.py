@@ -125,3 +125,9 @@ def test_unpack_refuses_what_is_no_package(tmp_path: Path) -> None:
     broken.write_bytes(b"no archive")
     with pytest.raises(HostError, match=r"cannot unpack broken.deb"):
         unpack(broken, tmp_path)
+
+
+def test_unpack_does_not_wait_for_a_tar_that_failed(repository: Repository, tmp_path: Path) -> None:
+    deb = repository.add("x", "1", {"x": bytes(1 << 20)})
+    with pytest.raises(HostError, match=r"cannot unpack .*/no: .*No such file or directory"):
+        unpack(deb, tmp_path / "no")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vbackend.errors import HostError
-from vbackend.images.cache import UNUSED_S, ImageCache, content_key, default_cache
+from vbackend.images.cache import ABANDONED_S, UNUSED_S, ImageCache, content_key, default_cache
 
 KEY, OTHER = "0" * 20, "1" * 20
 
@@ -79,6 +79,20 @@ def test_prune(tmp_path: Path) -> None:
         cache.prune("small", now)
     assert [folder.exists() for folder in (old, new, other)] == [False, True, True]
     assert not (cache.images / f"small-{'2' * 20}").is_symlink()
+
+
+def test_what_killed_builders_left(tmp_path: Path) -> None:
+    cache = ImageCache(tmp_path)
+    cache.images.mkdir()
+    with cache.workspace() as living, cache.lock("small"):
+        left = cache.images / ".build-x"
+        (left / "deb").mkdir(parents=True)
+        now = left.stat().st_mtime
+        cache.prune("small", now)
+        assert left.exists()
+        os.utime(living, (now + ABANDONED_S, now + ABANDONED_S))
+        cache.prune("small", now + ABANDONED_S + 1)
+        assert (left.exists(), living.exists()) == (False, True)
 
 
 def test_notes(tmp_path: Path) -> None:

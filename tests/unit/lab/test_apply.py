@@ -9,7 +9,7 @@ from vbackend.errors import HostError
 from vbackend.lab.apply import ApplyError, Progress, apply, carry_out
 from vbackend.lab.model import Vm
 from vbackend.lab.picture import NOTHING
-from vbackend.lab.steps import AddSegment, StartVm, Step
+from vbackend.lab.steps import AddSegment, StartVm, Step, StopVm
 
 VM = Vm(image="small")
 SEGMENTS: tuple[Step, ...] = (AddSegment("a", "switch"), AddSegment("b", "switch"))
@@ -98,6 +98,37 @@ async def test_cancelled_while_it_undoes() -> None:
         await task
     assert isinstance(caught.value.__cause__, ApplyError)
     assert world.now == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("step", "calls"),
+    [
+        (StopVm("r1", VM, {}), ["stop", "stopped", "start", "started"]),
+        (StartVm("r1", VM, {}), ["start"]),
+    ],
+)
+async def test_what_takes_away_is_not_cut_short(step: Step, calls: list[str]) -> None:
+    class Slow(FakeWorld):
+        async def stop_vm(self, _: Step) -> None:
+            told.append("stop")
+            begun.set()
+            await asyncio.sleep(0.01)
+            told.append("stopped")
+
+        async def start_vm(self, _: Step) -> None:
+            told.append("start")
+            begun.set()
+            await asyncio.sleep(0.01)
+            told.append("started")
+
+    told: list[str] = []
+    begun = asyncio.Event()
+    task = asyncio.ensure_future(apply([step], Slow(NOTHING)))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert told == calls
 
 
 async def test_each_step_has_its_method() -> None:

@@ -60,6 +60,8 @@ def qemu(monkeypatch: pytest.MonkeyPatch) -> None:
             ],
         ),
         ("capture = [{file = 'no/x'}]", ["capture[0].file: there is no folder 'no'; make it first"]),
+        ("capture = [{file = 'there'}]", []),
+        ("capture = [{file = 'folder'}]", ["capture[0].file: 'folder' is no file; give another name"]),
         ("capture = [{file = 'there/x'}]", ["capture[0].file: there is no folder 'there'; make it first"]),
     ],
     ids=[
@@ -72,6 +74,8 @@ def qemu(monkeypatch: pytest.MonkeyPatch) -> None:
         "a long name of a recipe",
         "no name",
         "capture",
+        "a capture again",
+        "a folder as capture",
         "no folder",
     ],
 )
@@ -101,6 +105,11 @@ def test_an_unknown_image() -> None:
             ["capture[0].file: no permission to write to folder '.'; see its owner and mode"],
         ),
         ("disk = 'x'\n[[capture]]\nfile = 'y'", 7, []),
+        (
+            "disk = 'x'\n[[capture]]\nfile = 'x'",
+            4,
+            ["capture[0].file: no permission to write 'x'; see its owner and mode"],
+        ),
     ],
 )
 def test_permissions(
@@ -124,6 +133,10 @@ def test_permissions(
         ("dgram:unix:{}/no/x:{}/no/y", "there is no folder '{}/no'; make it first"),
         ("vde:{}/no/x", "there is no folder '{}/no'; make it first"),
         ("vde:{}/x", None),
+        ("vde:{}/file", "'{}/file' is no folder; remove it or choose another path"),
+        ("vde:{}", None),
+        ("unit:{}/file", "'{}/file' is no socket; remove it or choose another path"),
+        ("stream:unix:{}/file,dial", None),
         ("tap:t0", None),
         ("tap:t0,netns=no-such", "there is no network namespace 'no-such'; make it with `ip netns add no-such`"),
         ("tap:t0,owner=root", None),
@@ -133,6 +146,7 @@ def test_permissions(
     ],
 )  # fmt: skip
 def test_ports(tmp_path: Path, end: str, what: str | None) -> None:
+    (tmp_path / "file").touch()
     end = end.replace("{}", str(tmp_path))
     told = [] if what is None else [f"switch.s.ports[0]: {end!r}: {what.format(tmp_path)}"]
     assert found(f"switch.s.ports = ['{end}']") == told

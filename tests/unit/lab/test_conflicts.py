@@ -243,6 +243,29 @@ def test_forwards(forwards: list[str], complaints: list[str]) -> None:
     assert said == [f"switch.lan.nat.forward{complaint}" for complaint in complaints]
 
 
+@pytest.mark.parametrize(
+    ("forwards", "complaints"),
+    [
+        (["tcp:8080:[fd00::9]:80"], []),
+        (
+            ["tcp:8080:10.0.0.9:80"],
+            ["[0]: 10.0.0.9 has an IPv4 address, and the NAT none; give it one in nat.addr"],
+        ),
+    ],
+)
+def test_forwards_of_a_version_that_the_nat_lacks(forwards: list[str], complaints: list[str]) -> None:
+    said = found(f"{NAT}addr = ['fd00::ff/64']\nforward = {forwards}")
+    assert said == [f"switch.lan.nat.forward{complaint}" for complaint in complaints]
+
+
+def test_a_bridge_that_is_another_port() -> None:
+    ports = ["tap:t0,bridge=b", "tap:t1,bridge=b", "tap:b"]
+    assert found(f"switch.s.ports = {ports}") == [
+        "switch.s.ports[2]: device b belongs to bridge b too (switch.s.ports[0]), and is for one end only; "
+        "name another"
+    ]
+
+
 def test_a_port_that_two_switches_forward() -> None:
     text = "".join(
         f"[switch.s{number}.nat]\naddr = ['10.{number}.0.1/24']\nforward = ['tcp:8080:10.{number}.0.2:80']\n"

@@ -17,6 +17,7 @@ from vbackend.errors import ConfigError, ControlError, HostError
 from vbackend.images import BuiltImage
 from vbackend.lab import machines
 from vbackend.lab.daemon import LabDaemon, live
+from vbackend.lab.guest import Guest
 from vbackend.lab.model import Lab
 from vbackend.lab.process import find_qemus
 from vbackend.lab.state import LabFolder, LabLock, LabRecord
@@ -167,6 +168,47 @@ async def test_the_next_client_goes_on_when_the_first_one_leaves(yard: Yard, bui
         await client.execute("lab-down")
 
 
+async def test_told_to_end_while_a_guest_boots(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def boot(guest: Guest, *_: object) -> None:
+        booting.set()
+        await guest.run("sleep 60", timeout=60)
+
+    booting = asyncio.Event()
+    monkeypatch.setattr(machines, "build_image", lambda *_, **__: IMAGE)
+    monkeypatch.setattr(Guest, "set_up", boot)
+    async with asyncio.timeout(20):
+        async with yard.daemon() as (_, client):
+            applying = asyncio.create_task(client.execute("lab-apply", {"lab": json(two(yard.disk, SLOW))}))
+            await booting.wait()
+        with pytest.raises(ControlError):
+            await applying
+    assert not yard.folder.root.exists()
+    assert find_qemus(yard.folder.root) == {}
+
+
+async def test_a_client_that_leaves_while_its_vm_stops(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def stop(guest: Guest) -> None:
+        stopping.set()
+        await guest.qmp.quit()
+        await asyncio.sleep(0.5)
+        await really_stop(guest)
+
+    stopping, really_stop = asyncio.Event(), Guest.stop
+    three = two(yard.disk, f'[vm.c]\ndisk = "{yard.disk}"\n')
+    async with yard.daemon() as (daemon, client):
+        await client.execute("lab-apply", {"lab": json(three)})
+        monkeypatch.setattr(Guest, "stop", stop)
+        async with ControlClient(str(yard.folder.control)) as leaving:
+            applying = asyncio.create_task(leaving.execute("lab-apply", {"lab": json(two(yard.disk))}))
+            await stopping.wait()
+            applying.cancel()
+        await asyncio.gather(applying, return_exceptions=True)
+        await eventually(lambda: not daemon.status().changing, "the apply is over")
+        assert [vm.state for vm in daemon.status().vms] == ["running"] * 3
+        assert {vm.pid for vm in daemon.status().vms} == set(find_qemus(yard.folder.root).values())
+        await client.execute("lab-down")
+
+
 async def test_a_lab_that_is_going_down_takes_no_more(yard: Yard) -> None:
     async with yard.daemon() as (daemon, client):
         await client.execute("lab-apply", {"lab": json(two(yard.disk))})
@@ -174,6 +216,8 @@ async def test_a_lab_that_is_going_down_takes_no_more(yard: Yard) -> None:
         await asyncio.sleep(0)
         with pytest.raises(HostError, match="lab 'two' is being taken down; try again"):
             await daemon.apply(two(yard.disk), None)
+        with pytest.raises(HostError, match="lab 'two' is being taken down; try again"):
+            await daemon.set_cable("core", False, None, None)
         await down
 
 

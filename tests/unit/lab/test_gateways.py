@@ -24,6 +24,7 @@ class Noted:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.told: list[tuple[object, ...]] = []
         self.refuse = False
+        self.too_many = -1  # forwards
         told = self.told
         noted = self
 
@@ -44,6 +45,8 @@ class Noted:
                 self.forwards = len(forwards)
 
             async def start(self) -> None:
+                if self.forwards == noted.too_many:
+                    raise HostError("the port is taken")
                 told.append(("uplink", self.forwards))
 
             async def stop(self) -> None:
@@ -106,4 +109,18 @@ async def test_a_start_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: py
     with pytest.raises(HostError, match="no nft"):
         await gateways.start("lan", CONFIG, lambda _: ())
     assert noted.told[-1] == ("no port", "lan:nat")
+    await gateways.close()
+
+
+async def test_a_start_that_fails_leaves_the_others_their_uplink(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted = Noted(monkeypatch)
+    gateways = make(tmp_path, object())
+    await gateways.start("dmz", OTHER, lambda _: ())
+    noted.too_many = 1
+    with pytest.raises(HostError, match="the port is taken"):
+        await gateways.start("lan", CONFIG, lambda _: ())
+    uplinks = [words for words in noted.told if "uplink" in str(words[0])]
+    assert uplinks == [("uplink", 0), ("no uplink",), ("uplink", 0)]
     await gateways.close()

@@ -1,8 +1,11 @@
 """One running VM, against a program that passes for QEMU (tests/support/fake_qemu.py)."""
 
 import asyncio
+import contextlib
 import json
+import os
 import shutil
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import pytest_asyncio
 
 from tests.support.fake_qemu import fake_qemu
 from vbackend.errors import ConfigError, HostError, PeerError, VbackendError
+from vbackend.lab import guest as module
 from vbackend.lab.guest import Guest
 from vbackend.lab.model import Nic, Vm
 from vbackend.lab.names import VmPlace
@@ -136,6 +140,21 @@ async def test_a_card_that_cannot_be_plugged_in_leaves_nothing(yard: Yard) -> No
     ]
 
 
+async def test_a_guest_that_ends_while_a_card_is_plugged_in(yard: Yard) -> None:
+    async def execute(name: str, *more: object, **options: object) -> object:
+        if name == "device_add":
+            guest.process.kill()
+            await guest.process.wait()
+        return await really(name, *more, **options)  # type: ignore[arg-type]
+
+    guest = await yard.start(Vm(disk="/d"))
+    really, guest.qmp.execute = guest.qmp.execute, execute  # type: ignore[assignment, method-assign]
+    with pytest.raises(
+        VbackendError, match=r"gone, device_add was not answered.*and what was plugged in stays"
+    ):
+        await guest.plug("eth1", yard.card("eth1"), yard.host)
+
+
 async def test_half_a_card_is_removed(yard: Yard) -> None:
     guest = await yard.start(Vm(disk="/d"), {"eth0": yard.card("eth0")})
     known = {"eth0": yard.card("eth0"), "eth1": yard.card("eth1")}
@@ -157,6 +176,44 @@ async def test_snapshots(yard: Yard) -> None:
         await guest.restore("other")
     with pytest.raises(HostError, match="snapshot-save broken: no space"):
         await guest.save("broken")
+    await guest.save("spoiled")
+    with pytest.raises(
+        HostError, match="snapshot-load spoiled: no space; the guest stands still now, vm-restart"
+    ):
+        await guest.restore("spoiled")
+
+
+async def test_a_snapshot_that_takes_too_long(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nothing(*_: object) -> None:
+        """It is begun, and never concluded."""
+
+    guest = await yard.start(Vm(disk="/d"))
+    vmstate_file(yard.place).touch()
+    monkeypatch.setattr(module, "_SNAPSHOT_S", 0.05)
+    with monkeypatch.context() as patch:
+        execute = guest.qmp.execute
+        patch.setattr(
+            guest.qmp,
+            "execute",
+            lambda name, *more: (nothing if "snapshot" in name else execute)(name, *more),
+        )
+        with pytest.raises(HostError, match=r"VM 'r1': snapshot-delete clean: not done in 0.05 s; take less"):
+            await guest.save("clean")
+
+
+async def test_a_socket_that_others_wait_at(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a QEMU that is stopped, or that talks to somebody else."""
+    guest = await yard.start(Vm(disk="/d"))
+    monkeypatch.setattr(module, "_MONITOR_S", 0.05)
+    path = yard.folder / "busy.sock"
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.ExitStack() as stack:
+        listener.bind(str(path))
+        listener.listen(0)
+        stack.enter_context(await module._connect(path, guest.process, "its port"))
+        with pytest.raises(
+            VbackendError, match=r"its port does not answer at .*busy.sock: Resource temporarily"
+        ):
+            await module._connect(path, guest.process, "its port")
 
 
 async def test_what_runs_in_a_guest_that_is_set_back_fails(yard: Yard) -> None:
@@ -179,6 +236,15 @@ async def test_no_agent(yard: Yard) -> None:
         guest.reach_agent()
     await guest.reset()
     assert yard.sent()[-1] == ["system_reset", {}]
+
+
+async def test_a_path_that_is_no_text(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"gr\xfcn")
+    folder.mkdir()
+    yard = Yard(folder)
+    guest = await yard.start(Vm(disk="/d"))
+    await guest.stop()
+    assert b"gr\xfcn" in yard.place.command.read_bytes()
 
 
 async def test_stop(yard: Yard) -> None:

@@ -1,5 +1,6 @@
 """What lab files become, and what is said about wrong ones: file, line, key, what was found, what was expected."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -221,3 +222,11 @@ def test_what_is_no_lab_file(tmp_path: Path, content: bytes | None, what: str) -
         file.write_bytes(content)
     with pytest.raises(LabError, match=what):
         load_lab(file)
+
+
+def test_a_path_that_is_no_text(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"gr\xfcn")
+    folder.mkdir()
+    (folder / "x.toml").write_text("")
+    with pytest.raises(LabError, match=r"gr.udcfcn/x.toml': has a path that is not in UTF-8; move it"):
+        load_lab(folder / "x.toml")

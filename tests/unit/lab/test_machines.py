@@ -1,7 +1,8 @@
 """The VMs of a lab: their states, their records, and what a successor takes over; without QEMU (fake_qemu.py)."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,13 @@ from tests.support.run import wait_until
 from vbackend.errors import ConfigError, PeerError, VbackendError
 from vbackend.images import BuiltImage
 from vbackend.lab import machines as module
+from vbackend.lab.guest import Guest
 from vbackend.lab.machines import Machines, VmNow, kill_qemus
 from vbackend.lab.model import Nic, Vm
 from vbackend.lab.picture import Machine
 from vbackend.lab.process import find_qemus
 from vbackend.lab.state import LabFolder
-from vbackend.lab.vm import Host
+from vbackend.lab.vm import Card, Host
 from vbackend.qemu.version import QemuVersion
 
 NIC = Nic(mac="02:00:00:00:00:01")
@@ -91,6 +93,27 @@ async def test_a_start_that_fails_leaves_nothing(yard: Yard, vm: Vm, words: str)
     with pytest.raises(VbackendError, match=words):
         await machines.start("a", Machine(vm))
     assert (machines.vms, yard.folder.vm_names(), find_qemus(yard.folder.root)) == ({}, [], {})
+
+
+async def test_a_build_that_nobody_waits_for_any_more(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(_: str, progress: Callable[[str], None]) -> None:
+        progress("unpacks")
+        go_on.wait(20)
+        progress("packs")
+        loop.call_soon_threadsafe(done.set)
+
+    go_on, done, loop = threading.Event(), asyncio.Event(), asyncio.get_running_loop()
+    monkeypatch.setattr(module, "build_image", build)
+    machines = yard.machines()
+    starting = asyncio.create_task(machines.start("a", Machine(Vm(image="small"))))
+    await eventually(
+        lambda: "a" in machines.vms and machines.vms["a"].reason == "image small: unpacks", "it is told"
+    )
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    go_on.set()
+    await done.wait()
+    assert machines.vms == {}
 
 
 async def test_halted_and_started_again(yard: Yard, machine: Machine) -> None:
@@ -185,6 +208,25 @@ async def test_a_record_says_more_than_there_is(yard: Yard, machine: Machine) ->
     second = yard.machines()
     await second.take_over()
     assert second.now("a").machine == machine
+
+
+async def test_a_guest_that_ends_while_it_is_taken_over(
+    yard: Yard, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def clean(guest: Guest, known: Mapping[str, Card]) -> set[str]:
+        if guest.name == "a":
+            guest.process.kill()
+            await guest.process.wait()
+        return await really_clean(guest, known)
+
+    really_clean = Guest.clean_cards
+    first = yard.machines()
+    await asyncio.gather(*(first.start(name, machine) for name in "ab"))
+    await first.leave()
+    monkeypatch.setattr(Guest, "clean_cards", clean)
+    second = yard.machines()
+    await second.take_over()
+    assert list(second.vms) == yard.folder.vm_names() == ["b"]
 
 
 async def test_every_qemu_of_a_lab_is_killed(yard: Yard, machine: Machine) -> None:

@@ -1,5 +1,6 @@
 """Names that follow from names: for ever the same, never the same for two."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,11 @@ def test_a_socket_has_a_short_path(length: int, fits: bool) -> None:
         return
     with pytest.raises(ConfigError, match="the path has 108 bytes, 107 fit; set XDG_RUNTIME_DIR"):
         socket_path(path)
+
+
+def test_a_path_that_is_no_text() -> None:
+    path = Path(os.fsdecode(b"/run/gr\xfcn/x.sock"))
+    assert socket_path(path) == path
 
 
 def test_a_deep_folder_is_told_before_anything_starts() -> None:

@@ -46,6 +46,11 @@ async def test_taken_over_from_another_parent(tmp_path: Path) -> None:
     child = subprocess.Popen(command(mark), stdin=subprocess.DEVNULL)  # noqa: ASYNC220
     with child:
         wait_until(lambda: find_qemus(tmp_path) == {mark: child.pid}, "it is found")
+        (tmp_path / "link").symlink_to(tmp_path)
+        assert find_qemus(tmp_path / "link") == {tmp_path / "link/pid": child.pid}
+        through = Process.adopt(child.pid, tmp_path / "link/pid")
+        assert through is not None
+        through.release()
         assert Process.adopt(child.pid, tmp_path / "other") is None
         process = Process.adopt(child.pid, mark)
         assert process is not None

@@ -1,5 +1,9 @@
 """Files that are written while a lab runs: begun once, continued after a kill."""
 
+import asyncio
+import errno
+import io
+import os
 from pathlib import Path
 
 import pytest
@@ -7,6 +11,7 @@ import pytest
 from tests.support.pcapng import parse
 from vbackend.backend import Backend
 from vbackend.errors import ConfigError, HostError
+from vbackend.lab import recordings as module
 from vbackend.lab.model import Capture
 from vbackend.lab.recordings import Recordings, whole_length
 from vbackend.lab.state import LabFolder
@@ -63,3 +68,28 @@ async def test_begun_stopped_and_continued(tmp_path: Path) -> None:
     content = path.read_bytes()
     again = content.index(content[:4], 4)  # the second section's head
     assert [len(parse(part).packets) for part in (content[:again], content[again:])] == [2, 2]
+
+
+@pytest.mark.parametrize("somebody_reads", [True, False])
+async def test_a_named_pipe_is_no_file(tmp_path: Path, somebody_reads: bool) -> None:
+    folder = LabFolder("t", {"XDG_RUNTIME_DIR": str(tmp_path)})
+    folder.make()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK) if somebody_reads else -1
+    async with Backend(name="t", segment=None) as backend:
+        with pytest.raises(HostError, match=r"pipe': cannot write it: (it is no file|No such device)"):
+            await Recordings(folder, backend).start(Capture(file=str(pipe)))
+    if reader >= 0:
+        os.close(reader)
+
+
+async def test_a_full_disk_is_told_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    class Full(io.BytesIO):
+        def write(self, _: object) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    reader = asyncio.StreamReader()
+    reader.feed_data(BLOCK)
+    await module._copy(reader, Full(), "/x.pcapng")
+    assert "capture /x.pcapng: what comes from now on is lost: No space left on device" in caplog.text

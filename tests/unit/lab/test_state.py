@@ -1,6 +1,8 @@
 """A lab's folder: records that appear whole, and a lock that dies with its process."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from vbackend.errors import HostError
 from vbackend.lab.model import Lab, Nic, Vm
 from vbackend.lab.picture import Machine
-from vbackend.lab.state import LabFolder, LabLock, LabRecord, VmRecord
+from vbackend.lab.state import LabFolder, LabLock, LabRecord, VmRecord, replace_file
 
 LAB = Lab(name="two", vm={"a": Vm(disk="/d")})
 
@@ -50,6 +52,21 @@ def test_the_disk_is_full(folder: LabFolder, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("tempfile.NamedTemporaryFile", full)
     with pytest.raises(HostError, match="No space left on device"):
         folder.write(LabRecord())
+
+
+def test_a_file_that_cannot_be_put_in_its_place(tmp_path: Path) -> None:
+    (tmp_path / "state.json").mkdir()
+    with pytest.raises(HostError, match=r"cannot keep the lab's state in .*state.json"):
+        replace_file(tmp_path / "state.json", "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
+
+
+def test_a_locale_that_is_not_utf_8(tmp_path: Path) -> None:
+    script = f"from vbackend.lab.state import *; replace_file(Path({str(tmp_path / 'file')!r}), 'gr\\xfcn')"
+    plain = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    command = [sys.executable, "-c", f"from pathlib import Path; {script}"]
+    subprocess.run(command, env={**os.environ, **plain}, check=True)
+    assert (tmp_path / "file").read_bytes() == "grün".encode()
 
 
 def test_one_lock(folder: LabFolder) -> None:

@@ -1,12 +1,17 @@
 """Stations that start and stop; leases that outlive the daemon."""
 
+from ipaddress import IPv4Address
 from pathlib import Path
+
+import pytest
 
 from vbackend.backend import Backend
 from vbackend.lab.model import Dhcp, Switch
 from vbackend.lab.state import LabFolder
 from vbackend.lab.stations import Stations, station_name
 from vbackend.lab.steps import Service
+from vbackend.services.dhcp4 import LeaseEvent
+from vbackend.services.leases import Lease
 
 MAC = "02:00:00:00:00:01"
 ADDR = ("10.0.0.1/24", "fd00::1/64")
@@ -33,3 +38,21 @@ async def test_start_and_stop(tmp_path: Path) -> None:
         await stations.start("lan", Service(Switch(addr=ADDR)))
         await stations.close()
         assert stations.snapshots() == {}
+
+
+async def test_leases_that_cannot_be_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As on a full disk: what a station's callbacks raise ends it."""
+    folder = LabFolder("t", {"XDG_RUNTIME_DIR": str(tmp_path)})
+    folder.make()
+    async with Backend(name="t", segment=None) as backend:
+        await backend.start([])
+        backend.add_segment("lan", "switch")
+        stations = Stations(folder, backend)
+        await stations.start("lan", Service(Switch(addr=ADDR, dhcp=DHCP)))
+        (folder.root / "leases-lan.json").mkdir()
+        address = IPv4Address("10.0.0.100")
+        lease = Lease(address=address, client="01", mac=MAC, hostname=None, state="bound", until=1.0)
+        for callback in stations._running["lan"]._callbacks:
+            callback(LeaseEvent("given", lease))
+        await stations.close()
+    assert "lan:services: a successor will not know its leases: cannot keep the lab's state" in caplog.text

@@ -72,6 +72,19 @@ async def test_peer_that_is_silent() -> None:
     assert ours.fileno() < 0
 
 
+async def test_peer_that_falls_silent() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.sendall(
+            b'{"QMP": {"version": {}, "capabilities": []}}\r\n{"return": {}, "id": "__qmp#00000"}\r\n'
+        )
+        async with await Qmp.connect(ours) as qmp:
+            with pytest.raises(
+                QmpError, match=r"QEMU's monitor hangs, query-status was not answered in 0.05 s"
+            ):
+                await qmp.execute("query-status", timeout=0.05)
+
+
 async def test_peer_that_speaks_something_else() -> None:
     ours, theirs = socket.socketpair()
     with theirs:
