@@ -22,7 +22,7 @@ import pytest
 
 from tests.support.netns import Namespace, namespace
 from tests.support.privileges import as_user, seeing_open_tun
-from tests.support.run import vbackend_run
+from tests.support.run import vbackend_run, wait_until
 from tests.support.stacks import socket_in
 
 __all__ = [
@@ -128,6 +128,8 @@ def place() -> Iterator[Place]:
             server.ip("address", "add", address, "dev", "lo")
             via = "10.9.0.2" if version == 4 else "fd00:9::2"
             host.ip(f"-{version}", "route", "add", "default", "via", via)
+        # The kernel takes its time to say that there is a carrier, in flags of the device and its routes.
+        wait_until(lambda: host.links()["up0"]["operstate"] == "UP", "a carrier")
         yield Place(client, host, server, folder)
 
 
