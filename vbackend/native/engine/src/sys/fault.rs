@@ -46,7 +46,7 @@ impl Watched {
         let free = TABLE.iter().position(|slot| slot.start.load(Ordering::Relaxed) == 0);
         let index = free.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM))?;
         TABLE[index].faulted.store(false, Ordering::Relaxed);
-        TABLE[index].len.store(len, Ordering::Relaxed);
+        TABLE[index].len.store(len, Ordering::Release); // whoever sees it sees that the slot was freed
         TABLE[index].start.store(start.as_ptr() as usize, Ordering::Release);
         USED.fetch_max(index + 1, Ordering::Release);
         Ok(Watched(index))
@@ -86,8 +86,10 @@ extern "C" fn caught(signal: i32, info: *mut libc::siginfo_t, context: *mut libc
     // SAFETY: the kernel passes a valid siginfo_t to an SA_SIGINFO handler; for SIGBUS it holds an address.
     let address = unsafe { (*info).si_addr() } as usize;
     for slot in &TABLE[..USED.load(Ordering::Acquire)] {
-        let (start, len) = (slot.start.load(Ordering::Acquire), slot.len.load(Ordering::Relaxed));
-        if start == 0 || address < start || address - start >= len {
+        let (start, len) = (slot.start.load(Ordering::Acquire), slot.len.load(Ordering::Acquire));
+        // Of one range both: another thread may be giving the slot to the next.
+        let is_one = slot.start.load(Ordering::Relaxed) == start;
+        if start == 0 || !is_one || address < start || address - start >= len {
             continue;
         }
         slot.faulted.store(true, Ordering::Release);
