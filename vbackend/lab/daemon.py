@@ -14,9 +14,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from pydantic import JsonValue, ValidationError
 
@@ -84,6 +84,8 @@ class LabDaemon:
         self._healed = False  # what ran before this daemon has been made to run again, or replaced
         self._turn: Final = asyncio.Lock()
         self._applying = 0  # clients that wait for `apply`
+        self._applier: asyncio.Task[object] | None = None  # whose turn it is
+        self._leaving = False  # `down` was asked for
         self._end: Final = asyncio.Event()
         self._remove = False
 
@@ -190,14 +192,17 @@ class LabDaemon:
                 self._check_going_on()
                 await self._world.machines.notice_ends()
                 self._now = self._seen()
-                await self._apply(self._wanted(lab), file)
+                await self._unless_leaving(self._apply(self._wanted(lab), file))
         finally:
             self._applying -= 1
             if not self._applying and self._record.running is None and not self._end.is_set():
                 await self.down()
 
     async def down(self) -> None:
-        """Take everything away; the daemon ends."""
+        """Take everything away; the daemon ends. What is being applied is undone first."""
+        if self._applier is not None and not self._leaving:
+            self._applier.cancel()
+        self._leaving = True
         async with self._turn:
             try:
                 await apply(plan(self._now, None), self._world, self._progress, undo=False)
@@ -262,8 +267,23 @@ class LabDaemon:
             await self._apply(_with_cable(lab, cable, up, forward, back), None)
 
     def _check_going_on(self) -> None:
-        if self._end.is_set():
+        if self._leaving or self._end.is_set():
             raise HostError(f"lab {self._folder.name!r} is being taken down; try again")
+
+    async def _unless_leaving(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do the work. HostError: `down` was asked for before it was done."""
+        task = self._applier = asyncio.current_task()
+        assert task is not None, "it is a coroutine's"
+        try:
+            await work
+        except asyncio.CancelledError:
+            if self._leaving and task.cancelling() == 1:  # it was nobody else
+                self._check_going_on()
+            raise
+        finally:
+            self._applier = None
+            if self._leaving:
+                task.uncancel()
 
     async def _apply(self, wanted: Lab, file: str | None) -> None:
         before, file = self._record.running, file or self._record.file
@@ -272,7 +292,13 @@ class LabDaemon:
         try:
             await apply(plan(self._now, wanted), self._world, self._progress)
         except BaseException:
-            if before is not None and not self._healed and before != wanted and not self._end.is_set():
+            if (
+                before is not None
+                and not self._healed
+                and before != wanted
+                and not self._leaving
+                and not self._end.is_set()
+            ):
                 await self._heal(before)
             if before is not None:
                 self._folder.write(LabRecord(file=self._record.file, running=before))

@@ -186,6 +186,29 @@ async def test_told_to_end_while_a_guest_boots(yard: Yard, monkeypatch: pytest.M
     assert find_qemus(yard.folder.root) == {}
 
 
+async def test_down_while_a_guest_boots(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for what is not wanted any more, and whoever waits to change something hears why it is not done."""
+
+    async def boot(guest: Guest, *_: object) -> None:
+        booting.set()
+        await guest.run("sleep 60", timeout=60)
+
+    booting = asyncio.Event()
+    monkeypatch.setattr(machines, "build_image", lambda *_, **__: IMAGE)
+    monkeypatch.setattr(Guest, "set_up", boot)
+    async with asyncio.timeout(20), yard.daemon() as (daemon, client):
+        await daemon.apply(two(yard.disk), None)
+        first, second = (asyncio.create_task(daemon.apply(two(yard.disk, more), None)) for more in (SLOW, ""))
+        await booting.wait()
+        await client.execute("lab-down")
+        for each in (first, second):
+            with pytest.raises(HostError, match="lab 'two' is being taken down; try again"):
+                await each
+            assert each.cancelling() == 0
+    assert not yard.folder.root.exists()
+    assert find_qemus(yard.folder.root) == {}
+
+
 async def test_a_client_that_leaves_while_its_vm_stops(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     async def stop(guest: Guest) -> None:
         stopping.set()
