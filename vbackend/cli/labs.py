@@ -106,19 +106,28 @@ def ps(
     from vbackend.cli.lab_view import dead_line, lab_view
     from vbackend.cli.render import terminal
     from vbackend.control.place import lab_names
+    from vbackend.errors import ControlError
     from vbackend.lab.client import dead_guests, is_served, named_lab, status
 
     names = lab_names(os.environ) if lab is None else [named_lab(lab, os.environ, host=False).name]
-    found = [status(name, os.environ) for name in names if is_served(name, os.environ)]
+    served = [name for name in names if is_served(name, os.environ)]
+    found, silent = [], []
+    for name in served:
+        try:
+            found.append(status(name, os.environ))
+        except ControlError as error:  # the others are shown all the same
+            silent.append(error)
     if json:
         typer.echo(json_module.dumps([each.model_dump(mode="json") for each in found], indent=2))
-        return
-    served = {each.name for each in found}
-    for each in found:
-        terminal().print(lab_view(each, now=time.time()))
-    for name in names:
-        if name not in served:
+    else:
+        for each in found:
+            terminal().print(lab_view(each, now=time.time()))
+        for name in sorted(set(names) - set(served)):
             terminal().print(dead_line(name, dead_guests(name, os.environ)))
+    for other in silent[1:]:
+        typer.echo(str(other), err=True)
+    if silent:
+        raise silent[0]
 
 
 def _tell_other_file(named: Any) -> None:

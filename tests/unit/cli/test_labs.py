@@ -1,6 +1,7 @@
 """`vbackend up`, `down`, `plan`, `apply`, `ps`, with daemons of their own; the labs have no VMs."""
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pytest
 
 from tests.support.lab_run import Labs, lab_runtime
 from tests.unit.cli.harness import one_line, vbackend
+from vbackend.control import place
+from vbackend.lab import client
 
 
 @pytest.fixture
@@ -40,10 +43,21 @@ def test_a_life(capsys: pytest.CaptureFixture[str], labs: Labs, file: Path) -> N
     file.write_text("[switch.lan]\n[switch.more]\n")
     assert vbackend(capsys, "plan", str(file)).out == "- lan: a\n+ switch more\n"
     assert vbackend(capsys, "apply", str(file)).status == 0
-    file.write_text(f'[switch.lan]\nports = ["stream:unix:{file.parent}"]\n')  # no socket
-    failed = vbackend(capsys, "apply", str(file))
+    file.write_text(f'[switch.lan]\nports = ["stream:unix:{file.parent}/busy"]\n')
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(f"{file.parent}/busy")
+        other.listen()
+        failed = vbackend(capsys, "apply", str(file))
     assert failed.status == 1
     assert "what was done before is undone" in failed.err.splitlines()[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(place, "lab_names", lambda _: ["odd", "two", "strange"])
+        patch.setattr(client, "is_served", lambda *_: True)
+        for words in ((), ("--json",)):
+            seen = vbackend(capsys, "ps", *words)
+            assert "two" in seen.out
+            assert (seen.status, ["odd" in line for line in seen.err.splitlines()]) == (1, [False, True])
 
     labs.kill_daemon("two")
     assert "its daemon is dead; no guest runs" in vbackend(capsys, "ps").out
