@@ -114,9 +114,9 @@ impl<A: Area> Packed<A> {
         if used.slot >= config.size {
             return Err(RingError::Base);
         }
-        let told = used;
-        let used = resume(&areas, config.size).unwrap_or(told);
-        let gap = gap(&areas, config.size, used, told);
+        let said = used;
+        let used = resume(&areas, config.size).unwrap_or(said);
+        let gap = gap(&areas, config.size, used, said);
         let mut ring =
             Packed { areas, config, avail: used, used, held: 0, passed: None, wish: None, told: false, gap };
         areas.device.store(EVENT_POSITION, used.bits());
