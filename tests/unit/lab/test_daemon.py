@@ -168,14 +168,21 @@ async def test_the_next_client_goes_on_when_the_first_one_leaves(yard: Yard, bui
         await client.execute("lab-down")
 
 
-async def test_told_to_end_while_a_guest_boots(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def booting(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Set when a guest with an agent boots, which takes long."""
+
     async def boot(guest: Guest, *_: object) -> None:
-        booting.set()
+        begun.set()
         await guest.run("sleep 60", timeout=60)
 
-    booting = asyncio.Event()
+    begun = asyncio.Event()
     monkeypatch.setattr(machines, "build_image", lambda *_, **__: IMAGE)
     monkeypatch.setattr(Guest, "set_up", boot)
+    return begun
+
+
+async def test_told_to_end_while_a_guest_boots(yard: Yard, booting: asyncio.Event) -> None:
     async with asyncio.timeout(20):
         async with yard.daemon() as (_, client):
             applying = asyncio.create_task(client.execute("lab-apply", {"lab": json(two(yard.disk, SLOW))}))
@@ -186,16 +193,8 @@ async def test_told_to_end_while_a_guest_boots(yard: Yard, monkeypatch: pytest.M
     assert find_qemus(yard.folder.root) == {}
 
 
-async def test_down_while_a_guest_boots(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_down_while_a_guest_boots(yard: Yard, booting: asyncio.Event) -> None:
     """Nobody waits for what is not wanted any more, and whoever waits to change something hears why it is not done."""
-
-    async def boot(guest: Guest, *_: object) -> None:
-        booting.set()
-        await guest.run("sleep 60", timeout=60)
-
-    booting = asyncio.Event()
-    monkeypatch.setattr(machines, "build_image", lambda *_, **__: IMAGE)
-    monkeypatch.setattr(Guest, "set_up", boot)
     async with asyncio.timeout(20), yard.daemon() as (daemon, client):
         await daemon.apply(two(yard.disk), None)
         first, second = (asyncio.create_task(daemon.apply(two(yard.disk, more), None)) for more in (SLOW, ""))
