@@ -175,7 +175,7 @@ class Uplink:
                 try:
                     ended = await self._run()
                     self.trouble = None
-                except HostError as error:
+                except (HostError, OSError) as error:
                     self.trouble = str(error)
 
 

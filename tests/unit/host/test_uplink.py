@@ -1,10 +1,13 @@
 """What slirp4netns is told and what it says; a running one is in tests/host/test_uplink.py."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from tests.support.qemu_peers import eventually
 from vbackend.errors import ConfigError, HostError
+from vbackend.host import uplink as uplinks
 from vbackend.host.outside import Outside
 from vbackend.host.ruleset import parse_forward
 from vbackend.host.uplink import Uplink, command, redirections
@@ -99,3 +102,32 @@ async def test_without_a_keeper(tmp_path: Path) -> None:
         HostError, match="cannot give the lab an uplink: cannot run setpriv: its keeper has ended"
     ):
         await Uplink(outside, tmp_path).start()
+
+
+async def test_it_is_tried_again_whatever_went_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> "asyncio.Future[str]":
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    loop = asyncio.get_running_loop()
+    first: asyncio.Future[str] = loop.create_future()
+    last: asyncio.Future[str] = loop.create_future()
+    first.set_result("it ended")
+    outcomes: list[asyncio.Future[str] | Exception] = [
+        first,
+        OSError(24, "Too many open files"),
+        HostError("no route"),
+        last,
+    ]
+    monkeypatch.setattr(uplinks, "_DELAYS_S", (0.0,))
+    outside = Outside()
+    try:
+        uplink = Uplink(outside, tmp_path)
+        monkeypatch.setattr(uplink, "_run", run)
+        await uplink.start()
+        await eventually(lambda: not outcomes and uplink.trouble is None, "there is an uplink again")
+        await uplink.stop()
+    finally:
+        outside.close()
